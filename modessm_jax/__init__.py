@@ -1,0 +1,1 @@
+"""Train, evaluate and run speech brain-computer interface decoders in JAX."""
