@@ -1,0 +1,211 @@
+"""The one phoneme inventory: ids, articulation, and pairs of phonemes.
+
+Ids follow the Brain-to-Text benchmarks: 0 is the CTC and RNN-T blank (and the padding of label
+arrays), 1..39 are the ARPAbet phonemes in alphabetical order, 40 is the silence after every word.
+
+Articulation follows the chart of the International Phonetic Association (revised 2020) and
+P. Ladefoged & K. Johnson, *A Course in Phonetics* (7th ed., 2014), chapters 2 to 4, for General
+American English: manner, place and voicing of the consonants; height, backness and rounding of the
+vowels, diphthongs as a glide from one quality to another.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int, Int32
+
+BLANK = 0
+SILENCE = 40
+CLASSES = 41
+
+_ARPABET = (
+    "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW "
+    "V W Y Z ZH"
+)
+SYMBOLS: tuple[str, ...] = ("BLANK", *_ARPABET.split(), " | ")
+
+_IDS = {symbol: index for index, symbol in enumerate(SYMBOLS)}
+
+MANNERS: tuple[str, ...] = (
+    "stop",
+    "affricate",
+    "fricative",
+    "nasal",
+    "lateral",
+    "approximant",
+    "vowel",
+    "silence",
+)
+PLACES: tuple[str, ...] = (
+    "bilabial",
+    "labiodental",
+    "dental",
+    "alveolar",
+    "postalveolar",
+    "palatal",
+    "velar",
+    "labial-velar",
+    "glottal",
+    "front",
+    "central",
+    "back",
+    "silence",
+)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A point of the vowel chart: height 0 (open) to 1 (close), backness 0 (front) to 1 (back)."""
+
+    height: float
+    backness: float
+    rounded: bool = False
+
+
+@dataclass(frozen=True)
+class Articulation:
+    """How one phoneme is made.
+
+    `place` of a vowel is the region of its starting quality; `glide` is the (start, end) of a
+    vowel, equal for a monophthong, and None for all else.
+    """
+
+    manner: str
+    place: str
+    voiced: bool
+    glide: tuple[Quality, Quality] | None = None
+    rhotic: bool = False
+
+
+def _vowel(start: Quality, end: Quality | None = None, rhotic: bool = False) -> Articulation:
+    place = ("front", "central", "back")[round(2 * start.backness)]
+    return Articulation("vowel", place, True, (start, end or start), rhotic)
+
+
+# The chart's seven heights are sixths of the way from open to close.
+_NEAR_CLOSE_FRONT = Quality(5 / 6, 0.1)
+_NEAR_CLOSE_BACK = Quality(5 / 6, 0.9, rounded=True)
+_OPEN_CENTRAL = Quality(0.0, 0.5)
+
+ARTICULATIONS: dict[str, Articulation] = {
+    "AA": _vowel(Quality(0.0, 1.0)),
+    "AE": _vowel(Quality(1 / 6, 0.0)),
+    "AH": _vowel(Quality(1 / 2, 0.5)),
+    "AO": _vowel(Quality(1 / 3, 1.0, rounded=True)),
+    "AW": _vowel(_OPEN_CENTRAL, _NEAR_CLOSE_BACK),
+    "AY": _vowel(_OPEN_CENTRAL, _NEAR_CLOSE_FRONT),
+    "B": Articulation("stop", "bilabial", True),
+    "CH": Articulation("affricate", "postalveolar", False),
+    "D": Articulation("stop", "alveolar", True),
+    "DH": Articulation("fricative", "dental", True),
+    "EH": _vowel(Quality(1 / 3, 0.0)),
+    "ER": _vowel(Quality(1 / 2, 0.5), rhotic=True),
+    "EY": _vowel(Quality(2 / 3, 0.0), _NEAR_CLOSE_FRONT),
+    "F": Articulation("fricative", "labiodental", False),
+    "G": Articulation("stop", "velar", True),
+    "HH": Articulation("fricative", "glottal", False),
+    "IH": _vowel(_NEAR_CLOSE_FRONT),
+    "IY": _vowel(Quality(1.0, 0.0)),
+    "JH": Articulation("affricate", "postalveolar", True),
+    "K": Articulation("stop", "velar", False),
+    "L": Articulation("lateral", "alveolar", True),
+    "M": Articulation("nasal", "bilabial", True),
+    "N": Articulation("nasal", "alveolar", True),
+    "NG": Articulation("nasal", "velar", True),
+    "OW": _vowel(Quality(2 / 3, 1.0, rounded=True), _NEAR_CLOSE_BACK),
+    "OY": _vowel(Quality(1 / 3, 1.0, rounded=True), _NEAR_CLOSE_FRONT),
+    "P": Articulation("stop", "bilabial", False),
+    "R": Articulation("approximant", "alveolar", True, rhotic=True),
+    "S": Articulation("fricative", "alveolar", False),
+    "SH": Articulation("fricative", "postalveolar", False),
+    "T": Articulation("stop", "alveolar", False),
+    "TH": Articulation("fricative", "dental", False),
+    "UH": _vowel(_NEAR_CLOSE_BACK),
+    "UW": _vowel(Quality(1.0, 1.0, rounded=True)),
+    "V": Articulation("fricative", "labiodental", True),
+    "W": Articulation("approximant", "labial-velar", True),
+    "Y": Articulation("approximant", "palatal", True),
+    "Z": Articulation("fricative", "alveolar", True),
+    "ZH": Articulation("fricative", "postalveolar", True),
+    " | ": Articulation("silence", "silence", False),
+}
+
+
+def phoneme_id(symbol: str) -> int:
+    """The id of an ARPAbet symbol, whose stress digit is ignored ("AH0" and "AH" are one).
+
+    Raises:
+        ValueError: `symbol` is not one of the 39 phonemes or ` | `.
+    """
+    index = _IDS.get(symbol.rstrip("012"), BLANK)
+    if index == BLANK:
+        raise ValueError(f"{symbol!r} is not an ARPAbet phoneme; the known ones are {SYMBOLS[1:]}")
+    return index
+
+
+def sentence_ids(pronunciations: Iterable[Iterable[str]]) -> Int32[np.ndarray, "phonemes"]:
+    """Ids of a sentence given as one pronunciation per word, with silence after every word.
+
+    Raises:
+        ValueError: a symbol is unknown, or a word has no phonemes.
+    """
+    ids: list[int] = []
+    for word, pronunciation in enumerate(pronunciations):
+        sounds = [phoneme_id(symbol) for symbol in pronunciation]
+        if not sounds:
+            raise ValueError(f"word {word} of the sentence has no phonemes")
+        ids += [*sounds, SILENCE]
+    return np.array(ids, np.int32)
+
+
+def symbols(ids: Iterable[int]) -> list[str]:
+    """The symbol of every id, for people to read."""
+    return [SYMBOLS[index] for index in ids]
+
+
+def manner_classes() -> Int32[np.ndarray, "classes"]:
+    """For every phoneme id the class of its manner: blank 0, then 1 + index into `MANNERS`."""
+    return _classes([MANNERS.index(ARTICULATIONS[s].manner) for s in SYMBOLS[1:]])
+
+
+def place_classes() -> Int32[np.ndarray, "classes"]:
+    """For every phoneme id the class of its place: blank 0, then 1 + index into `PLACES`."""
+    return _classes([PLACES.index(ARTICULATIONS[s].place) for s in SYMBOLS[1:]])
+
+
+def voicing_classes() -> Int32[np.ndarray, "classes"]:
+    """For every phoneme id: blank 0, voiceless 1, voiced 2, silence 3."""
+    return _classes([*(int(ARTICULATIONS[s].voiced) for s in SYMBOLS[1:SILENCE]), 2])
+
+
+def _classes(of_phonemes: list[int]) -> Int32[np.ndarray, "classes"]:
+    return np.array([BLANK, *(1 + index for index in of_phonemes)], np.int32)
+
+
+# A diphone is a phoneme together with the one before it (Li et al. 2024, arXiv:2411.10657); a
+# sequence starts out of silence. Class 0 stays the blank, so that the diphones of a phoneme
+# sequence number the same as its phonemes and their probabilities sum to phoneme probabilities.
+_PHONEMES = CLASSES - 1
+DIPHONES = 1 + _PHONEMES * _PHONEMES
+
+
+def diphone_ids(
+    phoneme_ids: Sequence[int] | Int[np.ndarray, "phonemes"],
+) -> Int32[np.ndarray, "phonemes"]:
+    """The diphone class of every phoneme: 1 + 40 (previous - 1) + (current - 1).
+
+    Raises:
+        ValueError: an id lies outside 1..40.
+    """
+    current = np.asarray(phoneme_ids, np.int32)
+    if current.size and not (current.min() > BLANK and current.max() <= SILENCE):
+        raise ValueError(f"phoneme ids must lie in 1..{SILENCE}, got {current.tolist()}")
+    previous = np.concatenate([np.array([SILENCE], np.int32), current])[:-1]
+    return 1 + _PHONEMES * (previous - 1) + (current - 1)
+
+
+def diphone_phonemes() -> Int32[np.ndarray, "diphones"]:
+    """For every diphone class its current phoneme; blank for the blank."""
+    current = 1 + np.arange(DIPHONES - 1, dtype=np.int32) % _PHONEMES
+    return np.concatenate([np.array([BLANK], np.int32), current])
