@@ -1,0 +1,249 @@
+"""Recordings: the trials of one split of a data set in the T15 layout, read once and checked.
+
+`<root>/<session>/data_{train,val,test}.hdf5`; any session names, any channel count. What is inside
+a file is in `hdf5.py`, what makes a trial unusable in `validation.py`.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from absl import logging
+from jaxtyping import Float32, Int32
+
+from modessm_jax.data.corpora import corpora_of_session, read_corpora
+from modessm_jax.data.hdf5 import Trial, open_file, read_features, read_trials
+from modessm_jax.data.validation import (
+    DataError,
+    Exclusion,
+    data_error,
+    length_reason,
+    quality,
+    repair,
+)
+
+SPLITS = ("train", "val", "test")
+
+WHERE_DATA_COMES_FROM = (
+    "Recordings are not part of this project. T15 (Brain-to-Text '25): Dryad, doi "
+    "10.5061/dryad.dncjsxm85; give the folder hdf5_data_final. T12 (Brain-to-Text '24): Dryad, doi "
+    "10.5061/dryad.x69p8czpq; convert it with "
+    "`python -m experiments.convert_t12 --mat DIR --out ROOT`. To start without either, simulate: "
+    "`python -m experiments.simulate --out DIR`"
+)
+
+
+class Recordings:
+    """The trials of one split, sessions in alphabetical order, each in the order of recording.
+
+    Features stay in memory or are read from the files when asked for. A pickled copy (in a worker
+    process) always reads from the files, so that the data are not copied into every worker.
+
+    Attributes:
+        split: "train", "val" or "test".
+        sessions: names of all sessions under the root, whatever the split: the meaning of
+            `session_ids`.
+        channels: features per bin.
+        trials: what is used.
+        excluded: what a training split leaves out, and why.
+        repaired: trials with non-finite values, which `features` gives as 0.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        sessions: tuple[str, ...],
+        channels: int,
+        trials: list[Trial],
+        excluded: list[Exclusion],
+        repaired: list[Exclusion],
+        memory: list[np.ndarray] | None,
+    ):
+        self.split = split
+        self.sessions = sessions
+        self.channels = channels
+        self.trials = trials
+        self.excluded = excluded
+        self.repaired = repaired
+        self._memory = memory
+        self._handles: dict[Path, h5py.File] = {}
+
+    def __len__(self) -> int:
+        return len(self.trials)
+
+    @property
+    def bins(self) -> Int32[np.ndarray, "trials"]:
+        """Real bins of every trial."""
+        return np.array([trial.bins for trial in self.trials], np.int32)
+
+    @property
+    def session_ids(self) -> Int32[np.ndarray, "trials"]:
+        """Index into `sessions` of every trial."""
+        ids = {name: index for index, name in enumerate(self.sessions)}
+        return np.array([ids[trial.session] for trial in self.trials], np.int32)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the split has labels; all its trials have, or none."""
+        return self.trials[0].labels is not None
+
+    def features(self, index: int) -> Float32[np.ndarray, "bins channels"]:
+        """The features of trial `index`, all finite; not to be written to.
+
+        Raises:
+            DataError: the file has become unreadable.
+        """
+        if self._memory is not None:
+            return self._memory[index]
+        trial = self.trials[index]
+        handle = self._handles.get(trial.file)
+        if handle is None:
+            handle = self._handles[trial.file] = open_file(trial.file)
+        return repair(read_features(handle, trial))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_memory": None, "_handles": {}}
+
+
+def read_recordings(
+    root: str | Path,
+    split: str,
+    *,
+    sessions: Sequence[str] | None = None,
+    table: str | Path | None = None,
+    memory_gib: float = 8.0,
+    expect_channels: int | None = None,
+) -> Recordings:
+    """Reads and checks one split.
+
+    Every value is read once, to find dead channels. A session without a file of this split is
+    passed over (four sessions of T15 have only training data).
+
+    Args:
+        root: folder of session folders.
+        split: "train", "val" or "test".
+        sessions: names to read; none or empty for all. Session ids do not depend on it.
+        table: CSV of corpora by block (see `corpora.py`); none or empty for no corpora.
+        memory_gib: features are kept in memory if they take no more than this, in GiB.
+        expect_channels: the channel count a model was built for.
+
+    Raises:
+        DataError: there are no such data, or a file is unreadable or contradicts the layout.
+    """
+    root = Path(root)
+    names = _session_names(root)
+    if split not in SPLITS:
+        raise DataError(f"there is no split {split!r}. Choose one of {', '.join(SPLITS)}.")
+    chosen = sorted(set(sessions)) if sessions else names
+    unknown = [name for name in chosen if name not in names]
+    if unknown:
+        raise data_error(
+            root, "", "", f"has no session {', '.join(unknown)}", f"It holds {', '.join(names)}"
+        )
+    corpora = read_corpora(Path(table)) if table else {}
+
+    found: list[tuple[Trial, int]] = []
+    for name in chosen:
+        file = root / name / f"data_{split}.hdf5"
+        if file.exists():
+            blocks = corpora_of_session(corpora, name)
+            found += read_trials(file, name, labels=split != "test", corpora=blocks)
+    if not found:
+        problem = f"no session has trials in data_{split}.hdf5"
+        raise data_error(root, "", "", problem, WHERE_DATA_COMES_FROM)
+    channels = _check_alike(found, expect_channels)
+
+    trials = [trial for trial, _ in found]
+    size = sum(trial.bins for trial in trials) * channels * np.dtype(np.float32).itemsize
+    recordings = _load(split, names, channels, trials, keep=size <= memory_gib * 2**30)
+    if not recordings.trials:
+        problem = f"none of the {len(trials)} training trials is usable, e.g. "
+        example = recordings.excluded[0]
+        problem += f"{example.trial}, {example.field}: {example.reason}"
+        raise data_error(root, "", "", problem, "Check what recorded or wrote the data")
+    return recordings
+
+
+def _session_names(root: Path) -> tuple[str, ...]:
+    if not root.is_dir():
+        raise data_error(root, "", "", "there is no such folder", WHERE_DATA_COMES_FROM)
+    names = tuple(sorted({file.parent.name for file in root.glob("*/data_*.hdf5")}))
+    if not names:
+        problem = "holds no <session>/data_{train,val,test}.hdf5"
+        below = sorted({file.parent.parent for file in root.glob("*/*/data_*.hdf5")})
+        if below:
+            raise data_error(root, "", "", problem, f"Give {below[0]}, which does")
+        raise data_error(root, "", "", problem, WHERE_DATA_COMES_FROM)
+    return names
+
+
+def _check_alike(found: list[tuple[Trial, int]], expect_channels: int | None) -> int:
+    """The channel count all trials share; labels must be there for all trials or for none."""
+    first, channels = found[0]
+    if expect_channels is not None and channels != expect_channels:
+        raise data_error(
+            first.file,
+            first.group,
+            "input_features",
+            f"has {channels} channels, but the model was built for {expect_channels}",
+            "Give the data the model was trained on, or train a model for these",
+        )
+    for trial, count in found:
+        if count != channels:
+            raise data_error(
+                trial.file,
+                trial.group,
+                "input_features",
+                f"has {count} channels, but {first.file}, {first.group} has {channels}",
+                "All trials under one root must have the same channels",
+            )
+        if (trial.labels is None) != (first.labels is None):
+            have, lack = (first, trial) if trial.labels is None else (trial, first)
+            raise data_error(
+                lack.file,
+                lack.group,
+                "seq_class_ids",
+                f"is missing, but {have.file}, {have.group} has it",
+                "Give labels to all trials of a split or to none",
+            )
+    return channels
+
+
+def _load(
+    split: str, sessions: tuple[str, ...], channels: int, trials: list[Trial], keep: bool
+) -> Recordings:
+    """Reads every value once, sorts out bad trials, and keeps the features if they fit."""
+    used: list[Trial] = []
+    excluded: list[Exclusion] = []
+    repaired: list[Exclusion] = []
+    memory: list[np.ndarray] = []
+    training = split == "train"
+    for file, of_file in groupby(trials, key=lambda trial: trial.file):
+        with open_file(file) as handle:
+            for trial in of_file:
+                unfit = length_reason(trial.bins) if training else None
+                if unfit is not None:
+                    excluded.append(Exclusion(trial.name, "n_time_steps", unfit))
+                    continue
+                features = read_features(handle, trial)
+                found = quality(features)
+                if training and not found.acceptable:
+                    excluded.append(Exclusion(trial.name, "input_features", found.describe()))
+                    continue
+                if found.nonfinite:
+                    repaired.append(Exclusion(trial.name, "input_features", found.describe()))
+                used.append(trial)
+                if keep:
+                    kept = repair(features)
+                    kept.setflags(write=False)
+                    memory.append(kept)
+    for one in excluded:
+        logging.warning("Left out of training: %s, %s: %s", one.trial, one.field, one.reason)
+    for one in repaired:
+        logging.warning("Non-finite values read as 0: %s, %s: %s", one.trial, one.field, one.reason)
+    counts = f"{len(used)} trials, {len(excluded)} left out, {len(repaired)} repaired"
+    logging.info("Read split %s: %s", split, counts)
+    return Recordings(split, sessions, channels, used, excluded, repaired, memory if keep else None)

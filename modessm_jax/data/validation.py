@@ -1,0 +1,90 @@
+"""What makes a recording unusable, and how we say so.
+
+Two kinds of trouble are told apart. A file that contradicts itself (labels longer than the frames,
+a channel count that changes) raises `DataError`: guessing would be silently wrong. A recording that
+is merely bad (dead electrodes, an artefact of NaN) is normal in this field and is handled by a
+fixed rule:
+
+- a training trial with more than 10 % bad channels, under 50 ms or over 60 s, is left out of
+  training, counted and named; validation and test trials are never left out;
+- in every trial that is kept, non-finite values become 0, the mean of z-scored features; the trial
+  is counted and named.
+
+A channel is bad in a trial if it is dead (one constant value over the whole trial) or holds a
+non-finite value.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+BIN_SECONDS = 0.020
+MAX_BAD_CHANNELS = 0.10
+MIN_BINS = 3  # 50 ms is two and a half bins
+MAX_BINS = 3000  # 60 s
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message names the file, trial and field and what to do."""
+
+
+def data_error(file: Path, trial: str, field: str, problem: str, remedy: str) -> DataError:
+    """A `DataError` reading "file, trial, field: problem. remedy."; empty places are left out."""
+    place = ", ".join(part for part in (str(file), trial, field) if part)
+    return DataError(f"{place}: {problem}. {remedy}.")
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """A trial left out of training, or one whose values were repaired, and why."""
+
+    trial: str
+    field: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How many channels of a trial are dead, and how many hold non-finite values."""
+
+    dead: int
+    nonfinite: int
+    channels: int
+
+    @property
+    def acceptable(self) -> bool:
+        """Whether the trial is good enough to train on."""
+        return self.dead + self.nonfinite <= MAX_BAD_CHANNELS * self.channels
+
+    def describe(self) -> str:
+        return f"{self.dead} dead and {self.nonfinite} non-finite channels of {self.channels}"
+
+
+def quality(features: Float[np.ndarray, "bins channels"]) -> Quality:
+    """Counts the bad channels of a trial; a channel is counted once, as non-finite if it is both.
+
+    A trial of fewer than two bins has no dead channels: nothing could have varied.
+    """
+    bins, channels = features.shape
+    finite = np.isfinite(features).all(axis=0)
+    dead = finite & (features == features[:1]).all(axis=0) if bins > 1 else np.zeros(channels, bool)
+    return Quality(int(dead.sum()), int((~finite).sum()), channels)
+
+
+def repair(features: Float[np.ndarray, "bins channels"]) -> Float32[np.ndarray, "bins channels"]:
+    """The features as float32 with every non-finite value replaced by 0."""
+    # A float64 beyond the range of float32 becomes infinite here, and is repaired like one.
+    with np.errstate(over="ignore"):
+        values = features.astype(np.float32)
+    return np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def length_reason(bins: int) -> str | None:
+    """Why a trial of this length is no use for training; None if it is."""
+    if bins < MIN_BINS:
+        return f"{bins} bins, under 50 ms"
+    if bins > MAX_BINS:
+        return f"{bins} bins, over 60 s"
+    return None

@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modessm_jax.data.validation import data_error, length_reason, quality, repair
+
+
+def test_bad_channels_are_counted_once():
+    features = np.random.default_rng(0).normal(size=(9, 20)).astype(np.float32)
+    assert quality(features).acceptable
+    features[:, 3] = 5.0
+    features[2, 7] = np.nan
+    found = quality(features)
+    assert (found.dead, found.nonfinite, found.channels) == (1, 1, 20)
+    assert found.acceptable  # exactly 10 %
+    features[:, 8] = np.inf
+    assert (quality(features).dead, quality(features).nonfinite) == (1, 2)
+    assert not quality(features).acceptable
+    assert quality(features).describe() == "1 dead and 2 non-finite channels of 20"
+
+
+def test_a_single_bin_has_no_dead_channels():
+    assert quality(np.ones((1, 4))).dead == 0
+    assert quality(np.ones((0, 4))).dead == 0
+
+
+def test_repair_zeroes_what_is_not_finite_and_nothing_else():
+    features = np.array([[1.5, np.nan, np.inf], [-np.inf, 1e300, -2.0]])
+    np.testing.assert_array_equal(repair(features), np.array([[1.5, 0, 0], [0, 0, -2]], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("bins", "words"), [(2, "under 50 ms"), (3, None), (3000, None), (3001, "over 60 s")]
+)
+def test_lengths_worth_training_on(bins, words):
+    reason = length_reason(bins)
+    assert reason is None if words is None else words in str(reason)
+
+
+def test_messages_leave_out_empty_places():
+    assert str(data_error(Path("a/b"), "", "", "is odd", "Mend it")) == "a/b: is odd. Mend it."
+    whole = data_error(Path("a/b"), "trial_0001", "seq_len", "is odd", "Mend it")
+    assert str(whole) == "a/b, trial_0001, seq_len: is odd. Mend it."
