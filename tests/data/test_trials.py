@@ -149,7 +149,7 @@ def test_a_missing_root_says_where_data_come_from(tmp_path):
 
 def test_a_root_one_folder_too_high_is_recognised(tmp_path):
     write_split(tmp_path / "hdf5_data_final", "t15.2023.08.13", "train", [5])
-    with pytest.raises(DataError, match="Give .*/hdf5_data_final, which does"):
+    with pytest.raises(DataError, match=r"Give .*/hdf5_data_final, which does"):
         read_recordings(tmp_path, "train")
 
 
