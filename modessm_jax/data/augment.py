@@ -1,0 +1,155 @@
+"""Augmentation of a batch on the device, inside the training step.
+
+Every term is drawn afresh for each trial from the step's key, and a term that is off is never
+traced. Random bits are what augmentation costs on a CPU, so each 32-bit word serves two bins.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped, UInt16
+from scipy.special import ndtri
+
+from modessm_jax.sequence import Sequence
+
+LEVELS = 1 << 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Random changes to neural features; every term is off unless given. Times are in bins.
+
+    Noise, offset, walk, gain and cut are those of the Brain-to-Text baselines (Willett et al. 2023,
+    Card et al. 2024), who use white_noise 0.8 to 1.0, constant_offset 0.2 and random_cut 2. Time
+    masks are those of the time-masked Transformer (Feghhi et al. 2025): 20 spans of up to 7.5 %
+    hide about half of every trial.
+
+    Attributes:
+      white_noise: standard deviation of noise drawn for each bin and channel.
+      constant_offset: standard deviation of an offset drawn for each trial and channel.
+      random_walk: standard deviation of the steps of a walk along time, for each trial and channel.
+      static_gain: standard deviation, around 1, of a gain drawn for each trial and channel.
+      random_cut: most bins dropped from a trial's start (0 to that many, equally likely; at least
+        one bin stays).
+      time_masks: spans hidden in each trial; they may overlap.
+      time_mask_fraction: longest span as a fraction of the trial's own length; lengths from 0 to
+        that are equally likely.
+      channel_dropout: probability that a channel is silent (zero) for a whole trial.
+      speckle: probability that a single bin of a single channel is zeroed, what is kept being
+        divided by 1 - speckle (coordinated dropout, Keshtkaran & Pandarinath 2019).
+
+    Raises:
+      ValueError: a negative size, or a probability or fraction outside [0, 1).
+    """
+
+    white_noise: float = 0.0
+    constant_offset: float = 0.0
+    random_walk: float = 0.0
+    static_gain: float = 0.0
+    random_cut: int = 0
+    time_masks: int = 0
+    time_mask_fraction: float = 0.075
+    channel_dropout: float = 0.0
+    speckle: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not value >= 0:
+                raise ValueError(f"augment.{field.name} is {value}; it may not be negative")
+        for name in ("time_mask_fraction", "channel_dropout", "speckle"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"augment.{name} is {getattr(self, name)}; it must be below 1")
+
+    def __call__(
+        self, features: Sequence, key: Key[Array, ""]
+    ) -> tuple[Sequence, Bool[Array, "batch time"]]:
+        """Augments a batch, a pure function of the key.
+
+        Returns:
+          The features, with zeros for padding (unless every term is off, when they are returned as
+          they came), and which bins are hidden. Hiding is left to the model, which puts its mask
+          vector there after smoothing, lest neighbours leak what is hidden.
+        """
+        # One key a term, so that switching one off leaves the draws of the others as they were.
+        terms = jax.random.split(key, 8)
+        if self.random_cut:
+            features = _cut(features, terms[0], self.random_cut)
+        values = features.values
+        batch, _, channels = values.shape
+        of_trial = (batch, 1, channels)
+        if self.static_gain:
+            values = values * (1 + self.static_gain * _normal(terms[1], of_trial, values.dtype))
+        if self.white_noise:
+            values = values + self.white_noise * _normal(terms[2], values.shape, values.dtype)
+        if self.constant_offset:
+            values = values + self.constant_offset * _normal(terms[3], of_trial, values.dtype)
+        if self.random_walk:
+            steps = _normal(terms[4], values.shape, values.dtype)
+            values = values + self.random_walk * jnp.cumsum(steps, axis=1)
+        if self.speckle:
+            kept = ~_event(terms[5], values.shape, self.speckle)
+            values = jnp.where(kept, values / (1 - self.speckle), 0)
+        if self.channel_dropout:
+            values = jnp.where(_event(terms[6], of_trial, self.channel_dropout), 0, values)
+        if values is not features.values:
+            features = features.with_values(values).masked()
+        hidden = jnp.zeros_like(features.mask)
+        if self.time_masks:
+            hidden = _spans(features, terms[7], self.time_masks, self.time_mask_fraction)
+        return features, hidden
+
+
+def _cut(features: Sequence, key: Key[Array, ""], most: int) -> Sequence:
+    """Drops up to `most` bins from the start of each trial by moving what is left to the front."""
+    lengths = features.lengths
+    drawn = jax.random.randint(key, lengths.shape, 0, most + 1)
+    dropped = jnp.clip(drawn, 0, jnp.maximum(lengths - 1, 0))
+    values = jnp.pad(features.masked().values, ((0, 0), (0, most), (0, 0)))
+    size = features.mask.shape[1]
+
+    def shift(trial: Array, start: Array) -> Array:
+        return jax.lax.dynamic_slice_in_dim(trial, start, size)
+
+    return Sequence.from_lengths(jax.vmap(shift)(values, dropped), lengths - dropped)
+
+
+def _spans(
+    features: Sequence, key: Key[Array, ""], number: int, fraction: float
+) -> Bool[Array, "batch time"]:
+    """Bins covered by `number` random spans, placed anywhere within the trial."""
+    size: Int[Array, "batch 1"] = features.lengths[:, None]
+    longest = jnp.floor(fraction * size).astype(jnp.int32)
+    uniform = jax.random.uniform(key, (2, size.shape[0], number))
+    span = jnp.floor(uniform[0] * (longest + 1)).astype(jnp.int32)
+    start = jnp.floor(uniform[1] * (size - span + 1)).astype(jnp.int32)
+    time = jnp.arange(features.mask.shape[1])[None, None, :]
+    covered = (time >= start[..., None]) & (time < (start + span)[..., None])
+    return covered.any(axis=1) & features.mask
+
+
+def _bits(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt16[Array, "..."]:
+    """Sixteen random bits for each entry, two entries to a word of the generator."""
+    *leading, last = shape
+    words = jax.random.bits(key, (*leading, -(-last // 2)))
+    halves = jax.lax.bitcast_convert_type(words, jnp.uint16)
+    return halves.reshape((*leading, -1))[..., :last]
+
+
+def _normal(key: Key[Array, ""], shape: tuple[int, ...], dtype: jnp.dtype) -> Float[Array, "..."]:
+    """Standard normal draws, to one in 65,536: the tails end at 4.3 standard deviations."""
+    return jnp.asarray(_quantiles(), dtype)[_bits(key, shape)]
+
+
+def _event(key: Key[Array, ""], shape: tuple[int, ...], probability: float) -> Bool[Array, "..."]:
+    """True with the given probability, to one in 65,536."""
+    return _bits(key, shape) < jnp.uint16(round(probability * LEVELS))
+
+
+@functools.cache
+def _quantiles() -> Shaped[np.ndarray, "levels"]:
+    """The standard normal's quantiles at the centres of equal slices of probability."""
+    return ndtri((np.arange(LEVELS) + 0.5) / LEVELS)
