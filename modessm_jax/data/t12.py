@@ -1,0 +1,239 @@
+"""Turns the recordings of participant T12 (Brain-to-Text '24) into the T15 layout.
+
+`competitionData/{train,test,competitionHoldOut}/t12.YYYY.MM.DD.mat` (Willett et al. 2023; Dryad,
+doi 10.5061/dryad.x69p8czpq) hold, by sentence, `tx1` (threshold crossings at -3.5 RMS; tx2..tx4 at
+lower thresholds) and `spikePow` (spike-band power), [bins, 256] each, `sentenceText` and
+`blockIdx`. As the data's authors advise, we take tx1 and spikePow of area 6v, their first 128
+columns, and z-score every channel within a block. Each of the three partitions holds whole blocks.
+
+The logarithm tames the tails of both features; the official baseline did without it.
+"""
+
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import scipy.io
+from absl import logging
+from jaxtyping import Float, Int32
+from scipy.io.matlab import MatReadError
+
+from modessm_jax.data.hdf5 import write_trial
+from modessm_jax.data.pronunciations import LEXICON_FORMAT, Pronunciations
+from modessm_jax.data.validation import data_error
+from modessm_jax.text import normalize
+
+PARTITIONS = {"train": "train", "test": "val", "competitionHoldOut": "test"}
+AREA_6V = 128
+
+_RESTORE = "Restore the file from Dryad, doi 10.5061/dryad.x69p8czpq"
+
+# What SciPy raises for a file that is missing, truncated, damaged or of another format.
+_UNREADABLE = (OSError, ValueError, TypeError, IndexError, NotImplementedError, MatReadError)
+_UNREADABLE += (zlib.error,)
+
+
+@dataclass(frozen=True, eq=False)
+class Utterance:
+    """One sentence of T12, its text normalised; None where the text is held out."""
+
+    features: Float[np.ndarray, "bins channels"]
+    block: int
+    sentence: str | None
+
+
+def convert(
+    source: Path,
+    root: Path,
+    pronunciations: Pronunciations,
+    *,
+    exclude_unknown: bool = False,
+    log: bool = True,
+    zscore: bool = True,
+) -> dict[str, int]:
+    """Writes `<root>/<session>/data_{train,val,test}.hdf5`; gives the sentences of each split.
+
+    `train` becomes train, `test` val and `competitionHoldOut` test, which has no labels.
+
+    Args:
+        source: the folder competitionData.
+        root: where to write; files that are there are replaced.
+        pronunciations: make the phoneme labels.
+        exclude_unknown: leave out training sentences with words that have no pronunciation; by
+            default, and in validation always, they are an error.
+        log: take log(1 + threshold crossings) and log(power).
+        zscore: z-score every channel within its block.
+
+    Raises:
+        DataError: there are no such files, one is malformed, or words have no pronunciation.
+    """
+    files = {split: sorted((source / folder).glob("*.mat")) for folder, split in PARTITIONS.items()}
+    if not any(files.values()):
+        problem = f"holds no .mat file in {', '.join(PARTITIONS)}"
+        remedy = "Give the folder competitionData of Dryad, doi 10.5061/dryad.x69p8czpq"
+        raise data_error(source, "", "", problem, remedy)
+    # Before anything is written: all unknown words at once, not one run for each.
+    for split in ("train", "val"):
+        if split == "val" or not exclude_unknown:
+            _check_words(source, files[split], pronunciations)
+    counts: dict[str, int] = {}
+    for split, of_split in files.items():
+        for file in of_split:
+            utterances = read_mat(file, labelled=split != "test", log=log, zscore=zscore)
+            target = root / file.stem / f"data_{split}.hdf5"
+            counts[split] = counts.get(split, 0) + _write(
+                target, file.stem, utterances, pronunciations
+            )
+    return counts
+
+
+def read_mat(
+    file: Path, *, labelled: bool, log: bool = True, zscore: bool = True
+) -> list[Utterance]:
+    """The sentences of one file, in order.
+
+    Power of zero has no logarithm and is given as NaN, which the reader of the layout repairs.
+
+    Raises:
+        DataError: the file is unreadable or a field is missing or contradicts another.
+    """
+    content = _load(file, ["tx1", "spikePow", "blockIdx"] + ["sentenceText"] * labelled)
+    crossings, powers = _cells(file, content, "tx1"), _cells(file, content, "spikePow")
+    blocks = _blocks(file, content)
+    texts = _texts(file, content) if labelled else None
+    for field, count in (("spikePow", len(powers)), ("blockIdx", len(blocks))):
+        _check_count(file, field, count, len(crossings))
+    features = [
+        _features(file, number, crossing, power, log)
+        for number, (crossing, power) in enumerate(zip(crossings, powers, strict=True))
+    ]
+    if zscore:
+        for block in np.unique(blocks):
+            members = np.flatnonzero(blocks == block)
+            scored = block_zscore([features[member] for member in members])
+            for member, values in zip(members, scored, strict=True):
+                features[member] = values
+    if texts is not None:
+        _check_count(file, "sentenceText", len(texts), len(features))
+    return [
+        Utterance(values, int(block), None if texts is None else texts[number])
+        for number, (values, block) in enumerate(zip(features, blocks, strict=True))
+    ]
+
+
+def block_zscore(trials: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Each channel less its mean, over its standard deviation, over all bins of a block.
+
+    Only finite values count; a constant channel becomes 0, as does nothing else.
+    """
+    whole = np.concatenate(trials)
+    finite = np.isfinite(whole)
+    count = np.maximum(finite.sum(axis=0), 1)
+    mean = np.where(finite, whole, 0).sum(axis=0) / count
+    deviation = np.sqrt((np.where(finite, whole - mean, 0) ** 2).sum(axis=0) / count)
+    # Rounding leaves a constant channel a deviation of about 1e-16 of its value.
+    scale = np.where(deviation > 1e-9 * np.abs(mean), deviation, np.inf)
+    return [(trial - mean) / scale for trial in trials]
+
+
+def _features(
+    file: Path, number: int, crossings: np.ndarray, power: np.ndarray, log: bool
+) -> Float[np.ndarray, "bins channels"]:
+    for field, values in (("tx1", crossings), ("spikePow", power)):
+        if values.ndim != 2 or values.shape[1] < AREA_6V or values.dtype.kind not in "iuf":
+            problem = f"is {values.dtype} of shape {values.shape}, not numbers [bins, 256]"
+            raise data_error(file, f"sentence {number}", field, problem, _RESTORE)
+    if len(crossings) != len(power):
+        problem = f"has {len(power)} bins, but tx1 has {len(crossings)}"
+        raise data_error(file, f"sentence {number}", "spikePow", problem, _RESTORE)
+    crossings = crossings[:, :AREA_6V].astype(np.float64)
+    power = power[:, :AREA_6V].astype(np.float64)
+    if log:
+        crossings = np.log1p(crossings)
+        power = np.log(np.where(power > 0, power, np.nan))
+    return np.concatenate([crossings, power], axis=1)
+
+
+def _load(file: Path, fields: list[str]) -> dict[str, Any]:
+    try:
+        content = scipy.io.loadmat(file, variable_names=fields)
+    except _UNREADABLE as error:
+        problem = f"cannot be read as a MATLAB file, it may be truncated ({error})"
+        raise data_error(file, "", "", problem, _RESTORE) from error
+    for field in fields:
+        if field not in content:
+            raise data_error(file, "", field, "the variable is missing", _RESTORE)
+    return content
+
+
+def _cells(file: Path, content: dict[str, Any], field: str) -> list[np.ndarray]:
+    if content[field].dtype != object:
+        problem = f"is an array of {content[field].dtype}, not a cell array"
+        raise data_error(file, "", field, problem, _RESTORE)
+    return list(np.ravel(content[field]))
+
+
+def _blocks(file: Path, content: dict[str, Any]) -> np.ndarray:
+    if content["blockIdx"].dtype.kind not in "iuf":
+        problem = f"is an array of {content['blockIdx'].dtype}, not of numbers"
+        raise data_error(file, "", "blockIdx", problem, _RESTORE)
+    return np.ravel(content["blockIdx"]).astype(int)
+
+
+def _texts(file: Path, content: dict[str, Any]) -> list[str]:
+    if content["sentenceText"].dtype.kind != "U":
+        problem = f"is an array of {content['sentenceText'].dtype}, not of text"
+        raise data_error(file, "", "sentenceText", problem, _RESTORE)
+    return [normalize(text) for text in np.ravel(content["sentenceText"]).tolist()]
+
+
+def _check_count(file: Path, field: str, count: int, sentences: int):
+    if count != sentences:
+        problem = f"has {count} entries, but tx1 has {sentences} sentences"
+        raise data_error(file, "", field, problem, _RESTORE)
+
+
+def _check_words(source: Path, files: list[Path], pronunciations: Pronunciations):
+    texts = [text for file in files for text in _texts(file, _load(file, ["sentenceText"]))]
+    words = pronunciations.unknown(texts)
+    if words:
+        raise data_error(
+            source,
+            files[0].parent.name,
+            "sentenceText",
+            f"{len(words)} words have no known pronunciation: {', '.join(words)}",
+            f"Add them in a lexicon (--lexicon FILE: {LEXICON_FORMAT}); training sentences with "
+            "such words can be left out instead (--exclude_unknown)",
+        )
+
+
+def _write(
+    target: Path, session: str, utterances: list[Utterance], pronunciations: Pronunciations
+) -> int:
+    """Writes a file under another name first, so that no half a file is ever taken for one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial")
+    in_block: dict[int, int] = {}
+    written = 0
+    with h5py.File(partial, "w") as handle:
+        for utterance in utterances:
+            number = in_block.get(utterance.block, 0)
+            in_block[utterance.block] = number + 1
+            labels: Int32[np.ndarray, "labels"] | None = None
+            if utterance.sentence is not None:
+                labels = pronunciations.ids(utterance.sentence)
+                if labels is None:
+                    words = ", ".join(pronunciations.unknown([utterance.sentence]))
+                    name = f"{session}/block {utterance.block}/trial {number}"
+                    logging.warning("Left out of training: %s, no pronunciation: %s", name, words)
+                    continue
+            place = (session, utterance.block, number)
+            write_trial(handle, *place, utterance.features, labels, utterance.sentence)
+            written += 1
+    os.replace(partial, target)
+    return written
