@@ -1,0 +1,231 @@
+"""One update: augment, run the model, charge the objectives, follow the gradient."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh
+
+from modessm_jax.data.batch import Batch
+from modessm_jax.losses.ctc import Cost, ctc_cost, label_smoothing_cost
+from modessm_jax.losses.objectives import total
+from modessm_jax.models.outputs import Outputs
+from modessm_jax.sequence import Sequence
+from modessm_jax.training.mesh import replicated, split_over_batch, split_over_second_axis
+from modessm_jax.training.state import TrainState, averaged
+
+LABEL_SMOOTHING = "label_smoothing"
+
+
+# (params, features, session [batch], hidden [batch, time], key) -> Outputs: a model as a pure
+# function of its parameters. Frames that are hidden the model replaces; the key drives dropout.
+Apply = Callable[[Any, Sequence, Any, Any, Any], Outputs]
+Augment = Callable[[Sequence, Any], tuple[Sequence, Any]]
+
+
+@struct.dataclass
+class StepReport:
+    """What one update has to say; small, so that it can be fetched after every step."""
+
+    scalars: dict[str, Any]  # float32 [] each
+    infeasible: Any  # int32 [batch]: trial where an objective cannot be met, else -1
+    nonfinite: Any  # int32 [batch]: trial where an objective is NaN or infinite, else -1
+
+
+@struct.dataclass
+class _Examples:
+    costs: dict[str, Cost]
+    frames: Any  # int32 [batch]
+    diagnostics: dict[str, Any]  # [batch] each
+
+
+def no_augmentation(features: Sequence, key: Any) -> tuple[Sequence, Any]:
+    """Leaves the features as they are and hides no frame."""
+    del key
+    return features, jnp.zeros_like(features.mask)
+
+
+def place(batch: Batch, mesh: Mesh, accumulate: int = 1) -> Batch:
+    """Divides a batch in host memory among the devices.
+
+    Raises:
+      ValueError: the rows do not divide into micro-batches over the devices.
+    """
+    rows = batch.trial.shape[0]
+    if rows % (accumulate * mesh.size):
+        raise ValueError(
+            f"data.batch_size is {rows}; it must be a multiple of training.accumulate "
+            f"({accumulate}) times the number of devices ({mesh.size})"
+        )
+    return jax.device_put(batch, split_over_batch(mesh))
+
+
+def make_step(
+    *,
+    apply: Apply,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    weights: Mapping[str, float],
+    normalize_by: str,
+    seed: int,
+    mesh: Mesh,
+    augment: Augment = no_augmentation,
+    ema_decay: float = 0.0,
+    accumulate: int = 1,
+) -> Any:
+    """Builds the jitted `(state, batch) -> (state, StepReport)`; the state it is given is donated.
+
+    The result is a pure function of its arguments: randomness comes from `(seed, state.step)`, and
+    augmentation sees the whole batch before it is divided. With `accumulate` > 1 the gradient is
+    summed over that many micro-batches, in one call, and equals the gradient of the whole batch:
+    every cost is divided by counts over the whole batch. (Dropout draws anew for each micro-batch.)
+
+    Every head in the model's `logits` that has a weight is charged CTC against the phoneme labels;
+    the weight "label_smoothing" charges the phoneme head's distance from uniform. A weight of 0
+    switches an objective off.
+
+    Args:
+      apply: the model.
+      optimizer: from `make_optimizer`.
+      schedule: the learning rate, for the report.
+      weights: weight of each objective by name.
+      normalize_by: see `modessm_jax.losses.objectives.total`.
+      seed: of the run.
+      mesh: devices; the batch is divided among them.
+      augment: `(features, key) -> (features, hidden)`.
+      ema_decay: decay of the running average in the state.
+      accumulate: micro-batches of one update.
+
+    Raises:
+      ValueError: no objective has a weight; when traced: a weight without a head of that name.
+    """
+    weights = {name: weight for name, weight in weights.items() if weight != 0.0}
+    if not weights:
+        raise ValueError("objective.weights gives no objective a weight; give phoneme one")
+
+    def charge(params: Any, part: tuple[Any, ...], key: Any) -> _Examples:
+        features, hidden, session, labels = part
+        outputs = apply(params, features, session, hidden, key)
+        costs = {}
+        for name in weights:
+            if name == LABEL_SMOOTHING:
+                costs[name] = label_smoothing_cost(outputs.logits["phoneme"])
+            elif name in outputs.logits:
+                costs[name] = ctc_cost(outputs.logits[name], labels)
+            else:
+                raise ValueError(
+                    f"objective.weights names {name!r} but the model's heads are "
+                    f"{sorted(outputs.logits)}; drop the weight or build the head"
+                )
+        return _Examples(costs, outputs.encoder.lengths, outputs.diagnostics)
+
+    def reduce(costs: Mapping[str, Cost], frames: Any, labels: Any) -> Any:
+        return total(costs, weights, frames, labels, normalize_by)
+
+    def whole(params: Any, part: tuple[Any, ...], labels: Any, key: Any) -> Any:
+        def loss_of(params: Any) -> Any:
+            examples = charge(params, part, jax.random.fold_in(key, 0))
+            loss, scalars = reduce(examples.costs, examples.frames, labels)
+            return loss, (scalars, examples)
+
+        (loss, (scalars, examples)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+        return loss, scalars, examples, gradient
+
+    def in_parts(params: Any, part: tuple[Any, ...], labels: Any, key: Any) -> Any:
+        # The reduction is linear in the nats, so each example's share of the loss is known from
+        # validity and lengths alone. XLA drops all else from this first pass.
+        parts = jax.tree.map(lambda x: _divide(x, accumulate, mesh), part)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(accumulate))
+
+        def lengths(_: None, given: Any) -> Any:
+            examples = charge(params, *given)
+            return None, ({k: c.valid for k, c in examples.costs.items()}, examples.frames)
+
+        valid, frames = _rejoin(jax.lax.scan(lengths, None, (parts, keys))[1])
+
+        def loss_of(nats: dict[str, Any]) -> Any:
+            return reduce({k: Cost(nats[k], valid[k]) for k in weights}, frames, labels)[0]
+
+        shares = jax.grad(loss_of)({k: jnp.zeros(labels.shape, jnp.float32) for k in weights})
+        shares = jax.tree.map(lambda x: _divide(x, accumulate, mesh), shares)
+
+        def add(gradient: Any, given: Any) -> Any:
+            part, key, share = given
+
+            def charged(params: Any) -> Any:
+                examples = charge(params, part, key)
+                nats = [jnp.vdot(share[k], examples.costs[k].nats) for k in weights]
+                return jnp.stack(nats).sum(), examples
+
+            part_gradient, examples = jax.grad(charged, has_aux=True)(params)
+            return jax.tree.map(jnp.add, gradient, part_gradient), examples
+
+        zero = jax.tree.map(jnp.zeros_like, params)
+        gradient, examples = jax.lax.scan(add, zero, (parts, keys, shares))
+        examples = _rejoin(examples)
+        loss, scalars = reduce(examples.costs, examples.frames, labels)
+        return loss, scalars, examples, gradient
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepReport]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        augment_key, model_key = jax.random.split(key)
+        features, hidden = augment(batch.features, augment_key)
+        part = (features, hidden, batch.session, batch.labels)
+        gradient_of = whole if accumulate == 1 else in_parts
+        loss, scalars, examples, gradient = gradient_of(
+            state.params, part, batch.labels.lengths, model_key
+        )
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema is not None:
+            ema = averaged(ema, params, state.step + 1, ema_decay)
+        report = _report(loss, scalars, examples, batch.trial)
+        report.scalars["gradient_norm"] = optax.tree.norm(gradient)
+        report.scalars["learning_rate"] = jnp.asarray(schedule(state.step), jnp.float32)
+        return TrainState(state.step + 1, params, ema, opt_state), report
+
+    everywhere = replicated(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(everywhere, split_over_batch(mesh)),
+        out_shardings=(everywhere, everywhere),
+        donate_argnums=0,
+    )
+
+
+def _report(loss: Any, scalars: dict[str, Any], examples: _Examples, trial: Any) -> StepReport:
+    """Summarises the examples; rows that only fill up the batch (trial -1) count for nothing."""
+    real = trial >= 0
+    valid = jnp.stack([cost.valid for cost in examples.costs.values()]).all(axis=0)
+    finite = jnp.stack([jnp.isfinite(cost.nats) for cost in examples.costs.values()]).all(axis=0)
+    infeasible = real & ~valid
+    scalars = {
+        "loss": loss,
+        **scalars,
+        "valid": (real & valid).sum(dtype=jnp.float32),
+        "infeasible": infeasible.sum(dtype=jnp.float32),
+    }
+    count = jnp.maximum(real.sum(dtype=jnp.float32), 1.0)
+    for name, values in examples.diagnostics.items():
+        scalars[f"diagnostics/{name}"] = jnp.where(real, values, 0.0).sum() / count
+    return StepReport(
+        scalars, jnp.where(infeasible, trial, -1), jnp.where(real & ~finite, trial, -1)
+    )
+
+
+def _divide(x: Any, parts: int, mesh: Mesh) -> Any:
+    """[batch, ...] -> [parts, batch / parts, ...]; part i takes rows i, i + parts, ...
+
+    Dealing the rows out keeps each on the device that holds it.
+    """
+    dealt = jnp.swapaxes(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1)
+    return jax.lax.with_sharding_constraint(dealt, split_over_second_axis(mesh))
+
+
+def _rejoin(tree: Any) -> Any:
+    """Undoes `_divide` in every leaf."""
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), tree)
