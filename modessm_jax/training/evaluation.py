@@ -1,0 +1,158 @@
+"""Scoring one split: the cost of the labels and the greedy phonemes of every trial."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.sharding import Mesh
+from jaxtyping import Float32
+from scipy.special import softmax
+
+from modessm_jax.data.batch import Batch
+from modessm_jax.data.trials import Recordings
+from modessm_jax.decoding.greedy import greedy, to_lists
+from modessm_jax.losses.ctc import Cost, ctc_cost
+from modessm_jax.losses.objectives import total
+from modessm_jax.models.outputs import Outputs
+from modessm_jax.sequence import Sequence
+from modessm_jax.training.mesh import replicated, split_over_batch
+from modessm_jax.training.results import Evaluation, Example, TrialResult
+
+
+@struct.dataclass
+class Scores:
+    """What the device finds out about one batch."""
+
+    cost: Cost
+    phonemes: Sequence  # int32 [batch, frames]
+    logits: Sequence  # [batch, frames, classes]; fetched for the example alone
+
+
+Scorer = Callable[[Any, Batch], Scores]
+
+
+def make_scorer(apply: Callable[..., Outputs], mesh: Mesh | None = None) -> Scorer:
+    """Builds the jitted `(params, batch) -> Scores`; build it once, it compiles for each shape.
+
+    Args:
+      apply: the model, called as `apply(params, features, session)`.
+      mesh: devices to divide each batch among; None computes where the parameters are.
+    """
+
+    def score(params: Any, batch: Batch) -> Scores:
+        logits = apply(params, batch.features, batch.session).logits["phoneme"]
+        return Scores(ctc_cost(logits, batch.labels), greedy(logits), logits)
+
+    if mesh is None:
+        return jax.jit(score)
+    everywhere = replicated(mesh)
+    return jax.jit(
+        score, in_shardings=(everywhere, split_over_batch(mesh)), out_shardings=everywhere
+    )
+
+
+def evaluate(
+    scorer: Scorer,
+    params: Any,
+    batches: Iterable[Batch],
+    recordings: Recordings,
+    *,
+    normalize_by: str = "frames",
+    seed: int = 0,
+) -> Evaluation:
+    """Scores every trial of a split once.
+
+    Args:
+      scorer: from `make_scorer`.
+      params: parameters of the model.
+      batches: `evaluation_batches` of the recordings.
+      recordings: the split; without labels there are predictions but no metrics.
+      normalize_by: the rule of `Evaluation.loss`, see `modessm_jax.losses.objectives.total`.
+      seed: of the bootstrap interval.
+
+    Raises:
+      ValueError: the batches do not hold every trial exactly once.
+    """
+    start = time.perf_counter()
+    # The trial of median length: the same in every evaluation of a split, so pictures compare.
+    chosen = int(np.argsort(recordings.bins, kind="stable")[len(recordings) // 2])
+    example: Example | None = None
+    seen: list[int] = []
+    results: dict[int, TrialResult] = {}
+    for batch, scores in _scored(scorer, params, batches):
+        found = _results(batch, scores, recordings)
+        seen.extend(index for index in batch.trial.tolist() if index >= 0)
+        results.update(found)
+        if chosen in found:
+            row = batch.trial.tolist().index(chosen)
+            example = _example(scores.logits, row, found[chosen], recordings.features(chosen))
+    if example is None or sorted(seen) != list(range(len(recordings))):
+        raise ValueError(
+            f"the batches hold {len(seen)} trials, {len(set(seen))} of them different, but the "
+            f"{recordings.split} split has {len(recordings)}; use evaluation_batches of the split"
+        )
+    trials = [results[index] for index in range(len(recordings))]
+    loss = _loss(trials, normalize_by) if recordings.labelled else None
+    return Evaluation(recordings.split, trials, loss, example, time.perf_counter() - start, seed)
+
+
+def write_predictions(path: str | Path, evaluation: Evaluation) -> None:
+    """Writes one line of JSON for each trial: session, block_num, trial_num and phoneme ids."""
+    lines = [json.dumps(result.prediction()) + "\n" for result in evaluation.trials]
+    Path(path).write_text("".join(lines), encoding="utf-8")
+
+
+def _scored(
+    scorer: Scorer, params: Any, batches: Iterable[Batch]
+) -> Iterator[tuple[Batch, Scores]]:
+    """Gives out a batch once the next is started, so that the host reads while the device works."""
+    pending = None
+    for batch in batches:
+        started = batch, scorer(params, batch)
+        if pending is not None:
+            yield pending
+        pending = started
+    if pending is not None:
+        yield pending
+
+
+def _results(batch: Batch, scores: Scores, recordings: Recordings) -> dict[int, TrialResult]:
+    """The results of the trials in a batch, by index."""
+    nats, feasible = np.asarray(scores.cost.nats), np.asarray(scores.cost.valid)
+    frames = np.asarray(scores.logits.mask).sum(axis=1)
+    phonemes = to_lists(scores.phonemes)
+    return {
+        index: TrialResult(
+            trial=recordings.trials[index],
+            phonemes=phonemes[row],
+            frames=int(frames[row]),
+            nats=float(nats[row]),
+            feasible=bool(feasible[row]),
+        )
+        for row, index in enumerate(batch.trial.tolist())
+        if index >= 0
+    }
+
+
+def _example(
+    logits: Sequence, row: int, result: TrialResult, features: Float32[np.ndarray, "bins channels"]
+) -> Example:
+    scores = np.asarray(logits.values[row], np.float32)[: result.frames]
+    return Example(result.trial, features, softmax(scores, axis=-1), result.phonemes)
+
+
+def _loss(trials: list[TrialResult], normalize_by: str) -> float:
+    cost = Cost(
+        nats=jnp.asarray([result.nats for result in trials], jnp.float32),
+        valid=jnp.asarray([result.feasible for result in trials]),
+    )
+    frames = jnp.asarray([result.frames for result in trials], jnp.int32)
+    labels = jnp.asarray([len(result.reference) for result in trials], jnp.int32)
+    loss, _ = total({"phoneme": cost}, {"phoneme": 1.0}, frames, labels, normalize_by)
+    return float(loss)

@@ -1,0 +1,207 @@
+"""What an evaluation found out: every trial's result, and what they add up to.
+
+Rates are fractions. A rate over no reference phonemes is None, never 0.
+"""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int64
+from rapidfuzz.distance import Levenshtein
+
+from modessm_jax.data.hdf5 import Trial
+from modessm_jax.phonemes import CLASSES, SYMBOLS
+from modessm_jax.text import Edits, bootstrap_interval, phoneme_edits, total
+
+NO_LABELS = "this split has no labels: predictions and counts only, no metrics"
+_NO_CORPUS = "unknown"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialResult:
+    """One trial: its greedy phonemes and, where it has labels, what they cost.
+
+    `nats` is the CTC cost of the labels, and is 0 and counts for nothing where they cannot be
+    aligned to the frames (`feasible` is False). Edits always count.
+    """
+
+    trial: Trial
+    phonemes: list[int]
+    frames: int
+    nats: float
+    feasible: bool
+
+    @property
+    def reference(self) -> list[int]:
+        """The labels.
+
+        Raises:
+            ValueError: the split has none.
+        """
+        if self.trial.labels is None:
+            raise ValueError(f"{self.trial.name}: {NO_LABELS}")
+        return self.trial.labels.tolist()
+
+    @cached_property
+    def edits(self) -> Edits:
+        """Edits against the labels, silence counted, as the benchmarks do."""
+        return phoneme_edits(self.reference, self.phonemes)
+
+    @cached_property
+    def edits_no_silence(self) -> Edits:
+        """Edits against the labels, silence left out of both."""
+        return phoneme_edits(self.reference, self.phonemes, silence=False)
+
+    def prediction(self) -> dict[str, Any]:
+        """What identifies the trial, and its phoneme ids."""
+        return {
+            "session": self.trial.session,
+            "block_num": self.trial.block,
+            "trial_num": self.trial.number,
+            "phonemes": self.phonemes,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One trial to look at. The arrays hold real bins and real frames only."""
+
+    trial: Trial
+    features: Float32[np.ndarray, "bins channels"]
+    probabilities: Float32[np.ndarray, "frames classes"]
+    phonemes: list[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Results of one split, trials in the order of the recordings.
+
+    `loss` is the phoneme CTC cost under the normalisation of training (None without labels).
+    """
+
+    split: str
+    trials: list[TrialResult]
+    loss: float | None
+    example: Example
+    seconds: float
+    seed: int = 0
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is anything to measure against."""
+        return self.trials[0].trial.labels is not None
+
+    @property
+    def infeasible(self) -> list[str]:
+        """Names of the trials with too few frames for their labels; the loss leaves them out."""
+        return [result.trial.name for result in self.trials if not result.feasible]
+
+    @cached_property
+    def edits(self) -> Edits:
+        """Of all trials; its `rate` is the phoneme error rate."""
+        return total(result.edits for result in self.trials)
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % bootstrap interval of the phoneme error rate, over trials."""
+        if not self.edits.reference_length:
+            return None
+        return bootstrap_interval([result.edits for result in self.trials], seed=self.seed)
+
+    @cached_property
+    def confusion(self) -> Int64[np.ndarray, "classes classes"]:
+        """Counts of (reference, decoded) ids; row 0 holds insertions, column 0 deletions."""
+        counts = np.zeros((CLASSES, CLASSES), np.int64)
+        for result in self.trials:
+            reference, decoded = result.reference, result.phonemes
+            for op in Levenshtein.opcodes(reference, decoded):
+                source = reference[op.src_start : op.src_end]
+                target = decoded[op.dest_start : op.dest_end]
+                # An insertion has no source and a deletion no target: the blank stands in.
+                np.add.at(counts, (source or [0], target or [0]), 1)
+        return counts
+
+    def by_session(self) -> dict[str, dict[str, Any]]:
+        """One row of figures for each session."""
+        return self._grouped(lambda trial: trial.session)
+
+    def by_corpus(self) -> dict[str, dict[str, Any]]:
+        """One row of figures for each corpus; empty where no trial's corpus is known."""
+        if all(result.trial.corpus is None for result in self.trials):
+            return {}
+        return self._grouped(lambda trial: trial.corpus or _NO_CORPUS)
+
+    def by_phoneme(self) -> list[tuple[str, int, float]]:
+        """(symbol, occurrences, fraction not decoded right) of what occurs, worst first."""
+        occurrences = self.confusion.sum(axis=1)
+        rows = [
+            (SYMBOLS[k], int(n), float(1 - self.confusion[k, k] / n))
+            for k, n in enumerate(occurrences)
+            if k and n
+        ]
+        return sorted(rows, key=lambda row: -row[2])
+
+    def scalars(self) -> dict[str, float]:
+        """The figures to log while training; empty without labels."""
+        if self.loss is None:
+            return {}
+        figures = _figures(self.trials)
+        names = ("per", "per_no_silence", "nats_per_label", "nats_per_frame")
+        found = {name: float(figures[name]) for name in names if figures[name] is not None}
+        return {"loss": self.loss, **found, "infeasible": float(len(self.infeasible))}
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures, ready for JSON; predictions are not among them."""
+        facts = {"split": self.split, "labelled": self.labelled, "seconds": self.seconds}
+        if not self.labelled:
+            figures = {"note": NO_LABELS, **_counts(self.trials)}
+            return {**facts, **figures, "sessions": self.by_session()}
+        return {
+            **facts,
+            "loss": self.loss,
+            **_figures(self.trials),
+            "per_interval": None if self.interval is None else list(self.interval),
+            "infeasible": self.infeasible,
+            "sessions": self.by_session(),
+            "corpora": self.by_corpus(),
+            "confusion": self.confusion.tolist(),
+        }
+
+    def _grouped(self, name: Callable[[Trial], str]) -> dict[str, dict[str, Any]]:
+        groups: dict[str, list[TrialResult]] = defaultdict(list)
+        for result in self.trials:
+            groups[name(result.trial)].append(result)
+        summarize = _figures if self.labelled else _counts
+        return {group: summarize(groups[group]) for group in sorted(groups)}
+
+
+def _counts(trials: Sequence[TrialResult]) -> dict[str, Any]:
+    decoded = sum(len(result.phonemes) for result in trials)
+    return {"trials": len(trials), "decoded_phonemes": decoded}
+
+
+def _figures(trials: Sequence[TrialResult]) -> dict[str, Any]:
+    """Aggregate figures of labelled trials: ratios of sums, not means of ratios."""
+    edits = total(result.edits for result in trials)
+    without_silence = total(result.edits_no_silence for result in trials)
+    feasible = [result for result in trials if result.feasible]
+    nats = sum(result.nats for result in feasible)
+    return {
+        **_counts(trials),
+        "reference_phonemes": edits.reference_length,
+        "per": _ratio(edits.count, edits.reference_length),
+        "per_no_silence": _ratio(without_silence.count, without_silence.reference_length),
+        "substitutions": edits.substitutions,
+        "insertions": edits.insertions,
+        "deletions": edits.deletions,
+        "nats_per_label": _ratio(nats, sum(len(result.reference) for result in feasible)),
+        "nats_per_frame": _ratio(nats, sum(result.frames for result in feasible)),
+    }
+
+
+def _ratio(numerator: int | float, denominator: int) -> float | None:
+    return numerator / denominator if denominator else None
