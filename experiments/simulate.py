@@ -1,0 +1,75 @@
+"""Simulates intracortical speech recordings in the layout of T15.
+
+    python -m experiments.simulate --out data/simulated
+
+Compares the simulator with a real recording instead, in a table and a picture:
+
+    python -m experiments.simulate --compare trial_channels_by_bins.npy --picture simulator.png
+"""
+
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+
+from modessm_jax.data.simulate import comparison
+from modessm_jax.data.simulate.calendar import Sizes
+from modessm_jax.data.simulate.files import write_dataset
+
+_OUT = flags.DEFINE_string("out", None, "Folder of the data set, created if need be.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier simulation in --out.")
+_SESSIONS = flags.DEFINE_integer("sessions", 6, "Recording days.", lower_bound=1)
+_TRAIN = flags.DEFINE_integer("train", 90, "Training sentences per session.", lower_bound=0)
+_VAL = flags.DEFINE_integer("val", 20, "Validation sentences per session.", lower_bound=0)
+_TEST = flags.DEFINE_integer("test", 10, "Test sentences per session.", lower_bound=0)
+_ELECTRODES = flags.DEFINE_integer(
+    "electrodes", 256, "Electrodes on four arrays; each gives two features.", lower_bound=4
+)
+_MIN_WORDS = flags.DEFINE_integer("min_words", 3, "Words of the shortest sentences.", lower_bound=1)
+_MAX_WORDS = flags.DEFINE_integer("max_words", 5, "Words of the longest sentences.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of everything.", lower_bound=0)
+_COMPARE = flags.DEFINE_string(
+    "compare", None, "A real trial as .npy [channels, 20 ms bins], normalised; writes no data set."
+)
+_PICTURE = flags.DEFINE_string("picture", "simulator.png", "Where --compare draws its picture.")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    if (_OUT.value is None) == (_COMPARE.value is None):
+        raise app.UsageError("pass either --out or --compare")
+    if _OUT.value is not None:
+        write(Path(_OUT.value))
+    if _COMPARE.value is not None:
+        compare(Path(_COMPARE.value), Path(_PICTURE.value), _SEED.value)
+
+
+def write(out: Path) -> None:
+    """Writes a data set of the sizes that the flags ask for."""
+    sizes = Sizes(
+        sessions=_SESSIONS.value,
+        train=_TRAIN.value,
+        val=_VAL.value,
+        test=_TEST.value,
+        electrodes=_ELECTRODES.value,
+        min_words=_MIN_WORDS.value,
+        max_words=_MAX_WORDS.value,
+        seed=_SEED.value,
+    )
+    bins = write_dataset(out, sizes, overwrite=_OVERWRITE.value, report=print)
+    print(f"{out}: " + ", ".join(f"{count:,} {split} bins" for split, count in bins.items()))
+
+
+def compare(real_file: Path, picture: Path, seed: int) -> None:
+    """Prints and draws the statistics of a real trial next to those of simulated ones."""
+    real = np.load(real_file).astype(np.float32)
+    simulated = comparison.simulated_like(real, seed)
+    of_real, of_simulated = comparison.describe(real), comparison.describe(simulated)
+    print(comparison.table(of_real, of_simulated))
+    comparison.draw(of_real, of_simulated, picture)
+    print(f"drawn to {picture}")
+
+
+if __name__ == "__main__":
+    app.run(main)
