@@ -6,6 +6,7 @@ A file holds groups `trial_0000`, `trial_0001`, ... in the order of recording. E
 `seq_len` and `sentence_label`. Real lengths are those of the attributes: arrays may be padded.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,8 @@ def open_file(file: Path) -> h5py.File:
 
 def read_trials(
     file: Path, session: str, *, labels: bool, corpora: dict[int, str]
-) -> list[tuple[Trial, int]]:
-    """Every trial of a file with its channel count, in the file's order; features are not read.
+) -> Iterator[tuple[Trial, Float[np.ndarray, "bins channels"]]]:
+    """Every trial of a file with its features as stored, in the file's order.
 
     Args:
         file: `data_train.hdf5`, `data_val.hdf5` or `data_test.hdf5`.
@@ -69,9 +70,9 @@ def read_trials(
         DataError: the file is unreadable or contradicts the layout.
     """
     with open_file(file) as handle:
-        return [
-            _Reader(file, handle, name).trial(session, labels, corpora) for name in list(handle)
-        ]
+        for name in list(handle):
+            trial = _Reader(file, handle, name).trial(session, labels, corpora)
+            yield trial, read_features(handle, trial)
 
 
 def read_features(handle: h5py.File, trial: Trial) -> Float[np.ndarray, "bins channels"]:
@@ -136,8 +137,8 @@ class _Reader:
     def error(self, field: str, problem: str, remedy: str):
         return data_error(self.file, self.name, field, problem, remedy)
 
-    def trial(self, session: str, labels: bool, corpora: dict[int, str]) -> tuple[Trial, int]:
-        stored, channels = self.shape()
+    def trial(self, session: str, labels: bool, corpora: dict[int, str]) -> Trial:
+        stored = self.stored_bins()
         bins = self.integer("n_time_steps")
         if not 0 <= bins <= stored:
             raise self.error(
@@ -156,14 +157,13 @@ class _Reader:
             ids = self.labels(bins)
         sentence = self.text("sentence_label")
         corpus = corpora.get(block)
-        trial = Trial(session, block, number, self.file, self.name, bins, ids, sentence, corpus)
-        return trial, channels
+        return Trial(session, block, number, self.file, self.name, bins, ids, sentence, corpus)
 
-    def shape(self) -> tuple[int, int]:
+    def stored_bins(self) -> int:
         features = self.dataset("input_features", 2, np.floating)
         if not features.shape[1]:
             raise self.error("input_features", "has no channels", _REWRITE)
-        return features.shape
+        return len(features)
 
     def labels(self, bins: int) -> Int32[np.ndarray, "labels"]:
         stored = self.dataset("seq_class_ids", 1, np.integer)

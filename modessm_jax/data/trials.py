@@ -5,7 +5,6 @@ a file is in `hdf5.py`, what makes a trial unusable in `validation.py`.
 """
 
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -145,26 +144,31 @@ def read_recordings(
         )
     corpora = read_corpora(Path(table)) if table else {}
 
-    found: list[tuple[Trial, int]] = []
+    loader = _Loader(split, memory_gib, expect_channels)
     for name in chosen:
         file = root / name / f"data_{split}.hdf5"
         if file.exists():
             blocks = corpora_of_session(corpora, name)
-            found += read_trials(file, name, labels=split != "test", corpora=blocks)
-    if not found:
+            for trial, features in read_trials(file, name, labels=split != "test", corpora=blocks):
+                loader.add(trial, features)
+    if loader.first is None:
         problem = f"no session has trials in data_{split}.hdf5"
         raise data_error(root, "", "", problem, WHERE_DATA_COMES_FROM)
-    channels = _check_alike(found, expect_channels)
-
-    trials = [trial for trial, _ in found]
-    size = sum(trial.bins for trial in trials) * channels * np.dtype(np.float32).itemsize
-    recordings = _load(split, names, channels, trials, keep=size <= memory_gib * 2**30)
-    if not recordings.trials:
-        problem = f"none of the {len(trials)} training trials is usable, e.g. "
-        example = recordings.excluded[0]
+    if not loader.trials:
+        example = loader.excluded[0]
+        problem = f"none of the {len(loader.excluded)} training trials is usable, e.g. "
         problem += f"{example.trial}, {example.field}: {example.reason}"
         raise data_error(root, "", "", problem, "Check what recorded or wrote the data")
-    return recordings
+    loader.report()
+    return Recordings(
+        split,
+        names,
+        loader.channels,
+        loader.trials,
+        loader.excluded,
+        loader.repaired,
+        loader.memory,
+    )
 
 
 def _session_names(root: Path) -> tuple[str, ...]:
@@ -180,28 +184,71 @@ def _session_names(root: Path) -> tuple[str, ...]:
     return names
 
 
-def _check_alike(found: list[tuple[Trial, int]], expect_channels: int | None) -> int:
-    """The channel count all trials share; labels must be there for all trials or for none."""
-    first, channels = found[0]
-    if expect_channels is not None and channels != expect_channels:
-        raise data_error(
-            first.file,
-            first.group,
-            "input_features",
-            f"has {channels} channels, but the model was built for {expect_channels}",
-            "Give the data the model was trained on, or train a model for these",
-        )
-    for trial, count in found:
-        if count != channels:
+class _Loader:
+    """Checks trials one by one against the first, and sorts out those unfit for training."""
+
+    def __init__(self, split: str, memory_gib: float, expect_channels: int | None):
+        self.split = split
+        self.expect_channels = expect_channels
+        self.first: Trial | None = None
+        self.channels = 0
+        self.trials: list[Trial] = []
+        self.excluded: list[Exclusion] = []
+        self.repaired: list[Exclusion] = []
+        self.memory: list[np.ndarray] | None = []
+        self.room = memory_gib * 2**30
+
+    def add(self, trial: Trial, features: np.ndarray) -> None:
+        self.check_alike(trial, features.shape[1])
+        training = self.split == "train"
+        unfit = length_reason(trial.bins) if training else None
+        if unfit is not None:
+            self.excluded.append(Exclusion(trial.name, "n_time_steps", unfit))
+            return
+        found = quality(features)
+        if training and not found.acceptable:
+            self.excluded.append(Exclusion(trial.name, "input_features", found.describe()))
+            return
+        if found.nonfinite:
+            self.repaired.append(Exclusion(trial.name, "input_features", found.describe()))
+        self.trials.append(trial)
+        self.keep(features)
+
+    def keep(self, features: np.ndarray) -> None:
+        """Keeps the features while they fit; all or none, so one trial too many drops them all."""
+        if self.memory is None:
+            return
+        kept = repair(features)
+        kept.setflags(write=False)
+        self.room -= kept.nbytes
+        self.memory.append(kept)
+        if self.room < 0:
+            logging.info("The %s features exceed memory_gib; they are read from disk", self.split)
+            self.memory = None
+
+    def check_alike(self, trial: Trial, channels: int) -> None:
+        """All trials have the same channels; all have labels, or none."""
+        if self.first is None:
+            self.first, self.channels = trial, channels
+            if self.expect_channels not in (None, channels):
+                raise data_error(
+                    trial.file,
+                    trial.group,
+                    "input_features",
+                    f"has {channels} channels, but the model was built for {self.expect_channels}",
+                    "Give the data the model was trained on, or train a model for these",
+                )
+        if channels != self.channels:
             raise data_error(
                 trial.file,
                 trial.group,
                 "input_features",
-                f"has {count} channels, but {first.file}, {first.group} has {channels}",
+                f"has {channels} channels, but {self.first.file}, {self.first.group} has "
+                f"{self.channels}",
                 "All trials under one root must have the same channels",
             )
-        if (trial.labels is None) != (first.labels is None):
-            have, lack = (first, trial) if trial.labels is None else (trial, first)
+        if (trial.labels is None) != (self.first.labels is None):
+            have, lack = (self.first, trial) if trial.labels is None else (trial, self.first)
             raise data_error(
                 lack.file,
                 lack.group,
@@ -209,41 +256,11 @@ def _check_alike(found: list[tuple[Trial, int]], expect_channels: int | None) ->
                 f"is missing, but {have.file}, {have.group} has it",
                 "Give labels to all trials of a split or to none",
             )
-    return channels
 
-
-def _load(
-    split: str, sessions: tuple[str, ...], channels: int, trials: list[Trial], keep: bool
-) -> Recordings:
-    """Reads every value once, sorts out bad trials, and keeps the features if they fit."""
-    used: list[Trial] = []
-    excluded: list[Exclusion] = []
-    repaired: list[Exclusion] = []
-    memory: list[np.ndarray] = []
-    training = split == "train"
-    for file, of_file in groupby(trials, key=lambda trial: trial.file):
-        with open_file(file) as handle:
-            for trial in of_file:
-                unfit = length_reason(trial.bins) if training else None
-                if unfit is not None:
-                    excluded.append(Exclusion(trial.name, "n_time_steps", unfit))
-                    continue
-                features = read_features(handle, trial)
-                found = quality(features)
-                if training and not found.acceptable:
-                    excluded.append(Exclusion(trial.name, "input_features", found.describe()))
-                    continue
-                if found.nonfinite:
-                    repaired.append(Exclusion(trial.name, "input_features", found.describe()))
-                used.append(trial)
-                if keep:
-                    kept = repair(features)
-                    kept.setflags(write=False)
-                    memory.append(kept)
-    for one in excluded:
-        logging.warning("Left out of training: %s, %s: %s", one.trial, one.field, one.reason)
-    for one in repaired:
-        logging.warning("Non-finite values read as 0: %s, %s: %s", one.trial, one.field, one.reason)
-    counts = f"{len(used)} trials, {len(excluded)} left out, {len(repaired)} repaired"
-    logging.info("Read split %s: %s", split, counts)
-    return Recordings(split, sessions, channels, used, excluded, repaired, memory if keep else None)
+    def report(self) -> None:
+        for one in self.excluded:
+            logging.warning("Left out of training: %s, %s: %s", one.trial, one.field, one.reason)
+        for one in self.repaired:
+            logging.warning("Non-finite values read as 0: %s, %s", one.trial, one.reason)
+        counts = (len(self.trials), len(self.excluded), len(self.repaired))
+        logging.info("Split %s: %d trials, %d left out, %d repaired", self.split, *counts)

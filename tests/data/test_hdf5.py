@@ -15,12 +15,14 @@ def file(tmp_path) -> Path:
 
 
 def read(file: Path):
-    return read_trials(file, "s.1", labels=True, corpora={})
+    return list(read_trials(file, "s.1", labels=True, corpora={}))
 
 
 def test_lengths_are_those_of_the_attributes_not_of_the_padded_arrays(file):
-    (first, channels), (second, _) = read(file)
-    assert (first.bins, second.bins, channels) == (5, 9, CHANNELS)
+    (first, features), (second, _) = read(file)
+    assert (first.bins, second.bins) == (5, 9)
+    assert features.shape == (5, CHANNELS)
+    assert np.abs(features).max() < 10
     assert first.labels is not None
     assert first.labels.tolist() == [1, 40]
     assert first.labels.dtype == np.int32
