@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float32
 
-BIN_SECONDS = 0.020
 MAX_BAD_CHANNELS = 0.10
+# Bins are 20 ms.
 MIN_BINS = 3  # 50 ms is two and a half bins
 MAX_BINS = 3000  # 60 s
 
