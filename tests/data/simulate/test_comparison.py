@@ -9,9 +9,9 @@ from modessm_jax.data.simulate import comparison
 TOLERANCE = {
     "bins at minimum, median": 0.06,
     "skewness, median": 0.25,
-    "autocorrelation, lag 1": 0.08,
-    "autocorrelation, lag 5": 0.05,
-    "autocorrelation, lag 10": 0.05,
+    "autocorrelation, lag 1": 0.04,
+    "autocorrelation, lag 5": 0.04,
+    "autocorrelation, lag 10": 0.04,
     "pair correlation, 5 %": 0.03,
     "pair correlation, median": 0.03,
     "pair correlation, 95 %": 0.04,
