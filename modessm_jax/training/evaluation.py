@@ -144,7 +144,7 @@ def _example(
     logits: Sequence, row: int, result: TrialResult, features: Float32[np.ndarray, "bins channels"]
 ) -> Example:
     scores = np.asarray(logits.values[row], np.float32)[: result.frames]
-    return Example(result.trial, features, softmax(scores, axis=-1), result.phonemes)
+    return Example(result, features, softmax(scores, axis=-1))
 
 
 def _loss(trials: list[TrialResult], normalize_by: str) -> float:

@@ -70,10 +70,9 @@ class TrialResult:
 class Example:
     """One trial to look at. The arrays hold real bins and real frames only."""
 
-    trial: Trial
+    result: TrialResult
     features: Float32[np.ndarray, "bins channels"]
     probabilities: Float32[np.ndarray, "frames classes"]
-    phonemes: list[int]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -163,7 +163,7 @@ def test_results_are_json_and_agree_with_what_is_logged(labelled):
 
 def test_the_example_is_of_median_length_and_unpadded(labelled):
     example = labelled.example
-    assert example.trial.number == 10
+    assert example.result.trial.number == 10
     assert example.features.shape == (10, CLASSES)
     assert example.probabilities.shape == (5, CLASSES)
     np.testing.assert_allclose(example.probabilities.sum(axis=-1), 1, rtol=1e-5)

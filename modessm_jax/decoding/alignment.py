@@ -1,0 +1,48 @@
+"""Where in a trial each known label was most likely said: the best CTC alignment."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from modessm_jax.phonemes import BLANK
+
+
+def align(
+    log_probabilities: Float[np.ndarray, "frames classes"], labels: Int[np.ndarray, "labels"]
+) -> Int[np.ndarray, "labels 2"]:
+    """First and last frame of each label on the single most likely path (Viterbi).
+
+    Args:
+      log_probabilities: of the classes in each frame, blank included.
+      labels: phoneme ids, without blanks.
+
+    Raises:
+      ValueError: there are fewer frames than labels and the blanks between equal neighbours.
+    """
+    frames = len(log_probabilities)
+    labels = np.asarray(labels, np.int64)
+    if frames < len(labels) + int((labels[1:] == labels[:-1]).sum()):
+        raise ValueError(f"{frames} frames are too few to align {len(labels)} labels")
+    if not len(labels):
+        return np.zeros((0, 2), np.int64)
+    # States alternate: blank, label, blank, ..., label, blank.
+    states = np.full(2 * len(labels) + 1, BLANK)
+    states[1::2] = labels
+    skips = np.zeros(len(states), bool)
+    skips[3::2] = labels[1:] != labels[:-1]
+    emitted = log_probabilities[:, states]
+    score = np.full(len(states), -np.inf)
+    score[:2] = emitted[0, :2]
+    steps = np.zeros((frames, len(states)), np.int64)
+    for frame in range(1, frames):
+        one = np.concatenate([[-np.inf], score[:-1]])
+        two = np.where(skips, np.concatenate([[-np.inf] * 2, score[:-2]]), -np.inf)
+        options = np.stack([score, one, two])
+        steps[frame] = options.argmax(axis=0)
+        score = options.max(axis=0) + emitted[frame]
+    state = len(states) - 1 if score[-1] >= score[-2] else len(states) - 2
+    path = np.zeros(frames, np.int64)
+    for frame in range(frames - 1, -1, -1):
+        path[frame] = state
+        state -= steps[frame, state]
+    spans = [np.flatnonzero(path == 2 * label + 1)[[0, -1]] for label in range(len(labels))]
+    return np.stack(spans)

@@ -1,0 +1,30 @@
+"""The best alignment against trying every path."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from modessm_jax.decoding.alignment import align
+
+
+@pytest.mark.parametrize("labels", [[1], [1, 2], [2, 2], [1, 2, 1], [2, 2, 1], []])
+@pytest.mark.parametrize("seed", range(4))
+def test_spans_are_those_of_the_most_likely_path(labels, seed):
+    scores = np.log(np.random.default_rng(seed).dirichlet(np.ones(3), size=5))
+    paths = [
+        path
+        for path in itertools.product(range(3), repeat=5)
+        if [k for k, _ in itertools.groupby(path) if k] == labels
+    ]
+    best = max(paths, key=lambda path: sum(scores[t, k] for t, k in enumerate(path)))
+    runs = [list(run) for _, run in itertools.groupby(enumerate(best), key=lambda tk: tk[1])]
+    expected = [[run[0][0], run[-1][0]] for run in runs if run[0][1]]
+    assert align(scores, np.array(labels, int)).tolist() == expected
+
+
+def test_too_few_frames_are_refused():
+    scores = np.zeros((2, 3))
+    assert align(scores, np.array([1, 2])).tolist() == [[0, 0], [1, 1]]
+    with pytest.raises(ValueError, match="2 frames"):
+        align(scores, np.array([1, 1]))
