@@ -1,0 +1,43 @@
+"""Scores the best model of a training run on a split, and prints the figures.
+
+    python -m experiments.evaluate --workdir RUN --split val --predictions val.jsonl
+
+A split without labels gets predictions and counts only. Each line of the predictions is JSON:
+session, block_num, trial_num and the phoneme ids decoded greedily.
+"""
+
+import argparse
+from pathlib import Path
+
+from absl import logging
+
+from modessm_jax.data.trials import SPLITS
+from modessm_jax.data.validation import DataError
+from modessm_jax.training.checkpoints import CheckpointError
+from modessm_jax.training.evaluation import write_predictions
+from modessm_jax.training.report import format_table
+from modessm_jax.training.runs import evaluate_run, load_run
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.evaluate", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--workdir", type=Path, required=True, help="of the training run")
+    parser.add_argument("--split", choices=SPLITS, default="val", help="which trials (val)")
+    parser.add_argument("--predictions", type=Path, help="JSON lines file to write")
+    parser.add_argument("--data_root", type=Path, help="where the data are, if they have moved")
+    options = parser.parse_args(arguments)
+    logging.set_verbosity(logging.INFO)
+    try:
+        run = load_run(options.workdir)
+        evaluation = evaluate_run(run, options.split, options.data_root)
+    except (CheckpointError, DataError) as error:
+        raise SystemExit(str(error)) from error
+    if options.predictions is not None:
+        write_predictions(options.predictions, evaluation)
+    print(f"{options.workdir}, best model, step {run.step}")
+    print(format_table(evaluation))
+
+
+if __name__ == "__main__":
+    main()

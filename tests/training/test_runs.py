@@ -1,0 +1,133 @@
+"""A finished run, opened again: the same model, the same session ids, and plain words if not."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import optax
+import pytest
+
+from experiments.evaluate import main
+from modessm_jax.data.trials import read_recordings
+from modessm_jax.data.validation import DataError
+from modessm_jax.training.checkpoints import CheckpointError, Checkpoints
+from modessm_jax.training.history import History
+from modessm_jax.training.mesh import data_mesh
+from modessm_jax.training.runs import build_model, evaluate_run, load_run, write_dataset
+from modessm_jax.training.state import create_state
+from tests.data.layout import write_split
+
+LENGTHS = [60, 72, 66]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """Two sessions; only the second has trials to test on."""
+    root = tmp_path_factory.mktemp("data")
+    for session in ("a", "b"):
+        write_split(root, session, "val", LENGTHS)
+    write_split(root, "b", "test", LENGTHS)
+    return root
+
+
+def config_of(root: Path) -> dict:
+    return {
+        "data": {
+            "root": str(root),
+            "sessions": [],
+            "table": "",
+            "batch_size": 4,
+            "buckets": 1,
+            "memory_gib": 1.0,
+        },
+        "augment": {"time_masks": 2},
+        "model": {
+            "name": "multiscale",
+            "d": 8,
+            "layers": [1, 1, 1],
+            "heads": 2,
+            "ff": 8,
+            "kernel": 3,
+            "strides": [2, 4, 8],
+            "patches": [4, 8, 8],
+            "dropout": 0.1,
+            "stochastic_depth": 0.0,
+            "session": "affine",
+            "smoothing": 1.0,
+            "interctc": False,
+            "causal": False,
+            "chunk": 8,
+            "left": 8,
+            "dtype": "float32",
+        },
+        "objective": {"normalize_by": "frames", "weights": {"phoneme": 1.0}},
+        "training": {"seed": 3},
+    }
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, root) -> Path:
+    """A run whose best model has parameters nobody would guess."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = config_of(root)
+    (workdir / "config.json").write_text(json.dumps(config))
+    recordings = read_recordings(root, "val")
+    write_dataset(workdir, recordings, root)
+    params = build_model(config, recordings.channels, len(recordings.sessions)).params
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    odd = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    params = jax.tree.unflatten(structure, odd)
+    state = create_state(params, optax.sgd(0.1), data_mesh(), ema=False)
+    with Checkpoints(workdir, keep=1) as checkpoints:
+        checkpoints.save_best(7, state, History())
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def evaluated(workdir):
+    return evaluate_run(load_run(workdir), "val")
+
+
+def test_the_best_model_is_scored_on_every_trial(workdir, evaluated):
+    assert load_run(workdir).step == 7
+    assert len(evaluated.trials) == 2 * len(LENGTHS)
+    assert evaluated.to_dict()["per"] is not None
+
+
+def test_session_ids_are_those_of_training(workdir, root, evaluated, tmp_path):
+    shutil.copytree(root / "b", tmp_path / "b")
+    moved = evaluate_run(load_run(workdir), "val", tmp_path)
+    expected = [result.nats for result in evaluated.trials if result.trial.session == "b"]
+    assert [result.nats for result in moved.trials] == pytest.approx(expected, rel=1e-5)
+    other = [result.nats for result in evaluated.trials if result.trial.session == "a"]
+    assert expected != pytest.approx(other, rel=1e-2)
+
+
+def test_sessions_without_training_are_refused(workdir, root, tmp_path):
+    shutil.copytree(root / "b", tmp_path / "b")
+    write_split(tmp_path, "c", "val", LENGTHS)
+    with pytest.raises(DataError, match="not trained on the sessions c"):
+        evaluate_run(load_run(workdir), "val", tmp_path)
+
+
+def test_a_directory_without_a_run_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        load_run(tmp_path)
+
+
+def test_the_job_prints_the_table_and_writes_predictions(workdir, tmp_path, capsys):
+    predictions = tmp_path / "test.jsonl"
+    main(["--workdir", str(workdir), "--split", "test", "--predictions", str(predictions)])
+    printed = capsys.readouterr().out
+    assert "step 7" in printed
+    assert "no labels" in printed
+    lines = [json.loads(line) for line in predictions.read_text().splitlines()]
+    assert len(lines) == len(LENGTHS)
+    assert set(lines[0]) == {"session", "block_num", "trial_num", "phonemes"}
+
+
+def test_the_job_fails_in_plain_words(tmp_path):
+    with pytest.raises(SystemExit, match="give the workdir of a training run"):
+        main(["--workdir", str(tmp_path)])
