@@ -1,6 +1,7 @@
 """Where arrays live: batches are split over the devices, everything else is copied to each."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -8,7 +9,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 DATA_AXIS = "data"
 
 
-def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """One axis over `devices` (all of them by default), along which batches are split.
 
     The axis is of type Auto: XLA places the intermediate results, so a model, and optax's losses,

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,8 +46,8 @@ def test_only_decay_moves_parameters_without_gradient():
     optimizer, schedule = make_optimizer(**OPTIMIZER, steps=10)
     gradient = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.update(gradient, optimizer.init(params), params)
-    moved = optax.apply_updates(params, updates)
-    shrunk = 1.0 - float(schedule(0)) * OPTIMIZER["weight_decay"]
+    moved: Any = optax.apply_updates(params, updates)
+    shrunk = 1.0 - float(np.asarray(schedule(0))) * OPTIMIZER["weight_decay"]
     np.testing.assert_allclose(moved["encoder"]["kernel"], shrunk, rtol=1e-6)
     np.testing.assert_array_equal(moved["encoder"]["bias"], 1.0)
     np.testing.assert_array_equal(moved["session"]["offset"], 1.0)

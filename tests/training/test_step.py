@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -137,7 +138,7 @@ def test_same_seed_and_step_give_the_same_update_and_another_step_another():
         np.testing.assert_array_equal(a, b)
     mesh, optimizer, step = machinery(**kwargs)
     state = create_state(toy.initial_params(), optimizer, mesh, ema=True)
-    later = state.replace(step=state.step + 1)
+    later = dataclasses.replace(state, step=state.step + 1)
     _, report = step(later, place(toy.batch_of(3), mesh))
     assert float(report.scalars["loss"]) != float(first[1].scalars["loss"])
 

@@ -1,5 +1,7 @@
 """A model of two matrices and synthetic batches, for the tests of training."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from modessm_jax.sequence import Sequence
 
 CHANNELS, WIDTH, CLASSES, SESSIONS = 5, 8, 41, 3
 ROWS, BINS, LABELS = 8, 24, 4
-OPTIMIZER = dict(
+OPTIMIZER: dict[str, Any] = dict(
     peak_lr=1e-2,
     end_lr=1e-4,
     warmup_steps=2,

@@ -1,0 +1,60 @@
+"""What a run remembers of itself besides its state; saved with every checkpoint."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass
+class History:
+    """Plain values that survive JSON, so that a resumed run goes on as if never interrupted."""
+
+    evaluations: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    best: dict[str, float] | None = None  # the evaluation with the lowest `select_by`
+    infeasible: list[str] = dataclasses.field(default_factory=list)  # trials named so far
+    window: dict[str, float] = dataclasses.field(default_factory=dict)  # sums since the last line
+    window_steps: int = 0
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The history as one line of JSON; floats are kept exactly."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "History":
+        """Reads what `to_json` wrote; a TypeError tells of fields of another version."""
+        return cls(**json.loads(text))
+
+    def add(self, scalars: Mapping[str, Any]) -> None:
+        """Adds one step's figures to the window."""
+        for name, value in scalars.items():
+            self.window[name] = self.window.get(name, 0.0) + float(value)
+        self.window_steps += 1
+
+    def drain(self, *, counts: tuple[str, ...]) -> dict[str, float]:
+        """The window's means, sums for `counts`; empties it."""
+        steps, window = self.window_steps, self.window
+        self.window, self.window_steps = {}, 0
+        return {k: v if k in counts else v / steps for k, v in sorted(window.items())}
+
+    def evaluated(self, step: int, metrics: Mapping[str, float], select_by: str) -> bool:
+        """Records an evaluation; whether it is the best so far (the lowest, the first of equals).
+
+        Raises:
+          ValueError: the evaluation has no figure of that name.
+        """
+        if select_by not in metrics:
+            raise ValueError(
+                f"training.select_by is {select_by!r} but the evaluation measured "
+                f"{sorted(metrics)}; choose one of these, or evaluate a split that has labels"
+            )
+        record = {"step": step, **{name: float(value) for name, value in metrics.items()}}
+        self.evaluations.append(record)
+        value = record[select_by]
+        better = self.best is None or value < self.best[select_by]
+        if math.isfinite(value) and better:
+            self.best = record
+            return True
+        return False

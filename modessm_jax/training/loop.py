@@ -1,0 +1,313 @@
+"""The training loop: evaluate, save, draw, step, write, in this order and no other."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from clu import parameter_overview
+from jax.experimental.compilation_cache import compilation_cache
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from modessm_jax.text import percent
+from modessm_jax.training.checkpoints import Checkpoints, claim
+from modessm_jax.training.history import History
+from modessm_jax.training.mesh import data_mesh
+from modessm_jax.training.optimizer import make_optimizer
+from modessm_jax.training.progress import Clock, Progress
+from modessm_jax.training.state import TrainState, create_state
+from modessm_jax.training.step import (
+    Apply,
+    Augment,
+    StepReport,
+    make_step,
+    no_augmentation,
+    place,
+)
+from modessm_jax.training.writers import MetricWriter, write_json, write_text
+
+_COUNTS = ("infeasible", "valid")
+_NAMED_AT_ONCE = 8
+
+
+class NonFiniteError(ValueError):
+    """The loss or its gradient became NaN or infinite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """`config.training`."""
+
+    steps: int  # updates of the whole run
+    accumulate: int  # micro-batches of one update
+    ema_decay: float  # of the running average that is evaluated; 0 keeps none
+    seed: int
+    log_every: int  # steps, as are the next two
+    eval_every: int
+    save_every: int
+    keep: int  # checkpoints
+    select_by: str  # error rate of the evaluation; the lowest is best
+
+    def __post_init__(self):
+        for name in ("steps", "accumulate", "log_every", "eval_every", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise ValueError(f"training.ema_decay is {self.ema_decay}; it must lie in [0, 1)")
+
+
+def train(
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    apply: Apply,
+    params: Any,
+    batches: Any,
+    evaluate: Callable[[Any], Mapping[str, float]],
+    trial_name: Callable[[int], str],
+    augment: Augment = no_augmentation,
+    mesh: Mesh | None = None,
+) -> dict[str, Any]:
+    """Trains, or goes on with, the run in `workdir`.
+
+    Run again after any interruption, it continues from the latest checkpoint and gives, bit for bit
+    on one machine, what an uninterrupted run gives. A run that is complete is only summed up again.
+
+    Left in `workdir`: config.json, parameters.txt, metrics.jsonl, tensorboard/, checkpoints/,
+    best/, results.json, and compiled/ (XLA's programs, so that a restart neither waits for
+    compilation nor gets other programs than the run began with).
+
+    Args:
+      config: `training` (see `Settings`), `optimizer` (see `make_optimizer`) and `objective`
+        (`weights` and `normalize_by`, see `make_step`) are used; all of it is saved and compared.
+      workdir: made if need be.
+      apply: the model; see `make_step`.
+      params: its initial parameters, float32. They must be the same whenever the run is restarted.
+      batches: endless iterator of numpy `Batch` that Orbax can save (`get_state`, `set_state`).
+      evaluate: from parameters to figures, `config.training.select_by` among them.
+      trial_name: names a trial by its index, for the log.
+      augment: see `make_step`.
+      mesh: devices; all of them by default.
+
+    Returns:
+      What results.json holds.
+
+    Raises:
+      CheckpointError: the directory holds a run of another config, or an unreadable checkpoint.
+      NonFiniteError: the loss or gradient is not finite; the log names the trials.
+    """
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    plain = json.loads(config.to_json())
+    settings = Settings(**plain["training"])
+    mesh = data_mesh() if mesh is None else mesh
+    optimizer, schedule = make_optimizer(**plain["optimizer"], steps=settings.steps)
+    step = make_step(
+        apply=apply,
+        optimizer=optimizer,
+        schedule=schedule,
+        **plain["objective"],
+        seed=settings.seed,
+        mesh=mesh,
+        augment=augment,
+        ema_decay=settings.ema_decay,
+        accumulate=settings.accumulate,
+    )
+    with ExitStack() as stack:
+        stack.enter_context(compiled_programs(workdir / "compiled"))
+        checkpoints = stack.enter_context(Checkpoints(workdir, keep=settings.keep))
+        resumed = checkpoints.latest
+        claim(workdir, plain, resuming=resumed is not None)
+        state = create_state(params, optimizer, mesh, ema=settings.ema_decay > 0.0)
+        history = History()
+        if resumed is not None:
+            state, history = checkpoints.restore(state, batches)
+        overview = parameter_overview.get_parameter_overview(params, include_stats=False)
+        write_text(workdir / "parameters.txt", overview + "\n")
+        writer = stack.enter_context(MetricWriter(workdir, resumed_from=resumed or 0))
+        run = _Run(
+            settings, mesh, step, checkpoints, history, writer, evaluate, trial_name, resumed or 0
+        )
+        run.until_done(state, batches)
+    results = run.results(int(parameter_overview.count_parameters(params)))
+    write_json(workdir / "results.json", results)
+    return results
+
+
+class _Run:
+    """One process's part of a run."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        mesh: Mesh,
+        step: Any,
+        checkpoints: Checkpoints,
+        history: History,
+        writer: MetricWriter,
+        evaluate: Callable[[Any], Mapping[str, float]],
+        trial_name: Callable[[int], str],
+        start: int,
+    ):
+        self._settings = settings
+        self._mesh = mesh
+        self._step = step
+        self._checkpoints = checkpoints
+        self._history = history
+        self._writer = writer
+        self._evaluate = evaluate
+        self._trial_name = trial_name
+        self._start = start
+        self._clock = Clock(history.seconds)
+        self._progress = Progress(settings.steps, self._clock, start=start)
+        self._programs: dict[Any, Any] = {}
+        # The step whose report has yet to be written. One step late, the device is already at
+        # work on the next update while the host waits for the figures of this one.
+        self._pending: tuple[int, StepReport] | None = None
+
+    def until_done(self, state: TrainState, batches: Iterator[Any]) -> None:
+        settings = self._settings
+        if self._start == settings.steps:
+            self._progress.say(f"already complete: {settings.steps} steps")
+            return
+        if self._start:
+            self._progress.say(f"resuming after step {self._start}")
+        for done in range(self._start, settings.steps + 1):
+            last = done == settings.steps
+            # The order matters: what is saved is the state that was evaluated, with an iterator
+            # that has not been drawn from since.
+            if done > self._start and (last or done % settings.eval_every == 0):
+                self._evaluate_now(done, state)
+            if done > self._start and (last or done % settings.save_every == 0):
+                self._save_now(done, state, batches)
+            if last:
+                break
+            state = self._advance(done, state, batches)
+
+    def _advance(self, done: int, state: TrainState, batches: Iterator[Any]) -> TrainState:
+        with self._clock.account("input"):
+            batch = next(batches)
+        with jax.transfer_guard("disallow"):
+            with self._clock.account("step"):
+                placed = place(batch, self._mesh, self._settings.accumulate)
+            program = self._program(state, placed)
+            with self._clock.account("step"):
+                state, report = program(state, placed)
+                self._write_pending()
+                self._pending = (done + 1, report)
+        return state
+
+    def _program(self, state: TrainState, batch: Any) -> Any:
+        """The compiled step for batches of this shape."""
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+        if shapes not in self._programs:
+            # Tracing may place the model's constants on the device; once is no harm.
+            with self._clock.account("compile"), jax.transfer_guard("allow"):
+                self._programs[shapes] = self._step.lower(state, batch).compile()
+        return self._programs[shapes]
+
+    def _write_pending(self) -> None:
+        if self._pending is None:
+            return
+        step, report = self._pending
+        self._pending = None
+        report = jax.device_get(report)
+        self._history.add(report.scalars)
+        self._name_infeasible(step, report.infeasible)
+        loss, norm = float(report.scalars["loss"]), float(report.scalars["gradient_norm"])
+        finite = bool(np.isfinite(loss) and np.isfinite(norm))
+        if step % self._settings.log_every == 0 or step == self._settings.steps or not finite:
+            self._log(step)
+        else:
+            self._progress.tick(step, self._figures(loss))
+        if not finite:
+            trials = self._names(report.nonfinite)
+            raise NonFiniteError(
+                f"step {step}: the loss is {loss} and the gradient norm {norm}; not finite in "
+                f"trials: {', '.join(trials) or 'none (the gradient alone)'}. The checkpoints are "
+                "from before; lower optimizer.peak_lr or clip_norm, or look at these trials"
+            )
+
+    def _log(self, step: int) -> None:
+        means = self._history.drain(counts=_COUNTS)
+        self._writer.write(step, "train", means)
+        rate = self._progress.rate(step)
+        times = {"steps_per_second": rate, "input_stall": self._clock.input_stall}
+        self._writer.chart(step, "time", times)
+        self._progress.show(step, self._figures(means["loss"]), rate)
+
+    def _figures(self, loss: float) -> str:
+        parts = [f"loss {loss:.4f}"]
+        if self._history.evaluations:
+            name = self._settings.select_by
+            parts.append(f"{name.upper()} {percent(self._history.evaluations[-1][name])}")
+        parts.append(f"waiting for data {percent(self._clock.input_stall)}")
+        return "  ".join(parts)
+
+    def _evaluate_now(self, done: int, state: TrainState) -> None:
+        with self._clock.account("step"):
+            self._write_pending()
+        with self._clock.account("evaluation"):
+            measured = self._evaluate(state.evaluation_params)
+        metrics = {name: float(value) for name, value in sorted(measured.items())}
+        best = self._history.evaluated(done, metrics, self._settings.select_by)
+        self._writer.write(done, "evaluation", metrics)
+        name = self._settings.select_by
+        mark = " (best so far)" if best else ""
+        self._progress.say(f"step {done}: {name.upper()} {percent(metrics[name])}{mark}")
+        if best:
+            with self._clock.account("checkpoint"):
+                self._checkpoints.save_best(done, state, self._history)
+
+    def _save_now(self, done: int, state: TrainState, batches: Any) -> None:
+        with self._clock.account("step"):
+            self._write_pending()
+        self._history.seconds = dict(self._clock.seconds)
+        with self._clock.account("checkpoint"):
+            self._checkpoints.save(done, state, batches, self._history)
+
+    def _names(self, trials: Any) -> list[str]:
+        return [self._trial_name(int(trial)) for trial in sorted(set(trials.tolist()) - {-1})]
+
+    def _name_infeasible(self, step: int, trials: Any) -> None:
+        new = [name for name in self._names(trials) if name not in self._history.infeasible]
+        if new:
+            self._history.infeasible += new
+            more = len(new) - _NAMED_AT_ONCE
+            shown = ", ".join(new[:_NAMED_AT_ONCE]) + (f" and {more} more" if more > 0 else "")
+            self._progress.say(
+                f"step {step}: too few frames for the labels of {shown}; left out of the loss"
+            )
+
+    def results(self, parameters: int) -> dict[str, Any]:
+        history = self._history
+        return {
+            "steps": self._settings.steps,
+            "parameters": parameters,
+            "select_by": self._settings.select_by,
+            "last": history.evaluations[-1],
+            "best": history.best,
+            "infeasible": sorted(history.infeasible),
+            "seconds": {name: round(value, 3) for name, value in self._clock.seconds.items()},
+            "input_stall": round(self._clock.input_stall, 5),
+        }
+
+
+@contextmanager
+def compiled_programs(directory: Path) -> Iterator[None]:
+    """Keeps XLA's programs in `directory`, unless the user has named a place of their own."""
+    if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore
+        yield
+        return
+    jax.config.update("jax_compilation_cache_dir", str(directory.absolute()))
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()

@@ -1,0 +1,33 @@
+import math
+
+import pytest
+
+from modessm_jax.training.history import History
+
+
+def test_survives_json_exactly():
+    history = History(infeasible=["a"], seconds={"step": 0.1 + 0.2})
+    history.add({"loss": 1 / 3, "infeasible": 2})
+    history.evaluated(3, {"per": 0.1 * 3}, "per")
+    assert History.from_json(history.to_json()) == history
+
+
+def test_window_averages_figures_and_sums_counts():
+    history = History()
+    history.add({"loss": 1.0, "infeasible": 2})
+    history.add({"loss": 2.0, "infeasible": 1})
+    assert history.drain(counts=("infeasible",)) == {"loss": 1.5, "infeasible": 3.0}
+    assert history.window == {} and history.window_steps == 0
+
+
+def test_the_lowest_finite_evaluation_is_best_and_the_first_of_equals():
+    history = History()
+    rates = [math.nan, 0.5, 0.4, 0.4, 0.6]
+    better = [history.evaluated(step, {"per": rate}, "per") for step, rate in enumerate(rates)]
+    assert better == [False, True, True, False, False]
+    assert history.best == {"step": 2, "per": 0.4}
+
+
+def test_selecting_by_what_is_not_measured_is_refused():
+    with pytest.raises(ValueError, match=r"select_by is 'per'.*\['loss'\]"):
+        History().evaluated(1, {"loss": 1.0}, "per")

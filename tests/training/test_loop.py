@@ -1,0 +1,257 @@
+import hashlib
+import json
+import shutil
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from modessm_jax.training.checkpoints import CheckpointError, load_weights
+from modessm_jax.training.loop import NonFiniteError, Settings, compiled_programs, train
+from modessm_jax.training.mesh import data_mesh
+from tests.training import toy
+
+TRAINING = dict(
+    steps=10,
+    accumulate=2,
+    ema_decay=0.9,
+    seed=5,
+    log_every=3,
+    eval_every=3,
+    save_every=4,
+    keep=2,
+    select_by="per",
+)
+
+
+def configuration(**training):
+    return ConfigDict(
+        {
+            "optimizer": toy.OPTIMIZER,
+            "objective": {"weights": {"phoneme": 1.0}, "normalize_by": "frames"},
+            "training": {**TRAINING, **training},
+        }
+    )
+
+
+class Killed(Exception):
+    pass
+
+
+class Source:
+    """Batches by number; `change` may spoil one, `end` kills the process that reads so far."""
+
+    def __init__(self, change=None, end=None):
+        self.change, self.end = change, end
+
+    def __len__(self):
+        return 1000
+
+    def __getitem__(self, index):
+        if index == self.end:
+            raise Killed
+        batch = toy.batch_of(index)
+        if self.change is not None:
+            self.change(index, batch)
+        return batch
+
+
+def evaluate(params):
+    """A figure that falls and rises again, so that the best is neither the first nor the last."""
+    moved = float(
+        jnp.abs(params["phoneme"]["kernel"] - toy.initial_params()["phoneme"]["kernel"]).mean()
+    )
+    return {"per": (moved - 0.015) ** 2, "moved": moved}
+
+
+def run(workdir, *, config=None, evaluate=evaluate, trial_name="trial {}".format, **source):
+    return train(
+        config or configuration(),
+        workdir,
+        apply=toy.apply,
+        params=toy.initial_params(),
+        batches=iter(grain.MapDataset.source(Source(**source)).to_iter_dataset()),
+        evaluate=evaluate,
+        trial_name=trial_name,
+        augment=toy.augment,
+        mesh=data_mesh(jax.devices()[:2]),
+    )
+
+
+def fingerprint(workdir, step):
+    """sha256 of the parameters and their average as saved after `step` updates."""
+    weights = load_weights(workdir / "checkpoints", toy.initial_params(), step)
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves((weights.params, weights.ema)):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def untimed(results):
+    return {k: v for k, v in results.items() if k not in ("seconds", "input_stall")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_programs(tmp_path_factory):
+    """All these runs are of one program; compile it once, in a place the user has named."""
+    threshold = jax.config.jax_persistent_cache_min_compile_time_secs  # pyright: ignore
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    with compiled_programs(tmp_path_factory.mktemp("programs")):
+        yield
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", threshold)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run that was never interrupted, and its results."""
+    workdir = tmp_path_factory.mktemp("straight")
+    return workdir, run(workdir)
+
+
+def test_leaves_everything_a_reader_needs(straight):
+    workdir, results = straight
+    names = {path.name for path in workdir.iterdir()}
+    assert names == {
+        "config.json",
+        "parameters.txt",
+        "metrics.jsonl",
+        "tensorboard",
+        "checkpoints",
+        "best",
+        "results.json",
+    }
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["kind"]) for line in lines] == [
+        (3, "train"),
+        (3, "evaluation"),
+        (6, "train"),
+        (6, "evaluation"),
+        (9, "train"),
+        (9, "evaluation"),
+        (10, "train"),
+        (10, "evaluation"),
+    ]
+    np.testing.assert_allclose(lines[6]["learning_rate"], 1e-4, rtol=1e-6)
+    assert lines[6]["loss"] < lines[0]["loss"]
+    assert results == json.loads((workdir / "results.json").read_text())
+    assert results["last"] == {k: v for k, v in lines[7].items() if k != "kind"}
+    assert results["best"]["per"] == min(line["per"] for line in lines[1::2])
+    assert results["seconds"]["compile"] > 0 and 0 <= results["input_stall"] < 1
+    assert [path.name for path in (workdir / "best").iterdir()] == [str(results["best"]["step"])]
+    assert "phoneme/kernel" in (workdir / "parameters.txt").read_text()
+
+
+def test_same_seed_gives_the_same_bytes_and_another_seed_others(straight, tmp_path):
+    workdir, results = straight
+    again = run(tmp_path / "again")
+    record = (workdir / "metrics.jsonl").read_bytes()
+    assert (tmp_path / "again" / "metrics.jsonl").read_bytes() == record
+    assert fingerprint(tmp_path / "again", 10) == fingerprint(workdir, 10)
+    assert untimed(again) == untimed(results)
+
+
+def kill_at(step):
+    calls = []
+
+    def evaluate_or_die(params):
+        calls.append(params)
+        if 3 * len(calls) == step:
+            raise Killed
+        return evaluate(params)
+
+    return evaluate_or_die
+
+
+@pytest.mark.parametrize(
+    "killed_by",
+    [{"evaluate": kill_at(6)}, {"end": 7}, {"end": 2}],
+    ids=["evaluation", "after the best of no checkpoint", "before any checkpoint"],
+)
+def test_a_killed_run_goes_on_to_the_same_bits(straight, tmp_path, killed_by):
+    workdir, results = straight
+    # Grain hands the death of a reading thread on as it is.
+    with pytest.raises(Killed):
+        run(tmp_path, **killed_by)
+    resumed = run(tmp_path)
+    assert fingerprint(tmp_path, 10) == fingerprint(workdir, 10)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == (workdir / "metrics.jsonl").read_bytes()
+    assert untimed(resumed) == untimed(results)
+    assert [p.name for p in (tmp_path / "best").iterdir()] == [str(results["best"]["step"])]
+
+
+def test_a_complete_run_says_so_and_sums_up_again(straight, tmp_path, capsys):
+    workdir = tmp_path / "copy"
+    shutil.copytree(straight[0], workdir)
+    (workdir / "results.json").unlink()
+
+    def never(params):
+        raise AssertionError("nothing is left to evaluate")
+
+    assert untimed(run(workdir, evaluate=never, end=0)) == untimed(straight[1])
+    assert "already complete: 10 steps" in capsys.readouterr().out
+    assert (workdir / "results.json").exists()
+    record = (workdir / "metrics.jsonl").read_bytes()
+    assert record == (straight[0] / "metrics.jsonl").read_bytes()
+
+
+def test_another_config_does_not_touch_the_run(straight):
+    workdir, _ = straight
+    before = (workdir / "config.json").read_bytes()
+    with pytest.raises(CheckpointError, match=r"training.seed: 5 then, 6 now"):
+        run(workdir, config=configuration(seed=6))
+    assert (workdir / "config.json").read_bytes() == before
+
+
+def test_a_non_finite_loss_stops_the_run_and_is_written_and_named(tmp_path):
+    def spoil(index, batch):
+        if index == 4:
+            batch.features.values[3] = np.nan
+
+    with pytest.raises(NonFiniteError, match=r"step 5: the loss is nan.*: trial 35\. "):
+        run(tmp_path, change=spoil)
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 5 and np.isnan(last["loss"])
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["4"]
+
+
+def test_infeasible_trials_are_named_once_and_no_transfer_is_implicit(tmp_path, capsys):
+    def shorten(index, batch):
+        batch.features.mask[1, 1:] = False
+        batch.labels.mask[1] = True
+        batch.trial[1] = 1
+
+    results = run(tmp_path / "named", change=shorten)
+    assert results["infeasible"] == ["trial 1"]
+    assert capsys.readouterr().out.count("the labels of trial 1;") == 1
+    record = (tmp_path / "named" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(record[0])["infeasible"] == 3
+
+    def careless(index):
+        return f"trial {jax.jit(jnp.negative)(np.ones(3))[0]}"
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device"):
+        run(tmp_path / "careless", change=shorten, trial_name=careless)
+
+
+def test_programs_are_kept_in_the_workdir_unless_the_user_names_a_place(tmp_path):
+    def place():
+        return jax.config.jax_compilation_cache_dir  # pyright: ignore
+
+    named = place()
+    with compiled_programs(tmp_path):
+        assert place() == named
+    jax.config.update("jax_compilation_cache_dir", None)
+    with compiled_programs(tmp_path):
+        assert place() == str(tmp_path)
+    assert place() is None
+    jax.config.update("jax_compilation_cache_dir", named)
+
+
+def test_settings_that_make_no_run_are_refused():
+    with pytest.raises(ValueError, match=r"training.save_every is 0"):
+        Settings(**{**TRAINING, "save_every": 0})
+    with pytest.raises(ValueError, match=r"training.ema_decay is 1.0"):
+        Settings(**{**TRAINING, "ema_decay": 1.0})

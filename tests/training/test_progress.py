@@ -1,0 +1,67 @@
+import io
+
+import pytest
+
+from modessm_jax.training import progress
+from modessm_jax.training.progress import Clock, Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def passing(monkeypatch):
+    """Time that passes only when told to."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+
+    def pass_(seconds):
+        now[0] += seconds
+
+    return pass_
+
+
+def test_accounts_add_up_and_tell_the_input_stall(passing):
+    clock = Clock({"step": 5.0})
+    for _ in range(2):
+        with clock.account("input"):
+            passing(1.0)
+        with clock.account("step"):
+            passing(0.5)
+    with clock.account("compile"):
+        passing(2.0)
+    assert clock.seconds["step"] == 6.0 and clock.seconds["compile"] == 2.0
+    assert clock.input_stall == 2.0 / 10.0
+    with pytest.raises(RuntimeError), clock.account("evaluation"):
+        passing(3.0)
+        raise RuntimeError
+    assert clock.seconds["evaluation"] == 3.0
+
+
+def test_plain_lines_off_a_terminal(passing):
+    clock, stream = Clock(), io.StringIO()
+    shown = Progress(100, clock, start=10, stream=stream)
+    with clock.account("step"):
+        passing(5.0)
+    with clock.account("evaluation"):
+        passing(60.0)
+    shown.tick(19, "loss 2")
+    shown.show(20, "loss 1", shown.rate(20))
+    assert stream.getvalue() == "step 20/100  2.00 steps/s  0:00:40 left  loss 1\n"
+
+
+def test_one_line_rewritten_on_a_terminal(passing):
+    clock, stream = Clock(), Terminal()
+    shown = Progress(100, clock, stream=stream)
+    passing(1.0)
+    shown.tick(1, "loss 2")
+    shown.tick(2, "too soon")
+    passing(1.0)
+    shown.tick(3, "loss 1")
+    shown.say("evaluated")
+    text = stream.getvalue()
+    assert "too soon" not in text and "\n" not in text[: text.index("evaluated")]
+    assert text.count("\r") == 4 and text.endswith("evaluated\n")
