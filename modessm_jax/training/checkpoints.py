@@ -123,9 +123,8 @@ class Checkpoints:
         assert step is not None, "restore is called only where there is a checkpoint"
         wanted = {name: _abstract(part) for name, part in _parts(state, History()).items()}
         loaded = _load(self._directory / str(step), {**wanted, "data": batches})
-        weights = loaded["weights"]
         restored = TrainState(
-            weights["step"], weights["params"], loaded.get("ema"), loaded["optimizer"]
+            loaded["history"]["step"], loaded["weights"], loaded.get("ema"), loaded["optimizer"]
         )
         return restored, _history(loaded)
 
@@ -153,13 +152,13 @@ def load_weights(directory: Path, like: Any, step: int | None = None) -> Weights
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), like)
     count = jax.ShapeDtypeStruct((), jnp.int32, sharding=device)
     wanted: dict[str, Any] = {
-        "history": {"json": "", "shapes": ""},
-        "weights": {"params": params, "step": count},
+        "history": {"json": "", "shapes": "", "step": count},
+        "weights": params,
     }
     if (folder / "ema").is_dir():
         wanted["ema"] = params
     loaded = _load(folder, wanted)
-    return Weights(step, loaded["weights"]["params"], loaded.get("ema"), _history(loaded))
+    return Weights(step, loaded["weights"], loaded.get("ema"), _history(loaded))
 
 
 def claim(workdir: Path, config: dict[str, Any], *, resuming: bool) -> None:
@@ -198,8 +197,13 @@ def claim(workdir: Path, config: dict[str, Any], *, resuming: bool) -> None:
 def _parts(state: TrainState, history: History) -> dict[str, Any]:
     parts = {
         # As strings: in a tree of numbers every figure of the history would be an array on disk.
-        "history": {"json": history.to_json(), "shapes": json.dumps(_shapes(state.params))},
-        "weights": {"params": state.params, "step": state.step},
+        # The step is here because Orbax warns of a part without arrays at every save.
+        "history": {
+            "json": history.to_json(),
+            "shapes": json.dumps(_shapes(state.params)),
+            "step": state.step,
+        },
+        "weights": state.params,
         "optimizer": state.opt_state,
     }
     return parts if state.ema is None else {**parts, "ema": state.ema}
@@ -244,8 +248,8 @@ def _shapes(params: Any) -> dict[str, str]:
     return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
 
 
-def _check_shapes(folder: Path, saved: dict[str, str], weights: dict[str, Any]) -> None:
-    present = _shapes(weights["params"])
+def _check_shapes(folder: Path, saved: dict[str, str], params: Any) -> None:
+    present = _shapes(params)
     differing = [
         f"{name} is {saved.get(name, 'absent')} there, {present.get(name, 'absent')} here"
         for name in sorted(saved.keys() | present.keys())

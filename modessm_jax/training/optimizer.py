@@ -8,17 +8,16 @@ import optax
 # Shifts and gains of any rank: a bias of shape [sessions, channels] is as much a bias as one of
 # shape [channels].
 _UNDECAYED_NAMES = ("bias", "scale", "offset")
-_UNDECAYED_MODULES = ("session",)
 
 
 def decayed(params: Any) -> Any:
     """Marks the parameters that weight decay pulls towards zero.
 
-    Not decayed are: leaves with fewer than two axes (biases, norms, single vectors); leaves named
-    for a shift or a gain ("bias", "scale", "offset", alone or as the end of a name such as
-    "query_bias"), whatever their rank; and everything below a module whose name contains "session",
-    because per-session transforms start as the identity and zero is no sensible prior for them.
-    All other leaves, convolution kernels and embeddings included, are decayed.
+    Not decayed are leaves with fewer than two axes (biases, norms, single vectors), and leaves of
+    any rank that are named for a shift or a gain: "bias", "scale" or "offset", alone or as the end
+    of a name such as "query_bias". All others are decayed, convolution kernels, embeddings and
+    per-session maps included: a map that should stay near the identity is to be stored as its
+    difference from the identity.
 
     Args:
       params: nested dict of arrays.
@@ -28,10 +27,8 @@ def decayed(params: Any) -> Any:
     """
 
     def rule(path: tuple[Any, ...], leaf: Any) -> bool:
-        names = [str(getattr(key, "key", getattr(key, "idx", key))).lower() for key in path]
-        if any(module in name for name in names for module in _UNDECAYED_MODULES):
-            return False
-        return leaf.ndim > 1 and not (names and names[-1].endswith(_UNDECAYED_NAMES))
+        name = str(getattr(path[-1], "key", "")) if path else ""
+        return leaf.ndim > 1 and not name.lower().endswith(_UNDECAYED_NAMES)
 
     return jax.tree_util.tree_map_with_path(rule, params)
 

@@ -22,13 +22,13 @@ def test_schedule_starts_above_zero_peaks_after_the_warmup_and_ends_at_the_last_
     assert np.all(np.diff(rates[warmup:]) < 0)
 
 
-def test_decay_spares_vectors_gains_shifts_and_session_transforms():
+def test_decay_spares_vectors_gains_and_shifts():
     params = {
         "convolution": {"kernel": jnp.ones((3, 1, 4)), "bias": jnp.ones(4)},
         "attention": {"query_bias": jnp.ones((2, 4)), "out": [jnp.ones((4, 4))]},
         "norm": {"scale": jnp.ones(4)},
         "mask": {"embedding": jnp.ones((1, 4))},
-        "session_input": {"kernel": jnp.ones((3, 4, 4))},
+        "session": {"weight": jnp.ones((3, 4, 4)), "offset": jnp.ones((3, 4))},
         "temperature": jnp.ones(()),
     }
     assert decayed(params) == {
@@ -36,7 +36,7 @@ def test_decay_spares_vectors_gains_shifts_and_session_transforms():
         "attention": {"query_bias": False, "out": [True]},
         "norm": {"scale": False},
         "mask": {"embedding": True},
-        "session_input": {"kernel": False},
+        "session": {"weight": True, "offset": False},
         "temperature": False,
     }
 

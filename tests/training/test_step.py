@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -170,3 +171,10 @@ def test_refuses_objectives_and_batches_that_do_not_fit():
         run(toy.batch_of(0, rows=6))
     with pytest.raises(ValueError, match=r"accumulate \(2\)"):
         run(toy.batch_of(0, rows=12), accumulate=2)
+
+
+def test_finding_the_shares_of_micro_batches_does_not_run_the_model_twice():
+    mesh, optimizer, step = machinery(devices=1, accumulate=2, **PLAIN)
+    state = create_state(toy.initial_params(), optimizer, mesh, ema=True)
+    program = step.lower(state, place(toy.batch_of(0), mesh, 2)).compile().as_text()
+    assert len(re.findall(r"\btanh\(", program)) == 1
