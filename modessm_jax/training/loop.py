@@ -1,6 +1,5 @@
 """The training loop: evaluate, save, draw, step, write, in this order and no other."""
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,6 +19,7 @@ from modessm_jax.training.history import History
 from modessm_jax.training.mesh import data_mesh
 from modessm_jax.training.optimizer import make_optimizer
 from modessm_jax.training.progress import Clock, Progress
+from modessm_jax.training.settings import Settings
 from modessm_jax.training.state import TrainState, create_state
 from modessm_jax.training.step import (
     Apply,
@@ -37,28 +37,6 @@ _NAMED_AT_ONCE = 8
 
 class NonFiniteError(ValueError):
     """The loss or its gradient became NaN or infinite."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """`config.training`."""
-
-    steps: int  # updates of the whole run
-    accumulate: int  # micro-batches of one update
-    ema_decay: float  # of the running average that is evaluated; 0 keeps none
-    seed: int
-    log_every: int  # steps, as are the next two
-    eval_every: int
-    save_every: int
-    keep: int  # checkpoints
-    select_by: str  # error rate of the evaluation; the lowest is best
-
-    def __post_init__(self):
-        for name in ("steps", "accumulate", "log_every", "eval_every", "save_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0.0 <= self.ema_decay < 1.0:
-            raise ValueError(f"training.ema_decay is {self.ema_decay}; it must lie in [0, 1)")
 
 
 def train(
