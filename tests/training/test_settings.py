@@ -1,8 +1,10 @@
+from typing import Any
+
 import pytest
 
 from modessm_jax.training.settings import Settings
 
-VALID = dict(
+VALID: dict[str, Any] = dict(
     steps=10,
     accumulate=1,
     ema_decay=0.0,
