@@ -1,0 +1,132 @@
+"""The multi-scale Conformer CTC decoder.
+
+python -m experiments.train --config=configs/multiscale.py --config.data.root=DATA --workdir=RUN
+
+Variants, after a colon:
+
+(none)   The recipe for T15: the founding system's sizes with its mended optimiser. Meant for one
+         large GPU or TPU, or several; not trained to its end here, so no result is claimed.
+small    A size for two CPU cores and fast speech (strides of 20, 40 and 80 ms).
+demo     A size for two CPU cores and simulated T15-shaped data, as `make demo` runs it.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The recipe named by `variant`: "", "small" or "demo"."""
+    config = full()
+    if variant == "small":
+        small(config)
+    elif variant == "demo":
+        demo(config)
+    elif variant:
+        raise ValueError(f"configs/multiscale.py has no variant {variant!r}: choose small or demo")
+    return config
+
+
+def full() -> ConfigDict:
+    """Full size, for T15."""
+    return ConfigDict(
+        {
+            "data": {
+                "root": "",  # folder of <session>/data_{train,val,test}.hdf5
+                "sessions": (),  # some of its sessions; empty: all
+                "table": "",  # block table of the corpora, if there is one
+                "batch_size": 64,
+                "buckets": 8,  # padded lengths, each compiled once
+                "sessions_per_batch": 0,  # the baseline draws 4; 0: shuffle everything
+                "workers": 0,  # loader processes; 0: threads
+                "memory_gib": 32.0,  # larger splits are read lazily
+            },
+            "augment": {
+                "white_noise": 0.8,
+                "constant_offset": 0.2,
+                "random_walk": 0.0,
+                "static_gain": 0.0,
+                "random_cut": 2,
+                "time_masks": 20,
+                "time_mask_fraction": 0.075,
+                "channel_dropout": 0.0,
+                "speckle": 0.0,
+            },
+            "model": {
+                "name": "multiscale",
+                "d": 1024,
+                "layers": (3, 6, 3),  # Conformer blocks of the fast, medium and slow pathway
+                "heads": 8,
+                "ff": 2048,
+                "kernel": 31,  # depthwise, in frames
+                "strides": (2, 4, 8),  # bins per frame
+                "patches": (32, 32, 32),  # kernels of the strided convolutions, in bins
+                "dropout": 0.3,
+                "stochastic_depth": 0.1,
+                "session": "affine",  # or "layernorm", "none"
+                "smoothing": 2.0,  # sigma in bins; 0: none
+                "interctc": True,
+                "causal": False,
+                "chunk": 16,  # bins a causal decoder waits for
+                "left": 480,  # bins of past its attention keeps
+                "dtype": "bfloat16",  # of the compute; parameters and losses are float32
+            },
+            "objective": {
+                "normalize_by": "frames",
+                "weights": {"phoneme": 1.0, "interctc": 0.3, "label_smoothing": 0.0},
+            },
+            "optimizer": {
+                "peak_lr": 5e-4,
+                "end_lr": 5e-5,
+                "warmup_steps": 10_000,
+                "clip_norm": 0.5,
+                "weight_decay": 1e-3,
+                "b1": 0.9,
+                "b2": 0.999,
+                "eps": 1e-8,
+            },
+            "training": {
+                "steps": 150_000,
+                "accumulate": 1,
+                "ema_decay": 0.999,
+                "seed": 0,
+                "log_every": 50,
+                "eval_every": 1_000,
+                "save_every": 1_000,
+                "keep": 3,
+                "select_by": "per",
+            },
+        }
+    )
+
+
+def small(config: ConfigDict) -> None:
+    """Two CPU cores, fast speech."""
+    config.data.update({"batch_size": 32, "buckets": 4, "memory_gib": 4.0})
+    config.augment.update({"white_noise": 0.2, "constant_offset": 0.1, "time_masks": 10})
+    config.model.update(
+        {
+            "d": 96,
+            "layers": (1, 2, 1),
+            "heads": 4,
+            "ff": 192,
+            "kernel": 15,
+            "strides": (1, 2, 4),
+            "patches": (5, 8, 12),
+            "dropout": 0.1,
+            "stochastic_depth": 0.0,
+            "smoothing": 0.0,
+            "interctc": True,
+            "dtype": "float32",
+        }
+    )
+    config.optimizer.update({"peak_lr": 2e-3, "end_lr": 2e-5, "warmup_steps": 150})
+    config.training.update(
+        {"steps": 1_200, "ema_decay": 0.99, "log_every": 20, "eval_every": 200, "save_every": 200}
+    )
+
+
+def demo(config: ConfigDict) -> None:
+    """Two CPU cores, simulated data of 512 channels at the speed of T15."""
+    small(config)
+    config.data.update({"root": "runs/simulated", "batch_size": 16})
+    config.model.update({"strides": (2, 4, 8), "patches": (8, 12, 16), "smoothing": 1.0})
+    config.training.update({"steps": 800, "eval_every": 100, "save_every": 200})

@@ -1,0 +1,40 @@
+"""Trains a decoder, or goes on with a run that was interrupted.
+
+    python -m experiments.train --config=configs/multiscale.py:small \\
+        --config.data.root=DATA --workdir=RUN
+
+Any key of the config can be overridden (`--config.optimizer.peak_lr=3e-4`). The same command, run
+again, resumes from the last checkpoint. Where RUN is complete it is only scored again.
+"""
+
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from modessm_jax.training.job import run
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, e.g. configs/multiscale.py.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, report.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Join the other hosts of the run before anything else."
+)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    logging.set_verbosity(logging.INFO)
+    if _DISTRIBUTED.value:
+        jax.distributed.initialize()
+    try:
+        run(_CONFIG.value, Path(_WORKDIR.value))
+    except ValueError as error:
+        logging.debug("The error in full", exc_info=True)
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)

@@ -1,0 +1,122 @@
+"""What a block is: the same module run whole for training, or step by step in real time."""
+
+import math
+from collections.abc import Sequence as Collection
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from modessm_jax.sequence import Sequence
+
+
+class Block(nnx.Module):
+    """A map of padded sequences that owns what it does to their lengths.
+
+    Time is cut into steps of `block_size` input frames, which give `block_size / stride` output
+    frames. An output frame depends on the input frames of its own step, on at most `back` frames
+    before that step and on at most `ahead` frames after it (`None`: without bound). A block with
+    `ahead == 0` streams: it has `initial_state` and `step`, which accept any whole number of steps
+    at once and give the same result as the whole call. Its latency is the wait for the step to
+    fill: `block_size - 1` frames for the first frame of a step, none for the last.
+    """
+
+    block_size: int = 1
+    stride: int = 1
+    back: int | None = 0
+    ahead: int | None = 0
+
+    def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
+        """Maps a whole batch. `key` turns on dropout; without it the block is deterministic."""
+        raise TypeError(f"{type(self).__name__} does not define __call__")
+
+    def initial_state(self, batch: int) -> Any:
+        """The state before the first frame of `batch` streams; empty for blocks without memory."""
+        return ()
+
+    def step(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
+        """Maps the next frames, a whole number of steps.
+
+        Raises:
+            ValueError: the block looks beyond its step.
+        """
+        if self.ahead != 0 or self.back != 0:
+            raise ValueError(f"{type(self).__name__} looks beyond its step and cannot stream")
+        return state, self(x)
+
+
+class Serial(Block):
+    """Blocks one after the other."""
+
+    def __init__(self, blocks: Collection[Block]):
+        self.blocks = nnx.List(blocks)
+        self.stride = math.prod(block.stride for block in blocks)
+        rate, self.block_size = 1, 1
+        for block in blocks:
+            self.block_size = math.lcm(self.block_size, rate * block.block_size)
+            rate *= block.stride
+        self.back = _reach([(block.block_size, block.stride, block.back) for block in blocks])
+        self.ahead = _reach([(block.block_size, block.stride, block.ahead) for block in blocks])
+
+    def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
+        for block, block_key in zip(self.blocks, split(key, len(self.blocks)), strict=True):
+            x = block(x, key=block_key)
+        return x
+
+    def initial_state(self, batch: int) -> Any:
+        return tuple(block.initial_state(batch) for block in self.blocks)
+
+    def step(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
+        states = []
+        for block, block_state in zip(self.blocks, state, strict=True):
+            block_state, x = block.step(block_state, x)
+            states.append(block_state)
+        return tuple(states), x
+
+
+def _reach(fields: Collection[tuple[int, int, int | None]]) -> int | None:
+    """How many input frames beyond its step a chain of (block_size, stride, reach) depends on.
+
+    Frames needed beyond a step belong to neighbouring steps, which are needed whole.
+    """
+    total = 0
+    for block_size, stride, reach in reversed(fields):
+        if reach is None:
+            return None
+        steps = -(-total // (block_size // stride))
+        total = steps * block_size + reach
+    return total
+
+
+def split(key: jax.Array | None, count: int) -> list[jax.Array | None]:
+    """One key for each of `count` users, or `None` for each when there is no randomness."""
+    return [None] * count if key is None else list(jax.random.split(key, max(count, 1)))[:count]
+
+
+class Dropout(nnx.Module):
+    """Drops features of an example for its whole duration (Gal and Ghahramani 2016).
+
+    Sharing the draw over time regularises as well, and it spares the random bits of every frame,
+    which on CPU would cost as much as the matrix products around them. Stores no random state.
+    """
+
+    def __init__(self, rate: float):
+        self.layer = nnx.Dropout(rate, broadcast_dims=(1,))
+
+    def __call__(
+        self, x: Float[Array, "batch time d"], key: jax.Array | None
+    ) -> Float[Array, "batch time d"]:
+        return self.layer(x, deterministic=key is None, rngs=key)
+
+
+class DropPath(nnx.Module):
+    """Drops a residual branch of an example altogether: stochastic depth (Huang et al. 2016)."""
+
+    def __init__(self, rate: float):
+        self.layer = nnx.Dropout(rate, broadcast_dims=(1, 2))
+
+    def __call__(
+        self, x: Float[Array, "batch time d"], key: jax.Array | None
+    ) -> Float[Array, "batch time d"]:
+        return self.layer(x, deterministic=key is None, rngs=key)

@@ -1,0 +1,112 @@
+"""Convolutions in time as blocks: smoothing, depthwise, and the strided stem of a pathway."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from modessm_jax.models.block import Block, Dropout
+from modessm_jax.models.depthwise import depthwise_conv
+from modessm_jax.sequence import Sequence
+
+
+class Convolution(Block):
+    """Shared frame bookkeeping of a convolution with `kernel` taps every `stride` frames.
+
+    Causal: an output frame sees its own stride of input frames and what came before. Otherwise the
+    window is centred on the stride. A frame is real when the first input frame of its stride is.
+    The state of a stream is the last `back` input frames.
+    """
+
+    def __init__(self, channels: int, kernel: int, stride: int, causal: bool, dtype: Any):
+        if kernel < stride:
+            raise ValueError(f"a kernel of {kernel} frames skips frames at stride {stride}")
+        self.channels, self.dtype = channels, dtype
+        self.stride = self.block_size = stride
+        self.ahead = 0 if causal else (kernel - stride) // 2
+        self.back = kernel - stride - self.ahead
+
+    def filter(self, values: Float[Array, "batch padded channels"]) -> Float[Array, "batch time d"]:
+        """The convolution itself, over windows that lie wholly inside `values`."""
+        raise TypeError(f"{type(self).__name__} does not define filter")
+
+    def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
+        x = x.pad_to_multiple(self.stride).masked()
+        values = jnp.pad(x.values, ((0, 0), (self.back, self.ahead), (0, 0)))
+        return Sequence(self.filter(values.astype(self.dtype)), x.mask[:, :: self.stride])
+
+    def initial_state(self, batch: int) -> Any:
+        return jnp.zeros((batch, self.back, self.channels), self.dtype)
+
+    def step(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
+        if self.ahead != 0:
+            raise ValueError(f"{type(self).__name__} looks {self.ahead} frames ahead: not causal")
+        values = jnp.concatenate([state, x.masked().values.astype(self.dtype)], axis=1)
+        kept = values[:, x.mask.shape[1] :]
+        return kept, Sequence(self.filter(values), x.mask[:, :: self.stride])
+
+
+class DepthwiseConv(Convolution):
+    """One learned filter for each channel, at stride 1."""
+
+    def __init__(self, channels: int, kernel: int, *, causal: bool, dtype: Any, rngs: nnx.Rngs):
+        super().__init__(channels, kernel, 1, causal, dtype)
+        init = nnx.initializers.normal(kernel**-0.5)
+        self.taps = nnx.Param(init(rngs.params(), (kernel, channels)))
+        self.bias = nnx.Param(jnp.zeros((channels,)))
+
+    def filter(self, values: Float[Array, "batch padded channels"]) -> Float[Array, "batch time d"]:
+        out = depthwise_conv(values, self.taps[...].astype(self.dtype))
+        return out + self.bias[...].astype(self.dtype)[None, None, :]
+
+
+class GaussianSmoothing(Convolution):
+    """Fixed Gaussian smoothing of every channel, `sigma` in frames, taps below 1 % left out.
+
+    Causal smoothing keeps the past half of the kernel alone; both kernels sum to one, and beyond
+    the ends of a trial the features count as zero, the mean of z-scored features.
+    """
+
+    def __init__(self, channels: int, sigma: float, *, causal: bool, dtype: Any):
+        radius = int(sigma * (2 * np.log(100)) ** 0.5)
+        offsets = np.arange(-radius, 1 if causal else radius + 1)
+        weights = np.exp(-0.5 * (offsets / sigma) ** 2)
+        self.weights = tuple((weights / weights.sum()).tolist())
+        super().__init__(channels, len(self.weights), 1, causal, dtype)
+
+    def filter(self, values: Float[Array, "batch padded channels"]) -> Float[Array, "batch time d"]:
+        taps = jnp.asarray(self.weights, self.dtype)[:, None]
+        return depthwise_conv(values, jnp.broadcast_to(taps, (len(taps), self.channels)))
+
+
+class StridedConv(Convolution):
+    """A full convolution that lowers the frame rate, then LayerNorm and dropout."""
+
+    def __init__(
+        self,
+        channels: int,
+        d: int,
+        *,
+        kernel: int,
+        stride: int,
+        causal: bool,
+        dropout: float,
+        dtype: Any,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(channels, kernel, stride, causal, dtype)
+        self.conv = nnx.Conv(
+            channels, d, (kernel,), stride, padding="VALID", dtype=dtype, rngs=rngs
+        )
+        self.norm = nnx.LayerNorm(d, dtype=dtype, rngs=rngs)
+        self.dropout = Dropout(dropout)
+
+    def filter(self, values: Float[Array, "batch padded channels"]) -> Float[Array, "batch time d"]:
+        return self.norm(self.conv(values))
+
+    def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
+        y = super().__call__(x)
+        return y.with_values(self.dropout(y.values, key))

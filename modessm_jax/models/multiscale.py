@@ -1,0 +1,218 @@
+"""The multi-scale Conformer CTC decoder: three strided pathways fused at the middle rate."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Int
+
+from modessm_jax.models.block import Serial, split
+from modessm_jax.models.conformer import ConformerBlock
+from modessm_jax.models.convolution import GaussianSmoothing, StridedConv
+from modessm_jax.models.fusion import CrossScaleFusion
+from modessm_jax.models.outputs import Outputs
+from modessm_jax.models.session import SessionAdaptation
+from modessm_jax.phonemes import CLASSES
+from modessm_jax.sequence import Sequence
+
+SCALES = ("fast", "medium", "slow")
+
+
+class MultiScale(nnx.Module):
+    """Features of a session to phoneme logits.
+
+    Smoothing, session adaptation, a learned vector in place of time-masked bins, one strided
+    convolution and a stack of Conformer blocks for each scale, cross-scale fusion, linear CTC head.
+    `strides`, `patches` (kernels of the strided convolutions), `smoothing` (sigma; 0: none),
+    `chunk` and `left` are in bins. `causal` makes every part streamable: `step` then takes any
+    multiple of `block_size` bins, a chunk, and gives what the whole call gives.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        sessions: int,
+        hides_bins: bool,
+        d: int,
+        layers: tuple[int, int, int],
+        heads: int,
+        ff: int,
+        kernel: int,
+        strides: tuple[int, int, int],
+        patches: tuple[int, int, int],
+        dropout: float,
+        stochastic_depth: float,
+        session: str,
+        smoothing: float,
+        interctc: bool,
+        causal: bool,
+        chunk: int,
+        left: int,
+        dtype: str,
+        rngs: nnx.Rngs,
+    ):
+        fast, medium, slow = strides
+        if medium % fast or slow % medium:
+            raise ValueError(f"strides = {strides}: each must be a multiple of the one before")
+        if causal and (chunk % slow or left % chunk):
+            raise ValueError(
+                f"causal decoding needs chunk = {chunk} to be a multiple of the slow stride {slow}"
+                f" and left = {left} to be a multiple of chunk"
+            )
+        compute: Any = jnp.dtype(dtype)
+        self.sessions, self.causal = sessions, causal
+        self.block_size = chunk if causal else math.lcm(*strides)
+        self.stride = medium
+        self.smoothing = (
+            GaussianSmoothing(channels, smoothing, causal=causal, dtype=compute)
+            if smoothing
+            else Serial([])
+        )
+        self.adaptation = (
+            None
+            if session == "none"
+            else SessionAdaptation(session, channels=channels, sessions=sessions, dtype=compute)
+        )
+        self.mask_vector = nnx.Param(jnp.zeros((channels,))) if hides_bins else None
+
+        def pathway(scale: int) -> tuple[StridedConv, list[ConformerBlock]]:
+            stem = StridedConv(
+                channels,
+                d,
+                kernel=patches[scale],
+                stride=strides[scale],
+                causal=causal,
+                dropout=dropout,
+                dtype=compute,
+                rngs=rngs,
+            )
+            blocks = [
+                ConformerBlock(
+                    d,
+                    heads=heads,
+                    ff=ff,
+                    kernel=kernel,
+                    rate=dropout,
+                    drop_path=stochastic_depth * (layer + 1) / layers[scale],
+                    chunk=chunk // strides[scale] if causal else None,
+                    left=left // strides[scale],
+                    dtype=compute,
+                    rngs=rngs,
+                )
+                for layer in range(layers[scale])
+            ]
+            return stem, blocks
+
+        stem, blocks = pathway(0)
+        self.fast = Serial([stem, *blocks])
+        stem, blocks = pathway(1)
+        middle = (len(blocks) + 1) // 2
+        self.medium_lower = Serial([stem, *blocks[:middle]])
+        self.medium_upper = Serial(blocks[middle:])
+        stem, blocks = pathway(2)
+        self.slow = Serial([stem, *blocks])
+        self.fusion = CrossScaleFusion(
+            d,
+            ratios=(medium // fast, slow // medium),
+            heads=heads,
+            rate=dropout,
+            chunk=chunk // medium if causal else None,
+            left=left // medium,
+            dtype=compute,
+            rngs=rngs,
+        )
+        self.head = nnx.Linear(d, CLASSES, rngs=rngs)
+        self.interctc = nnx.Linear(d, CLASSES, rngs=rngs) if interctc else None
+
+    def __call__(
+        self,
+        features: Sequence,
+        session: Int[Array, "batch"],
+        *,
+        hidden: Bool[Array, "batch time"] | None = None,
+        key: jax.Array | None = None,
+    ) -> Outputs:
+        """Decodes whole trials.
+
+        Args:
+            features: `[batch, time, channels]`, z-scored, 20 ms bins.
+            session: which session each trial comes from.
+            hidden: bins to replace by the learned mask vector, in training.
+            key: turns on dropout and stochastic depth.
+        """
+        keys = split(key, 5)
+        x = self._adapt(self.smoothing(features.pad_to_multiple(self.block_size)), session)
+        if hidden is not None:
+            if self.mask_vector is None:
+                raise ValueError("bins are hidden but the model was built without a mask vector")
+            hidden = jnp.pad(hidden, ((0, 0), (0, x.mask.shape[1] - hidden.shape[1])))
+            vector = self.mask_vector[...].astype(x.values.dtype)[None, None, :]
+            x = x.with_values(jnp.where(hidden[..., None], vector, x.values))
+        fast = self.fast(x, key=keys[0])
+        lower = self.medium_lower(x, key=keys[1])
+        medium = self.medium_upper(lower, key=keys[2])
+        slow = self.slow(x, key=keys[3])
+        fused = self.fusion(fast, medium, slow, key=keys[4])
+        return self._outputs(fast, lower, medium, slow, fused)
+
+    def initial_state(self, session: Int[Array, "batch"]) -> dict[str, Any]:
+        """The state of fresh streams, one for each entry of `session`."""
+        batch = session.shape[0]
+        return {
+            "session": session,
+            "smoothing": self.smoothing.initial_state(batch),
+            "fast": self.fast.initial_state(batch),
+            "medium_lower": self.medium_lower.initial_state(batch),
+            "medium_upper": self.medium_upper.initial_state(batch),
+            "slow": self.slow.initial_state(batch),
+            "fusion": self.fusion.initial_state(batch),
+        }
+
+    def step(self, state: dict[str, Any], features: Sequence) -> tuple[dict[str, Any], Outputs]:
+        """Decodes the next bins of every stream, a multiple of `block_size`.
+
+        Raises:
+            ValueError: the model was not built causal, or the bins do not fill whole chunks.
+        """
+        if not self.causal:
+            raise ValueError("this model sees whole trials; build it with model.causal = True")
+        if features.mask.shape[1] % self.block_size:
+            raise ValueError(
+                f"{features.mask.shape[1]} bins do not fill chunks of {self.block_size}"
+            )
+        new: dict[str, Any] = {"session": state["session"]}
+        new["smoothing"], x = self.smoothing.step(state["smoothing"], features)
+        x = self._adapt(x, state["session"])
+        new["fast"], fast = self.fast.step(state["fast"], x)
+        new["medium_lower"], lower = self.medium_lower.step(state["medium_lower"], x)
+        new["medium_upper"], medium = self.medium_upper.step(state["medium_upper"], lower)
+        new["slow"], slow = self.slow.step(state["slow"], x)
+        new["fusion"], fused = self.fusion.step(state["fusion"], fast, medium, slow)
+        return new, self._outputs(fast, lower, medium, slow, fused)
+
+    def _adapt(self, x: Sequence, session: Int[Array, "batch"]) -> Sequence:
+        return x.masked() if self.adaptation is None else self.adaptation(x, session)
+
+    def _outputs(
+        self, fast: Sequence, lower: Sequence, medium: Sequence, slow: Sequence, fused: Sequence
+    ) -> Outputs:
+        fused = fused.masked()
+        logits = {"phoneme": _logits(self.head, fused)}
+        if self.interctc is not None:
+            logits["interctc"] = _logits(self.interctc, lower.masked())
+        scales = zip((*SCALES, "fused"), (fast, medium, slow, fused), strict=True)
+        return Outputs(fused, logits, {f"norm/{name}": _norm(x) for name, x in scales})
+
+
+def _logits(head: nnx.Linear, x: Sequence) -> Sequence:
+    return x.with_values(head(x.values.astype(jnp.float32)))
+
+
+def _norm(x: Sequence) -> jax.Array:
+    """Root mean square of each example's real frames."""
+    x = x.masked()
+    squares = jnp.square(x.values.astype(jnp.float32)).mean(axis=-1).sum(axis=1)
+    return jnp.sqrt(squares / jnp.maximum(x.lengths, 1))

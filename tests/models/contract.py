@@ -1,0 +1,171 @@
+"""The contract every block keeps, checked by one function (DESIGN.md: whole or step by step).
+
+`verify` takes anything with the face of a `Block`: `__call__`, `initial_state`, `step`,
+`block_size`, `stride`, `back`, `ahead`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from modessm_jax.sequence import Sequence
+
+TOLERANCE = 2e-5
+
+
+def verify(block: Any, channels: int, *, tight: bool = True, seed: int = 0) -> None:
+    """Checks padding, batch independence, the declared field of view, and step == whole.
+
+    `tight` also demands that the declared field is reached, not only respected; compositions
+    declare a bound.
+    """
+    graph, params = nnx.split(block, nnx.Param)
+    params = _perturbed(params, seed)  # zero-initialised parameters would hide mistakes
+
+    @jax.jit
+    def pull(params: Any, x: Sequence) -> tuple[Sequence, Any]:
+        """The outputs, and the gradients of a scalar of the real ones."""
+
+        def scalar(params: Any, values: jax.Array) -> tuple[jax.Array, Sequence]:
+            y = nnx.merge(graph, params)(x.with_values(values))
+            return _probe(y), y
+
+        gradient = jax.value_and_grad(scalar, argnums=(0, 1), has_aux=True)
+        (_, y), grads = gradient(params, x.values)
+        return y, grads
+
+    time = max(5, 12 // block.block_size) * block.block_size
+    x = _random(time, channels, [time, time - block.block_size // 2 - 1], seed)
+    _check_padding(pull, params, x, block)
+    _check_batch(pull, params, x)
+    _check_field(graph, params, x, block, tight)
+    if block.ahead == 0:
+        _check_steps(graph, pull, params, x, block)
+
+
+def difference(a: Any, b: Any) -> float:
+    """Largest absolute difference between two trees, relative to the larger of 1 and their size."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return max(
+        (float(jnp.max(jnp.abs(p - q) / jnp.maximum(1, jnp.max(jnp.abs(q))))) for p, q in pairs),
+        default=0.0,
+    )
+
+
+def _perturbed(params: Any, seed: int) -> Any:
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    noise = [0.1 * jax.random.normal(k, p.shape) for k, p in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(tree, [p + n for p, n in zip(leaves, noise, strict=True)])
+
+
+def _random(time: int, channels: int, lengths: list[int], seed: int) -> Sequence:
+    values = jax.random.normal(jax.random.key(seed), (len(lengths), time, channels))
+    return Sequence.from_lengths(values, jnp.asarray(lengths))
+
+
+def _probe(y: Sequence) -> jax.Array:
+    """A fixed random projection of the real frames; each frame's weights depend on it alone."""
+    time, d = y.values.shape[1:]
+    weights = jnp.sin(jnp.arange(time)[:, None] * 1.7 + jnp.arange(d)[None, :] * 0.9)
+    return jnp.sum(y.masked().values.astype(jnp.float32) * weights[None])
+
+
+def _check_padding(pull: Callable[..., Any], params: Any, x: Sequence, block: Any) -> None:
+    """Alone, padded, and with NaN in the padding: the same outputs and gradients."""
+    y, (grad_params, grad_x) = pull(params, x)
+    frames = -(-x.lengths // block.stride)
+    assert jnp.array_equal(y.lengths, frames), "output lengths are not the strides begun"
+
+    nan = x.with_values(jnp.where(x.mask[..., None], x.values, jnp.nan))
+    z, (other_params, other_x) = pull(params, nan)
+    assert difference(z.masked().values, y.masked().values) < TOLERANCE, "NaN leaves the padding"
+    assert difference(other_params, grad_params) < TOLERANCE, "NaN reaches the gradient"
+    assert difference(other_x, grad_x) < TOLERANCE, "NaN reaches the gradient"
+
+    row = 1
+    length, count = int(x.lengths[row]), int(frames[row])
+    alone = Sequence(x.values[row : row + 1, :length], jnp.ones((1, length), bool))
+    z, (_, alone_x) = pull(params, alone)
+    assert difference(z.values[0, :count], y.values[row, :count]) < TOLERANCE, (
+        "padding changes outputs"
+    )
+    assert difference(alone_x[0], grad_x[row, :length]) < TOLERANCE, "padding changes gradients"
+
+
+def _check_batch(pull: Callable[..., Any], params: Any, x: Sequence) -> None:
+    """An example's gradient does not change when its neighbour does."""
+    _, (_, before) = pull(params, x)
+    _, (_, after) = pull(params, x.with_values(x.values.at[1].multiply(-1.3)))
+    assert difference(after[0], before[0]) < TOLERANCE, "examples of a batch influence each other"
+
+
+def _check_field(graph: Any, params: Any, x: Sequence, block: Any, tight: bool) -> None:
+    """Gradients vanish exactly beyond the declared field, and reach its ends."""
+    x = Sequence(x.values[:1], jnp.ones_like(x.mask[:1]))
+    time, size = x.mask.shape[1], block.block_size
+
+    def frame_sums(values: jax.Array) -> jax.Array:
+        y = nnx.merge(graph, params)(x.with_values(values)).values[0].astype(jnp.float32)
+        return jnp.sum(y * jnp.cos(jnp.arange(y.shape[-1]))[None], axis=-1)
+
+    jacobian = jax.jit(jax.jacrev(frame_sums))(x.values)[:, 0]  # [output frames, time, channels]
+    reached = np.asarray(jnp.any(jacobian != 0, axis=-1))
+    start = np.arange(len(reached)) * block.stride // size * size
+    position = np.arange(time)[None, :]
+    back = time if block.back is None else block.back
+    ahead = time if block.ahead is None else block.ahead
+    allowed = (position >= start[:, None] - back) & (position < start[:, None] + size + ahead)
+    assert not np.any(reached & ~allowed), "an output depends on frames outside the declared field"
+    if tight:
+        assert np.array_equal((reached & allowed).any(axis=0), np.ones(time, bool))
+        middle = time // size // 2 * size
+        first, last = np.flatnonzero(reached[start == middle].any(axis=0))[[0, -1]]
+        assert first == max(0, middle - back), "the declared past is not reached"
+        assert last == min(time, middle + size + ahead) - 1, "the look-ahead is not reached"
+
+
+def _check_steps(
+    graph: Any, pull: Callable[..., Any], params: Any, x: Sequence, block: Any
+) -> None:
+    """Stepping through the sequence gives the outputs and gradients of the whole call."""
+    y, grads = pull(params, x)
+    spoilt = x.with_values(jnp.where(x.mask[..., None], x.values, jnp.nan))
+    for steps_at_once in (1, 2):
+        size = steps_at_once * block.block_size
+
+        def stepped(params: Any, values: jax.Array, size: int = size) -> tuple[jax.Array, Sequence]:
+            padded = spoilt.with_values(values).pad_to_multiple(size)
+            pieces = jax.tree.map(lambda leaf: _cut(leaf, size), padded)
+
+            def advance(state: Any, piece: Sequence) -> tuple[Any, Sequence]:
+                return nnx.merge(graph, params).step(state, piece)
+
+            state = nnx.merge(graph, params).initial_state(x.mask.shape[0])
+            _, outputs = jax.lax.scan(advance, state, pieces)
+            z = jax.tree.map(lambda leaf: _join(leaf)[:, : y.mask.shape[1]], outputs)
+            return _probe(z), z
+
+        if steps_at_once == 1:
+            gradient = jax.value_and_grad(stepped, argnums=(0, 1), has_aux=True)
+            (_, z), other = jax.jit(gradient)(params, spoilt.values)
+            assert difference(other, grads) < TOLERANCE, "gradients through steps differ"
+        else:
+            _, z = jax.jit(stepped)(params, spoilt.values)
+        assert jnp.array_equal(z.mask, y.mask), "stepping loses or adds frames"
+        assert difference(z.masked().values, y.masked().values) < TOLERANCE, "step differs"
+
+
+def _cut(leaf: jax.Array, size: int) -> jax.Array:
+    """[batch, time, ...] to [steps, batch, size, ...]."""
+    return jnp.moveaxis(leaf.reshape(leaf.shape[0], -1, size, *leaf.shape[2:]), 1, 0)
+
+
+def _join(leaf: jax.Array) -> jax.Array:
+    """[steps, batch, size, ...] to [batch, time, ...]."""
+    leaf = jnp.moveaxis(leaf, 0, 1)
+    return leaf.reshape(leaf.shape[0], -1, *leaf.shape[3:])

@@ -1,0 +1,220 @@
+"""Every block, causal and not, under the one contract; and the contract catches broken blocks."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from modessm_jax.models.attention import Memory, RelativeAttention
+from modessm_jax.models.block import Block, Serial
+from modessm_jax.models.conformer import ConformerBlock
+from modessm_jax.models.convolution import DepthwiseConv, GaussianSmoothing, StridedConv
+from modessm_jax.models.fusion import CrossScaleFusion
+from modessm_jax.models.multiscale import MultiScale
+from modessm_jax.models.session import SessionAdaptation
+from modessm_jax.sequence import Sequence
+from tests.models.contract import verify
+
+F32 = jnp.float32
+
+
+def rngs() -> nnx.Rngs:
+    return nnx.Rngs(0)
+
+
+def conformer(chunk: int | None, left: int, kernel: int = 4) -> ConformerBlock:
+    return ConformerBlock(
+        8, heads=2, ff=8, kernel=kernel, rate=0.1, drop_path=0.1, chunk=chunk, left=left,
+        dtype=F32, rngs=rngs(),
+    )  # fmt: skip
+
+
+def strided(causal: bool, channels: int = 4, kernel: int = 6, stride: int = 2) -> StridedConv:
+    return StridedConv(
+        channels, 8, kernel=kernel, stride=stride, causal=causal, dropout=0.1, dtype=F32,
+        rngs=rngs(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("kernel", [1, 4, 5])
+def test_depthwise(causal: bool, kernel: int) -> None:
+    verify(DepthwiseConv(4, kernel, causal=causal, dtype=F32, rngs=rngs()), 4)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_smoothing(causal: bool) -> None:
+    verify(GaussianSmoothing(3, 1.0, causal=causal, dtype=F32), 3)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("kernel", "stride"), [(6, 2), (3, 3), (7, 2)])
+def test_strided(causal: bool, kernel: int, stride: int) -> None:
+    verify(strided(causal, kernel=kernel, stride=stride), 4)
+
+
+@pytest.mark.parametrize(("chunk", "left"), [(None, 0), (3, 6), (4, 0)])
+def test_conformer(chunk: int | None, left: int) -> None:
+    verify(conformer(chunk, left), 8, tight=chunk is None)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_pathway(causal: bool) -> None:
+    chunk = 2 if causal else None
+    verify(Serial([strided(causal), conformer(chunk, 2), conformer(chunk, 2)]), 4, tight=not causal)
+
+
+class SelfAttention(Block):
+    """Attention of a sequence to itself, as a block."""
+
+    def __init__(self, chunk: int | None, left: int):
+        self.attention = RelativeAttention(8, 2, chunk=chunk, left=left, dtype=F32, rngs=rngs())
+        self.block_size = chunk or 1
+        self.back, self.ahead = (None, None) if chunk is None else (left, 0)
+
+    def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
+        x = x.masked()
+        return x.with_values(self.attention(x, x))
+
+    def initial_state(self, batch: int) -> Memory:
+        return self.attention.initial_state(batch)
+
+    def step(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
+        x = x.masked()
+        state, values = self.attention.step(state, x, x)
+        return state, x.with_values(values)
+
+
+@pytest.mark.parametrize(("chunk", "left"), [(None, 0), (2, 4), (3, 0), (1, 2)])
+def test_attention(chunk: int | None, left: int) -> None:
+    verify(SelfAttention(chunk, left), 8)
+
+
+class Fusion(Block):
+    """Fusion as a block: three views of one sequence at rates 1, 1/2 and 1/4."""
+
+    def __init__(self, chunk: int | None):
+        self.fusion = CrossScaleFusion(
+            8, ratios=(2, 2), heads=2, rate=0.1, chunk=chunk, left=2, dtype=F32, rngs=rngs()
+        )
+        self.stride, self.block_size = 2, 2 * (chunk or 2)
+        self.back, self.ahead = (None, None) if chunk is None else (4, 0)
+
+    def views(self, x: Sequence) -> list[Sequence]:
+        x = x.pad_to_multiple(4).masked()
+        return [jax.tree.map(lambda leaf, rate=rate: leaf[:, ::rate], x) for rate in (1, 2, 4)]
+
+    def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
+        y = self.fusion(*self.views(x))
+        return jax.tree.map(lambda leaf: leaf[:, : -(-x.mask.shape[1] // 2)], y)
+
+    def initial_state(self, batch: int) -> Any:
+        return self.fusion.initial_state(batch)
+
+    def step(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
+        return self.fusion.step(state, *self.views(x))
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_fusion(chunk: int | None) -> None:
+    verify(Fusion(chunk), 8)
+
+
+class Adaptation(Block):
+    """Session adaptation as a block: row b of the batch is session b."""
+
+    def __init__(self, kind: str):
+        self.adaptation = SessionAdaptation(kind, channels=4, sessions=3, dtype=F32)
+
+    def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
+        # The contract also runs rows alone, so all rows are of one session here.
+        return self.adaptation(x, jnp.full((x.mask.shape[0],), 1))
+
+
+@pytest.mark.parametrize("kind", ["affine", "layernorm"])
+def test_adaptation(kind: str) -> None:
+    verify(Adaptation(kind), 4)
+
+
+class Whole(Block):
+    """The complete decoder as a block from features to phoneme logits."""
+
+    def __init__(self, causal: bool, session: str = "affine"):
+        self.model = MultiScale(
+            channels=4, sessions=2, hides_bins=False, d=8, layers=(1, 2, 1), heads=2, ff=8,
+            kernel=3, strides=(2, 4, 8), patches=(4, 8, 8), dropout=0.1, stochastic_depth=0.1,
+            session=session, smoothing=1.0, interctc=False, causal=causal, chunk=8, left=8,
+            dtype="float32", rngs=rngs(),
+        )  # fmt: skip
+        self.block_size, self.stride = self.model.block_size, self.model.stride
+        self.back, self.ahead = None, 0 if causal else None
+
+    def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
+        session = jnp.ones((x.mask.shape[0],), int)
+        y = self.model(x, session).logits["phoneme"]
+        return jax.tree.map(lambda leaf: leaf[:, : -(-x.mask.shape[1] // self.stride)], y)
+
+    def initial_state(self, batch: int) -> Any:
+        return self.model.initial_state(jnp.ones((batch,), int))
+
+    def step(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
+        state, outputs = self.model.step(state, x)
+        return state, outputs.logits["phoneme"]
+
+
+@pytest.mark.parametrize(("causal", "session"), [(True, "affine"), (False, "layernorm")])
+def test_multiscale(causal: bool, session: str) -> None:
+    verify(Whole(causal, session), 4, tight=False)
+
+
+class LooksAtPadding(Block):
+    """Broken: a mean over all frames, real or not."""
+
+    back = ahead = None
+
+    def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
+        return x.with_values(x.values - jnp.nan_to_num(x.values).mean(axis=1, keepdims=True))
+
+
+class LooksAhead(Block):
+    """Broken: declares itself causal and reads the next frame."""
+
+    def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
+        x = x.masked()
+        return x.with_values(x.values + jnp.roll(x.values, -1, axis=1).at[:, -1].set(0.0))
+
+
+class MixesBatch(Block):
+    """Broken: an example's output depends on the others (as batch statistics do)."""
+
+    def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
+        x = x.masked()
+        return x.with_values(x.values * jnp.roll(x.values, 1, axis=0))
+
+
+class LosesState(Block):
+    """Broken: its steps forget the past."""
+
+    back = 1
+
+    def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
+        x = x.masked()
+        return x.with_values(x.values + jnp.pad(x.values, ((0, 0), (1, 0), (0, 0)))[:, :-1])
+
+    def step(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
+        return state, self(x)
+
+
+@pytest.mark.parametrize("broken", [LooksAtPadding, LooksAhead, MixesBatch, LosesState])
+def test_broken_blocks_are_caught(broken: type[Block]) -> None:
+    with pytest.raises(AssertionError):
+        verify(broken(), 3)
+
+
+def test_blocks_that_look_ahead_do_not_step() -> None:
+    block = DepthwiseConv(4, 3, causal=False, dtype=F32, rngs=rngs())
+    x = Sequence(jnp.zeros((1, 2, 4)), jnp.ones((1, 2), bool))
+    with pytest.raises(ValueError, match="not causal"):
+        block.step(block.initial_state(1), x)
