@@ -100,33 +100,42 @@ def full() -> ConfigDict:
 
 def small(config: ConfigDict) -> None:
     """Two CPU cores, fast speech."""
-    config.data.update({"batch_size": 32, "buckets": 4, "memory_gib": 4.0})
-    config.augment.update({"white_noise": 0.2, "constant_offset": 0.1, "time_masks": 10})
-    config.model.update(
+    config.update(
         {
-            "d": 96,
-            "layers": (1, 2, 1),
-            "heads": 4,
-            "ff": 192,
-            "kernel": 15,
-            "strides": (1, 2, 4),
-            "patches": (5, 8, 12),
-            "dropout": 0.1,
-            "stochastic_depth": 0.0,
-            "smoothing": 0.0,
-            "interctc": True,
-            "dtype": "float32",
+            "data": {"batch_size": 32, "buckets": 3, "memory_gib": 4.0},
+            "augment": {"white_noise": 0.2, "constant_offset": 0.1, "time_masks": 10},
+            "model": {
+                "d": 96,
+                "layers": (1, 2, 1),
+                "heads": 2,
+                "ff": 192,
+                "kernel": 15,
+                "strides": (1, 2, 4),
+                "patches": (5, 8, 12),
+                "dropout": 0.1,
+                "stochastic_depth": 0.0,
+                "smoothing": 0.0,
+                "dtype": "float32",
+            },
+            "optimizer": {"peak_lr": 2e-3, "end_lr": 2e-5, "warmup_steps": 100},
+            "training": {
+                "steps": 1_000,
+                "ema_decay": 0.99,
+                "log_every": 20,
+                "eval_every": 200,
+                "save_every": 200,
+            },
         }
-    )
-    config.optimizer.update({"peak_lr": 2e-3, "end_lr": 2e-5, "warmup_steps": 150})
-    config.training.update(
-        {"steps": 1_200, "ema_decay": 0.99, "log_every": 20, "eval_every": 200, "save_every": 200}
     )
 
 
 def demo(config: ConfigDict) -> None:
     """Two CPU cores, simulated data of 512 channels at the speed of T15."""
     small(config)
-    config.data.update({"root": "runs/simulated", "batch_size": 16})
-    config.model.update({"strides": (2, 4, 8), "patches": (8, 12, 16), "smoothing": 1.0})
-    config.training.update({"steps": 800, "eval_every": 100, "save_every": 200})
+    config.update(
+        {
+            "data": {"root": "runs/simulated", "batch_size": 16},
+            "model": {"strides": (2, 4, 8), "patches": (8, 12, 16), "smoothing": 1.0},
+            "training": {"steps": 800, "eval_every": 100},
+        }
+    )

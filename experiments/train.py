@@ -16,7 +16,9 @@ from ml_collections import config_flags
 from modessm_jax.training.job import run
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, e.g. configs/multiscale.py.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, report.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run: checkpoints, metrics, report.", required=True
+)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join the other hosts of the run before anything else."
 )
@@ -36,5 +38,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flag_as_required("config")
     app.run(main)

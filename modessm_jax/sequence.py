@@ -38,11 +38,11 @@ class Sequence:
     def masked(self) -> "Sequence":
         """Zeroes the padding. Neither values nor gradients of the padding survive, NaN included."""
         zero = jnp.zeros((), self.values.dtype)
-        return self.replace(values=jnp.where(self.expanded_mask(), self.values, zero))
+        return self.with_values(jnp.where(self.expanded_mask(), self.values, zero))
 
     def with_values(self, values: Shaped[Array, "batch time ..."]) -> "Sequence":
         """The same frames carrying other values."""
-        return self.replace(values=values)
+        return Sequence(values, self.mask)
 
     def pad_to_multiple(self, block: int) -> "Sequence":
         """Appends padding until the number of frames is a multiple of `block`."""

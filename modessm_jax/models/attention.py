@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx, struct
 from jaxtyping import Array, Bool, Float
 
+from modessm_jax.models.attend import MASKED, attend
 from modessm_jax.sequence import Sequence
 
 BUCKETS = 32
@@ -33,9 +34,7 @@ class RelativeBias(nnx.Module):
     def __init__(self, heads: int, *, rngs: nnx.Rngs):
         self.table = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (BUCKETS, heads)))
 
-    def __call__(
-        self, queries: int, keys: int, offset: int
-    ) -> Float[Array, "1 heads queries keys"]:
+    def __call__(self, queries: int, keys: int, offset: int) -> Float[Array, "heads queries keys"]:
         """The bias when key 0 stands `offset` frames after query 0."""
         distances = np.arange(-(queries - 1), keys + 1) + offset  # one to spare for the shift
         diagonals = self.table[...][relative_buckets(distances)].T
@@ -45,7 +44,7 @@ class RelativeBias(nnx.Module):
         rows = jnp.broadcast_to(diagonals[:, None, :], (heads, queries, length))
         flat = rows.reshape(heads, queries * length)[:, queries - 1 :]
         bias = flat[:, : queries * (length - 1)].reshape(heads, queries, length - 1)
-        return bias[None, :, :, :keys]
+        return bias[:, :, :keys]
 
 
 @struct.dataclass
@@ -109,16 +108,12 @@ class RelativeAttention(nnx.Module):
 
     def _attend(self, x: Sequence, memory: Memory, offset: int) -> Float[Array, "batch time d"]:
         queries, keys = x.mask.shape[1], memory.mask.shape[1]
-        visible = memory.mask[:, None, None, :]
+        bias = self.bias(queries, keys, offset).astype(self.dtype)
         if self.chunk is not None:
-            visible &= jnp.asarray(self._visible(queries, keys, offset))[None, None]
-        attended = jax.nn.dot_product_attention(
-            self._heads(self.query(x.values)),
-            memory.keys,
-            memory.values,
-            bias=self.bias(queries, keys, offset).astype(self.dtype),
-            mask=visible,
-        )
+            visible = jnp.asarray(self._visible(queries, keys, offset))
+            bias = jnp.where(visible[None], bias, jnp.asarray(MASKED, bias.dtype))
+        query = self._heads(self.query(x.values))
+        attended = attend(query, memory.keys, memory.values, bias, memory.mask)
         return self.out(attended.reshape(x.values.shape))
 
     def _visible(self, queries: int, keys: int, offset: int) -> Bool[np.ndarray, "queries keys"]:

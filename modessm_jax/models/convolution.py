@@ -26,8 +26,9 @@ class Convolution(Block):
             raise ValueError(f"a kernel of {kernel} frames skips frames at stride {stride}")
         self.channels, self.dtype = channels, dtype
         self.stride = self.block_size = stride
-        self.ahead = 0 if causal else (kernel - stride) // 2
-        self.back = kernel - stride - self.ahead
+        ahead = 0 if causal else (kernel - stride) // 2
+        self.margins = (kernel - stride - ahead, ahead)
+        self.back, self.ahead = self.margins
 
     def filter(self, values: Float[Array, "batch padded channels"]) -> Float[Array, "batch time d"]:
         """The convolution itself, over windows that lie wholly inside `values`."""
@@ -35,11 +36,11 @@ class Convolution(Block):
 
     def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
         x = x.pad_to_multiple(self.stride).masked()
-        values = jnp.pad(x.values, ((0, 0), (self.back, self.ahead), (0, 0)))
+        values = jnp.pad(x.values, ((0, 0), self.margins, (0, 0)))
         return Sequence(self.filter(values.astype(self.dtype)), x.mask[:, :: self.stride])
 
     def initial_state(self, batch: int) -> Any:
-        return jnp.zeros((batch, self.back, self.channels), self.dtype)
+        return jnp.zeros((batch, self.margins[0], self.channels), self.dtype)
 
     def step(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
         if self.ahead != 0:

@@ -29,28 +29,30 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         ValueError: the config, the data or the checkpoints do not fit; the message says which.
     """
     start = time.monotonic()
-    train_split, val_split = (_read(config.data, split) for split in ("train", "val"))
-    _check_augmentation(config.augment)
-    model = build_model(config, train_split.channels, len(train_split.sessions))
+    plain = config.to_dict()
+    data = plain["data"]
+    train_split, val_split = (_read(data, split) for split in ("train", "val"))
+    augment = _augmentation(plain["augment"])
+    model = build_model(plain, train_split.channels, len(train_split.sessions))
     workdir.mkdir(parents=True, exist_ok=True)
-    write_dataset(workdir, train_split, config.data.root)
+    write_dataset(workdir, train_split, data["root"])
     mesh = data_mesh()
-    data = config.data
+    batch_size, buckets = data["batch_size"], data["buckets"]
     plan = BatchPlan(
         train_split.bins,
         train_split.session_ids,
-        batch_size=data.batch_size,
-        buckets=data.buckets,
-        seed=config.training.seed,
+        batch_size=batch_size,
+        buckets=buckets,
+        seed=plain["training"]["seed"],
         multiple=model.multiple,
-        sessions_per_batch=data.sessions_per_batch,
+        sessions_per_batch=data["sessions_per_batch"],
     )
-    batches = training_batches(train_split, plan, workers=data.workers)
-    held_out = evaluation_batches(val_split, data.batch_size, model.multiple, data.buckets)
+    batches = training_batches(train_split, plan, workers=data["workers"])
+    held_out = evaluation_batches(val_split, batch_size, model.multiple, buckets)
     scorer = make_scorer(model.apply, mesh)
 
     def score(params: Any) -> Mapping[str, float]:
-        rule = config.objective.normalize_by
+        rule = plain["objective"]["normalize_by"]
         return evaluate(scorer, params, held_out, val_split, normalize_by=rule).scalars()
 
     try:
@@ -62,7 +64,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             batches=batches,
             evaluate=score,
             trial_name=lambda index: train_split.trials[index].name,
-            augment=Augmentation(**config.augment),
+            augment=augment,
             mesh=mesh,
         )
     finally:
@@ -73,20 +75,24 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     results |= {
         "val": evaluation.to_dict(),
         "wall_seconds": round(time.monotonic() - start, 1),
-        "config": config.to_dict(),
+        "config": plain,
     }
     write_json(workdir / "results.json", results)
     return results
 
 
-def _read(data: ConfigDict, split: str) -> Recordings:
+def _read(data: Mapping[str, Any], split: str) -> Recordings:
     return read_recordings(
-        data.root, split, sessions=data.sessions, table=data.table, memory_gib=data.memory_gib
+        data["root"],
+        split,
+        sessions=data["sessions"],
+        table=data["table"],
+        memory_gib=data["memory_gib"],
     )
 
 
-def _check_augmentation(options: ConfigDict) -> None:
+def _augmentation(options: Mapping[str, Any]) -> Augmentation:
     try:
-        Augmentation(**options)
+        return Augmentation(**options)
     except TypeError as error:
         raise ValueError(f"config.augment: {error}") from error

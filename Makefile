@@ -1,0 +1,41 @@
+# make demo       simulate recordings, train on them, score the result
+# make test       style, types, import floors and all tests but the slow ones
+# make test-slow  the slow ones
+# make demo EXTRAS=cuda12   the same on a GPU or TPU: cuda12, cuda13 or tpu
+
+PYTHON ?= python3
+EXTRAS ?= cpu
+DATA   ?= runs/simulated
+RUN    ?= runs/demo
+BIN    := .venv/bin
+
+.PHONY: demo test check test-slow clean
+
+# One environment; it is brought up to date when the dependencies change.
+.venv/has-%: setup.cfg
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@
+
+demo: .venv/has-$(EXTRAS)
+	test -e $(DATA)/truth.json || $(BIN)/python -m experiments.simulate --out $(DATA)
+	$(BIN)/python -m experiments.train --config=configs/multiscale.py:demo \
+		--config.data.root=$(DATA) --workdir=$(RUN)
+	$(BIN)/python -m experiments.evaluate --workdir $(RUN) --split val \
+		--predictions $(RUN)/val.jsonl
+
+test: check
+	$(BIN)/pytest -m 'not slow' -n 2
+
+check: .venv/has-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+test-slow: .venv/has-dev
+	$(BIN)/pytest -m slow
+
+clean:
+	rm -rf .venv runs build *.egg-info
