@@ -15,6 +15,7 @@ from modessm_jax.data.trials import SPLITS
 from modessm_jax.data.validation import DataError
 from modessm_jax.training.checkpoints import CheckpointError
 from modessm_jax.training.evaluation import write_predictions
+from modessm_jax.training.programs import compiled_programs
 from modessm_jax.training.report import format_table
 from modessm_jax.training.runs import evaluate_run, load_run
 
@@ -29,8 +30,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.set_verbosity(logging.INFO)
     try:
-        run = load_run(options.workdir)
-        evaluation = evaluate_run(run, options.split, options.data_root)
+        with compiled_programs(options.workdir / "compiled"):
+            run = load_run(options.workdir)
+            evaluation = evaluate_run(run, options.split, options.data_root)
     except (CheckpointError, DataError) as error:
         raise SystemExit(str(error)) from error
     if options.predictions is not None:

@@ -14,6 +14,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from modessm_jax.training.job import run
+from modessm_jax.training.programs import compiled_programs
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, e.g. configs/multiscale.py.")
 _WORKDIR = flags.DEFINE_string(
@@ -30,8 +31,10 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.INFO)
     if _DISTRIBUTED.value:
         jax.distributed.initialize()
+    workdir = Path(_WORKDIR.value)
     try:
-        run(_CONFIG.value, Path(_WORKDIR.value))
+        with compiled_programs(workdir / "compiled"):
+            run(_CONFIG.value, workdir)
     except ValueError as error:
         logging.debug("The error in full", exc_info=True)
         raise SystemExit(f"{type(error).__name__}: {error}") from error

@@ -99,8 +99,17 @@ class StridedConv(Convolution):
         rngs: nnx.Rngs,
     ):
         super().__init__(channels, kernel, stride, causal, dtype)
+        # Windows of zeros (hidden bins, silence) would give LayerNorm a vector without direction,
+        # where its gradient is enormous: the bias gives them one.
         self.conv = nnx.Conv(
-            channels, d, (kernel,), stride, padding="VALID", dtype=dtype, rngs=rngs
+            channels,
+            d,
+            (kernel,),
+            stride,
+            padding="VALID",
+            bias_init=nnx.initializers.normal(0.1),
+            dtype=dtype,
+            rngs=rngs,
         )
         self.norm = nnx.LayerNorm(d, dtype=dtype, rngs=rngs)
         self.dropout = Dropout(dropout)

@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from clu import parameter_overview
-from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -97,7 +96,6 @@ def train(
         accumulate=settings.accumulate,
     )
     with ExitStack() as stack:
-        stack.enter_context(compiled_programs(workdir / "compiled"))
         checkpoints = stack.enter_context(Checkpoints(workdir, keep=settings.keep))
         resumed = checkpoints.latest
         claim(workdir, plain, resuming=resumed is not None)
@@ -274,18 +272,3 @@ class _Run:
             "seconds": {name: round(value, 3) for name, value in self._clock.seconds.items()},
             "input_stall": round(self._clock.input_stall, 5),
         }
-
-
-@contextmanager
-def compiled_programs(directory: Path) -> Iterator[None]:
-    """Keeps XLA's programs in `directory`, unless the user has named a place of their own."""
-    if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore
-        yield
-        return
-    jax.config.update("jax_compilation_cache_dir", str(directory.absolute()))
-    compilation_cache.reset_cache()
-    try:
-        yield
-    finally:
-        jax.config.update("jax_compilation_cache_dir", None)
-        compilation_cache.reset_cache()

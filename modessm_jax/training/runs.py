@@ -11,6 +11,7 @@ from modessm_jax.data.validation import DataError
 from modessm_jax.models.build import Functional, build
 from modessm_jax.training.checkpoints import CheckpointError, load_weights
 from modessm_jax.training.evaluation import evaluate, make_scorer
+from modessm_jax.training.mesh import data_mesh
 from modessm_jax.training.results import Evaluation
 from modessm_jax.training.writers import write_json
 
@@ -93,7 +94,7 @@ def evaluate_run(run: Run, split: str, data_root: str | Path | None = None) -> E
         recordings, data["batch_size"], run.functional.multiple, data["buckets"]
     )
     return evaluate(
-        make_scorer(run.functional.apply),
+        make_scorer(run.functional.apply, data_mesh()),
         run.params,
         batches,
         recordings,

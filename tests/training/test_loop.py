@@ -10,8 +10,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from modessm_jax.training.checkpoints import CheckpointError, load_weights
-from modessm_jax.training.loop import NonFiniteError, compiled_programs, train
+from modessm_jax.training.loop import NonFiniteError, train
 from modessm_jax.training.mesh import data_mesh
+from modessm_jax.training.programs import compiled_programs
 from tests.training import toy
 
 TRAINING = dict(
@@ -234,17 +235,3 @@ def test_infeasible_trials_are_named_once_and_no_transfer_is_implicit(tmp_path, 
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device"):
         run(tmp_path / "careless", change=shorten, trial_name=careless)
-
-
-def test_programs_are_kept_in_the_workdir_unless_the_user_names_a_place(tmp_path):
-    def place():
-        return jax.config.jax_compilation_cache_dir  # pyright: ignore
-
-    named = place()
-    with compiled_programs(tmp_path):
-        assert place() == named
-    jax.config.update("jax_compilation_cache_dir", None)
-    with compiled_programs(tmp_path):
-        assert place() == str(tmp_path)
-    assert place() is None
-    jax.config.update("jax_compilation_cache_dir", named)

@@ -1,0 +1,125 @@
+"""The main job, whole: real model, files in the T15 layout, a run's folder."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from configs.multiscale import get_config
+from modessm_jax.data.validation import DataError
+from modessm_jax.training import job
+from modessm_jax.training.checkpoints import CheckpointError
+from modessm_jax.training.programs import compiled_programs
+from modessm_jax.training.runs import load_run
+from tests.data.layout import write_split
+
+TINY = {
+    "data": {"batch_size": 8, "buckets": 1, "memory_gib": 1.0},
+    "augment": {"white_noise": 0.1, "time_masks": 2, "random_cut": 1},
+    "model": {
+        "d": 8, "layers": (1, 1, 1), "heads": 2, "ff": 8, "kernel": 3, "strides": (1, 2, 4),
+        "patches": (2, 4, 4), "dropout": 0.1, "smoothing": 1.0,
+    },
+    "optimizer": {"warmup_steps": 1},
+    "training": {"steps": 4, "log_every": 1, "eval_every": 2, "save_every": 2},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_programs(tmp_path_factory):
+    with compiled_programs(tmp_path_factory.mktemp("programs")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    for session in ("a", "b"):
+        write_split(root, session, "train", [40, 44, 36, 48])
+        write_split(root, session, "val", [40, 44])
+    return root
+
+
+def config_of(root: Path, **changes):
+    config = get_config("small")
+    config.update(TINY)
+    config.data.root = str(root)
+    config.update(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def straight(root, tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("straight")
+    job.run(config_of(root), workdir)
+    return workdir
+
+
+def digest(workdir: Path) -> str:
+    sha = hashlib.sha256()
+    for leaf in jax.tree.leaves(load_run(workdir).params):
+        sha.update(np.asarray(leaf).tobytes())
+    return sha.hexdigest()
+
+
+def test_what_a_run_leaves(straight: Path) -> None:
+    results = json.loads((straight / "results.json").read_text())
+    assert {"val", "parameters", "steps", "wall_seconds", "config", "input_stall"} <= set(results)
+    assert {"per", "per_no_silence", "nats_per_label", "trials"} <= set(results["val"])
+    assert results["val"]["trials"] == 4 and results["steps"] == 4
+    saved = json.loads((straight / "config.json").read_text())
+    assert saved["model"]["strides"] == [1, 2, 4]
+    lines = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "learning_rate" in line] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines if "per" in line] == [2, 4]
+    for name in ("dataset.json", "parameters.txt", "report.png", "checkpoints", "best"):
+        assert (straight / name).exists(), name
+
+
+def test_stopped_between_checkpoints_and_run_again(
+    root: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = job.evaluate, []
+
+    def dies_the_second_time(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(job, "evaluate", dies_the_second_time)
+    # Saved after step 3 and killed in the evaluation after step 4: step 4 is done again.
+    changes = {"training": {"save_every": 3}}
+    with pytest.raises(KeyboardInterrupt):
+        job.run(config_of(root, **changes), tmp_path)
+    monkeypatch.undo()
+    job.run(config_of(root, **changes), tmp_path)
+    assert digest(tmp_path) == digest(straight)
+    logs = [(place / "metrics.jsonl").read_text() for place in (tmp_path, straight)]
+    assert logs[0] == logs[1]
+
+
+def test_same_seed_same_run_and_another_seed_another(
+    root: Path, straight: Path, tmp_path: Path
+) -> None:
+    job.run(config_of(root), tmp_path / "same")
+    assert digest(tmp_path / "same") == digest(straight)
+    same, first = ((d / "metrics.jsonl").read_text() for d in (tmp_path / "same", straight))
+    assert same == first
+    job.run(config_of(root, training={"seed": 1}), tmp_path / "other")
+    assert digest(tmp_path / "other") != digest(straight)
+
+
+def test_data_and_config_that_do_not_fit(root: Path, straight: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"experiments\.simulate"):
+        job.run(config_of(tmp_path / "nowhere"), tmp_path / "run")
+    config = config_of(root)
+    with config.unlocked():
+        config.augment.whitenoise = 1.0
+    with pytest.raises(ValueError, match="whitenoise"):
+        job.run(config, tmp_path / "run")
+    with pytest.raises(CheckpointError, match="dropout"):
+        job.run(config_of(root, model={"dropout": 0.2}), straight)
