@@ -102,8 +102,8 @@ def small(config: ConfigDict) -> None:
     """Two CPU cores, fast speech."""
     config.update(
         {
-            "data": {"batch_size": 32, "buckets": 3, "memory_gib": 4.0},
-            "augment": {"white_noise": 0.2, "constant_offset": 0.1, "time_masks": 10},
+            "data": {"batch_size": 16, "buckets": 3, "memory_gib": 4.0},
+            "augment": {"white_noise": 0.2, "constant_offset": 0.1, "time_masks": 4},
             "model": {
                 "d": 96,
                 "layers": (1, 2, 1),
@@ -117,9 +117,9 @@ def small(config: ConfigDict) -> None:
                 "smoothing": 0.0,
                 "dtype": "float32",
             },
-            "optimizer": {"peak_lr": 2e-3, "end_lr": 2e-5, "warmup_steps": 100},
+            "optimizer": {"peak_lr": 3e-3, "end_lr": 3e-5, "warmup_steps": 100},
             "training": {
-                "steps": 1_000,
+                "steps": 800,
                 "ema_decay": 0.99,
                 "log_every": 20,
                 "eval_every": 200,
@@ -134,7 +134,7 @@ def demo(config: ConfigDict) -> None:
     small(config)
     config.update(
         {
-            "data": {"root": "runs/simulated", "batch_size": 16},
+            "data": {"root": "runs/simulated"},
             "model": {"strides": (2, 4, 8), "patches": (8, 12, 16), "smoothing": 1.0},
             "training": {"steps": 800, "eval_every": 100},
         }
