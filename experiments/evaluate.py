@@ -9,8 +9,6 @@ session, block_num, trial_num and the phoneme ids decoded greedily.
 import argparse
 from pathlib import Path
 
-from absl import logging
-
 from modessm_jax.data.trials import SPLITS
 from modessm_jax.data.validation import DataError
 from modessm_jax.training.checkpoints import CheckpointError
@@ -28,7 +26,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--predictions", type=Path, help="JSON lines file to write")
     parser.add_argument("--data_root", type=Path, help="where the data are, if they have moved")
     options = parser.parse_args(arguments)
-    logging.set_verbosity(logging.INFO)
     try:
         with compiled_programs(options.workdir / "compiled"):
             run = load_run(options.workdir)

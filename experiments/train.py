@@ -9,7 +9,6 @@ again, resumes from the last checkpoint. Where RUN is complete it is only scored
 
 from pathlib import Path
 
-import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -20,23 +19,17 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, e.g. configs/
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run: checkpoints, metrics, report.", required=True
 )
-_DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "Join the other hosts of the run before anything else."
-)
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
-    logging.set_verbosity(logging.INFO)
-    if _DISTRIBUTED.value:
-        jax.distributed.initialize()
+    logging.set_verbosity(logging.WARNING)  # progress is printed; the rest is Orbax's small talk
     workdir = Path(_WORKDIR.value)
     try:
         with compiled_programs(workdir / "compiled"):
             run(_CONFIG.value, workdir)
     except ValueError as error:
-        logging.debug("The error in full", exc_info=True)
         raise SystemExit(f"{type(error).__name__}: {error}") from error
 
 

@@ -32,6 +32,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     plain = config.to_dict()
     data = plain["data"]
     train_split, val_split = (_read(data, split) for split in ("train", "val"))
+    for part in (train_split, val_split):
+        print(
+            f"{part.split}: {len(part)} trials of {len(part.sessions)} sessions, {part.channels} "
+            f"channels, {len(part.excluded)} left out, {len(part.repaired)} repaired"
+        )
     augment = _augmentation(plain["augment"])
     model = build_model(plain, train_split.channels, len(train_split.sessions))
     workdir.mkdir(parents=True, exist_ok=True)
