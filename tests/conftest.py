@@ -10,6 +10,8 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Compiling is most of what the tests do; what is computed does not depend on how well.
+jax.config.update("jax_disable_most_optimizations", True)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
