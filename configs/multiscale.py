@@ -134,8 +134,8 @@ def demo(config: ConfigDict) -> None:
     small(config)
     config.update(
         {
-            "data": {"root": "runs/simulated"},
+            "data": {"root": "runs/simulated", "buckets": 2},
             "model": {"strides": (2, 4, 8), "patches": (8, 12, 16), "smoothing": 1.0},
-            "training": {"steps": 800, "eval_every": 100},
+            "training": {"steps": 320, "eval_every": 80, "save_every": 160},
         }
     )
