@@ -3,10 +3,12 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs.multiscale import get_config
 from modessm_jax.data.validation import DataError
@@ -43,10 +45,10 @@ def root(tmp_path_factory) -> Path:
     return root
 
 
-def config_of(root: Path, **changes):
+def config_of(root: Path, **changes: Any) -> ConfigDict:
     config = get_config("small")
     config.update(TINY)
-    config.data.root = str(root)
+    config.update({"data": {"root": str(root)}})
     config.update(changes)
     return config
 
@@ -116,9 +118,7 @@ def test_same_seed_same_run_and_another_seed_another(
 def test_data_and_config_that_do_not_fit(root: Path, straight: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"experiments\.simulate"):
         job.run(config_of(tmp_path / "nowhere"), tmp_path / "run")
-    config = config_of(root)
-    with config.unlocked():
-        config.augment.whitenoise = 1.0
+    config = config_of(root, augment={"whitenoise": 1.0})
     with pytest.raises(ValueError, match="whitenoise"):
         job.run(config, tmp_path / "run")
     with pytest.raises(CheckpointError, match="dropout"):
