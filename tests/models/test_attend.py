@@ -40,5 +40,5 @@ def test_equals_the_definition() -> None:
 
 
 def test_nothing_visible_is_finite() -> None:
-    *arrays, visible = inputs()
-    assert jnp.isfinite(attend.attend(*arrays, jnp.zeros_like(visible))).all()
+    query, key, value, bias, visible = inputs()
+    assert jnp.isfinite(attend.attend(query, key, value, bias, jnp.zeros_like(visible))).all()
