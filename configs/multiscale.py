@@ -7,9 +7,9 @@ Variants, after a colon:
 (none)   The recipe for T15: the founding system's sizes with its mended optimiser. Meant for one
          large GPU or TPU, or several; not trained to its end here, so no result is claimed.
 small    A size for two CPU cores and fast speech (strides of 20, 40 and 80 ms). Spoken digits: 0.40 %
-         and 0.48 % val PER (two seeds), 7 minutes of updates and 3 of compilation on one busy core.
-demo     A size for two CPU cores and simulated T15-shaped data, as `make demo` runs it: 9.39 % val
-         PER.
+         and 0.48 % val PER (two seeds); 10 and 12 minutes on one core of a busy machine.
+demo     A size for two CPU cores and simulated T15-shaped data, as `make demo` runs it:
+         9.39 % val PER.
 """
 
 from ml_collections import ConfigDict
