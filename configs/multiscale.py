@@ -4,10 +4,10 @@ python -m experiments.train --config=configs/multiscale.py --config.data.root=DA
 
 Variants, after a colon:
 
-(none)   The recipe for T15: the founding system's sizes with its mended optimiser. Meant for one
-         large GPU or TPU, or several; not trained to its end here, so no result is claimed. 263 million parameters.
-small    A size for two CPU cores and fast speech (strides of 20, 40 and 80 ms). Spoken digits: 0.40 %
-         and 0.48 % val PER (two seeds); 10 and 12 minutes on one core of a busy machine.
+(none)   The recipe for T15: the founding system's sizes with its mended optimiser, 263 million
+         parameters. Meant for large GPUs or TPUs; not trained here, so no result is claimed.
+small    A size for two CPU cores and fast speech (strides of 20, 40 and 80 ms). Spoken digits:
+         0.40 % and 0.48 % val PER (two seeds); 10 and 12 minutes on one core of a busy machine.
 demo     A size for two CPU cores and simulated T15-shaped data, as `make demo` runs it:
          9.43 % val PER in 6.5 minutes on two cores.
 """
