@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from modessm_jax.losses.ctc import Cost
+from modessm_jax.losses.cost import Cost
 
 RULES = ("frames", "labels", "none", "seed_rule")
 

@@ -17,7 +17,8 @@ from scipy.special import softmax
 from modessm_jax.data.batch import Batch
 from modessm_jax.data.trials import Recordings
 from modessm_jax.decoding.greedy import greedy, to_lists
-from modessm_jax.losses.ctc import Cost, ctc_cost
+from modessm_jax.losses.cost import Cost
+from modessm_jax.losses.ctc import ctc_cost
 from modessm_jax.losses.objectives import total
 from modessm_jax.models.outputs import Outputs
 from modessm_jax.sequence import Sequence

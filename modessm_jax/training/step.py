@@ -10,8 +10,10 @@ from flax import struct
 from jax.sharding import Mesh
 
 from modessm_jax.data.batch import Batch
-from modessm_jax.losses.ctc import Cost, ctc_cost, label_smoothing_cost
+from modessm_jax.losses.cost import Cost
+from modessm_jax.losses.ctc import ctc_cost
 from modessm_jax.losses.objectives import total
+from modessm_jax.losses.smoothing import label_smoothing_cost
 from modessm_jax.models.outputs import Outputs
 from modessm_jax.sequence import Sequence
 from modessm_jax.training.mesh import replicated, split_over_batch, split_over_second_axis
