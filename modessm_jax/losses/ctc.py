@@ -120,7 +120,7 @@ def _forward(logits: Any, ids: Any, frames: Any, counts: Any) -> tuple[Any, tupl
     (blanks, labels, taken), stays = jax.lax.scan(step, nothing, given, reverse=True)
     total, starts_blank = log_add(blanks[:, 0], labels[:, 0])
     total = total + taken
-    possible = (total > IMPOSSIBLE) & (frames > 0)
+    possible = ~(total < IMPOSSIBLE) & (frames > 0)  # NaN is passed on, not hidden
     nats = jnp.where(possible, -total, jnp.inf)
     return nats, (logits, norm, ids, frames, possible, starts_blank, stays)
 

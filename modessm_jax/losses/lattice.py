@@ -69,7 +69,8 @@ def sweep(blank: Any, label: Any, frames: Any, counts: Any) -> tuple[Any, Any]:
     given = (jnp.arange(blank.shape[0]), blank, label)
     (onward, taken), shares = jax.lax.scan(step, start, given, reverse=True)
     total = onward[:, 0] + taken
-    return jnp.where((total > IMPOSSIBLE) & (frames > 0), -total, jnp.inf), shares
+    possible = ~(total < IMPOSSIBLE) & (frames > 0)  # NaN is passed on, not hidden
+    return jnp.where(possible, -total, jnp.inf), shares
 
 
 def flows(shares: Any, frames: Any, counts: Any) -> tuple[Any, Any]:
@@ -101,7 +102,7 @@ def inside(shape: tuple[int, ...], frames: Any, counts: Any) -> Any:
 def _forward(blank: Any, label: Any, frames: Any, counts: Any, fastemit: float) -> Any:
     del fastemit
     nats, shares = sweep(blank, label, frames, counts)
-    return nats, (shares, frames, counts, jnp.isfinite(nats))
+    return nats, (shares, frames, counts, ~jnp.isposinf(nats))
 
 
 def _backward(fastemit: float, kept: Any, weight: Any) -> tuple[Any, Any, None, None]:

@@ -71,7 +71,7 @@ def _forward(logits: Any, ids: Any, frames: Any, counts: Any, fastemit: float) -
     norm = jax.nn.logsumexp(scores, axis=-1)
     label = _pick(logits, ids).astype(norm.dtype) - norm
     nats, shares = sweep(scores[..., BLANK] - norm, label, frames, counts)
-    return nats, (logits, norm, ids, frames, counts, shares, jnp.isfinite(nats))
+    return nats, (logits, norm, ids, frames, counts, shares, ~jnp.isposinf(nats))
 
 
 def _backward(fastemit: float, kept: Any, weight: Any) -> tuple[Any, None, None, None]:
