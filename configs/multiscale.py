@@ -66,6 +66,7 @@ def full() -> ConfigDict:
                 "session": "affine",  # or "layernorm", "none"
                 "smoothing": 2.0,  # sigma in bins; 0: none
                 "interctc": True,
+                "diphones": False,  # say which phoneme follows which (objective: diphone)
                 "causal": False,
                 "chunk": 16,  # bins a causal decoder waits for
                 "left": 480,  # bins of past its attention keeps
@@ -73,7 +74,13 @@ def full() -> ConfigDict:
             },
             "objective": {
                 "normalize_by": "frames",
-                "weights": {"phoneme": 1.0, "interctc": 0.3, "label_smoothing": 0.0},
+                "weights": {
+                    "phoneme": 1.0,
+                    "interctc": 0.3,
+                    "diphone": 0.0,
+                    "label_smoothing": 0.0,
+                    "consistency": 0.0,  # CR-CTC uses 0.2; twice the work a step
+                },
             },
             "optimizer": {
                 "peak_lr": 5e-4,

@@ -65,9 +65,15 @@ class Augmentation:
                 raise ValueError(f"augment.{name} is {getattr(self, name)}; it must be below 1")
 
     def __call__(
-        self, features: Sequence, key: Key[Array, ""]
-    ) -> tuple[Sequence, Bool[Array, "batch time"]]:
+        self, features: Sequence, key: Key[Array, ""], views: int = 1
+    ) -> tuple[Sequence, Bool[Array, "rows time"]]:
         """Augments a batch, a pure function of the key.
+
+        Args:
+          features: `[batch, time, channels]`.
+          key: of all draws.
+          views: how many times each trial is augmented; its views follow each other in the result.
+            They are cut alike, so that they agree in time, and drawn apart in all else.
 
         Returns:
           The features, with zeros for padding (unless every term is off, when they are returned as
@@ -78,6 +84,8 @@ class Augmentation:
         terms = jax.random.split(key, 8)
         if self.random_cut:
             features = _cut(features, terms[0], self.random_cut)
+        if views > 1:
+            features = jax.tree.map(lambda x: jnp.repeat(x, views, axis=0), features)
         values = features.values
         batch, _, channels = values.shape
         of_trial = (batch, 1, channels)

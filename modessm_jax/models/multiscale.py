@@ -11,10 +11,11 @@ from jaxtyping import Array, Bool, Int
 from modessm_jax.models.block import Serial, split
 from modessm_jax.models.conformer import ConformerBlock
 from modessm_jax.models.convolution import GaussianSmoothing, StridedConv
+from modessm_jax.models.diphones import phoneme_log_probabilities
 from modessm_jax.models.fusion import CrossScaleFusion
 from modessm_jax.models.outputs import Outputs
 from modessm_jax.models.session import SessionAdaptation
-from modessm_jax.phonemes import CLASSES
+from modessm_jax.phonemes import CLASSES, DIPHONES
 from modessm_jax.sequence import Sequence
 
 SCALES = ("fast", "medium", "slow")
@@ -24,7 +25,8 @@ class MultiScale(nnx.Module):
     """Features of a session to phoneme logits.
 
     Smoothing, session adaptation, a learned vector in place of time-masked bins, one strided
-    convolution and a stack of Conformer blocks for each scale, cross-scale fusion, linear CTC head.
+    convolution and a stack of Conformer blocks for each scale, cross-scale fusion, linear CTC head
+    (over diphones, summed to phonemes, if `diphones`).
     `strides`, `patches` (kernels of the strided convolutions), `smoothing` (sigma; 0: none),
     `chunk` and `left` are in bins. `causal` makes every part streamable: `step` then takes any
     multiple of `block_size` bins, a chunk, and gives what the whole call gives.
@@ -48,6 +50,7 @@ class MultiScale(nnx.Module):
         session: str,
         smoothing: float,
         interctc: bool,
+        diphones: bool,
         causal: bool,
         chunk: int,
         left: int,
@@ -124,7 +127,8 @@ class MultiScale(nnx.Module):
             dtype=compute,
             rngs=rngs,
         )
-        self.head = nnx.Linear(d, CLASSES, rngs=rngs)
+        self.diphones = diphones
+        self.head = nnx.Linear(d, DIPHONES if diphones else CLASSES, rngs=rngs)
         self.interctc = nnx.Linear(d, CLASSES, rngs=rngs) if interctc else None
 
     def __call__(
@@ -201,6 +205,10 @@ class MultiScale(nnx.Module):
     ) -> Outputs:
         fused = fused.masked()
         logits = {"phoneme": _logits(self.head, fused)}
+        if self.diphones:
+            logits["diphone"] = logits["phoneme"]
+            phonemes = phoneme_log_probabilities(logits["diphone"].values)
+            logits["phoneme"] = fused.with_values(phonemes)
         if self.interctc is not None:
             logits["interctc"] = _logits(self.interctc, lower.masked())
         scales = zip((*SCALES, "fused"), (fast, medium, slow, fused), strict=True)

@@ -10,8 +10,10 @@ from flax import struct
 from jax.sharding import Mesh
 
 from modessm_jax.data.batch import Batch
+from modessm_jax.losses.consistency import consistency_cost
 from modessm_jax.losses.cost import Cost
 from modessm_jax.losses.ctc import ctc_cost
+from modessm_jax.losses.diphones import diphone_labels
 from modessm_jax.losses.objectives import total
 from modessm_jax.losses.smoothing import label_smoothing_cost
 from modessm_jax.models.outputs import Outputs
@@ -19,13 +21,13 @@ from modessm_jax.sequence import Sequence
 from modessm_jax.training.mesh import replicated, split_over_batch, split_over_second_axis
 from modessm_jax.training.state import TrainState, averaged
 
-LABEL_SMOOTHING = "label_smoothing"
-
+LABEL_SMOOTHING, CONSISTENCY, DIPHONE = "label_smoothing", "consistency", "diphone"
 
 # (params, features, session [batch], hidden [batch, time], key) -> Outputs: a model as a pure
 # function of its parameters. Frames that are hidden the model replaces; the key drives dropout.
 Apply = Callable[[Any, Sequence, Any, Any, Any], Outputs]
-Augment = Callable[[Sequence, Any], tuple[Sequence, Any]]
+# (features, key, views) -> (features, hidden), each trial's views one after the other.
+Augment = Callable[[Sequence, Any, int], tuple[Sequence, Any]]
 
 
 @struct.dataclass
@@ -44,9 +46,10 @@ class _Examples:
     diagnostics: dict[str, Any]  # [batch] each
 
 
-def no_augmentation(features: Sequence, key: Any) -> tuple[Sequence, Any]:
+def no_augmentation(features: Sequence, key: Any, views: int = 1) -> tuple[Sequence, Any]:
     """Leaves the features as they are and hides no frame."""
     del key
+    features = _repeat(features, views)
     return features, jnp.zeros_like(features.mask)
 
 
@@ -85,9 +88,11 @@ def make_step(
     summed over that many micro-batches, in one call, and equals the gradient of the whole batch:
     every cost is divided by counts over the whole batch. (Dropout draws anew for each micro-batch.)
 
-    Every head in the model's `logits` that has a weight is charged CTC against the phoneme labels;
-    the weight "label_smoothing" charges the phoneme head's distance from uniform. A weight of 0
-    switches an objective off.
+    Every head in the model's `logits` that has a weight is charged CTC against the phoneme labels
+    (the head "diphone" against diphones); the weight "label_smoothing" charges the phoneme head's
+    distance from uniform. The weight "consistency" shows the model two augmented views of each
+    trial, charges what their phoneme heads disagree about, and the other objectives for their mean
+    (CR-CTC). A weight of 0 switches an objective off.
 
     Args:
       apply: the model.
@@ -97,7 +102,7 @@ def make_step(
       normalize_by: see `modessm_jax.losses.objectives.total`.
       seed: of the run.
       mesh: devices; the batch is divided among them.
-      augment: `(features, key) -> (features, hidden)`.
+      augment: `(features, key, views) -> (features, hidden)`.
       ema_decay: decay of the running average in the state.
       accumulate: micro-batches of one update.
 
@@ -108,21 +113,33 @@ def make_step(
     if not weights:
         raise ValueError("objective.weights gives no objective a weight; give phoneme one")
 
+    views = 2 if CONSISTENCY in weights else 1
+
     def charge(params: Any, part: tuple[Any, ...], key: Any) -> _Examples:
         features, hidden, session, labels = part
-        outputs = apply(params, features, session, hidden, key)
+        features, hidden = _flatten_views((features, hidden))
+        labels = _repeat(labels, views)
+        outputs = apply(params, features, _repeat(session, views), hidden, key)
+        phonemes = outputs.logits["phoneme"]
         costs = {}
         for name in weights:
             if name == LABEL_SMOOTHING:
-                costs[name] = label_smoothing_cost(outputs.logits["phoneme"])
+                cost = label_smoothing_cost(phonemes)
+            elif name == CONSISTENCY:
+                cost = consistency_cost(phonemes, _other_view(phonemes))
             elif name in outputs.logits:
-                costs[name] = ctc_cost(outputs.logits[name], labels)
+                wanted = diphone_labels(labels) if name == DIPHONE else labels
+                cost = ctc_cost(outputs.logits[name], wanted)
             else:
                 raise ValueError(
                     f"objective.weights names {name!r} but the model's heads are "
                     f"{sorted(outputs.logits)}; drop the weight or build the head"
                 )
-        return _Examples(costs, outputs.encoder.lengths, outputs.diagnostics)
+            nats, valid = _split_views((cost.nats, cost.valid), views)
+            costs[name] = Cost(nats.mean(axis=1), valid.all(axis=1))
+        frames, diagnostics = _split_views((outputs.encoder.lengths, outputs.diagnostics), views)
+        diagnostics = {name: values.mean(axis=1) for name, values in diagnostics.items()}
+        return _Examples(costs, frames[:, 0], diagnostics)
 
     def reduce(costs: Mapping[str, Cost], frames: Any, labels: Any) -> Any:
         return total(costs, weights, frames, labels, normalize_by)
@@ -174,8 +191,8 @@ def make_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepReport]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         augment_key, model_key = jax.random.split(key)
-        features, hidden = augment(batch.features, augment_key)
-        part = (features, hidden, batch.session, batch.labels)
+        augmented = augment(batch.features, augment_key, views)
+        part = (*_split_views(augmented, views), batch.session, batch.labels)
         gradient_of = whole if accumulate == 1 else in_parts
         loss, scalars, examples, gradient = gradient_of(
             state.params, part, batch.labels.lengths, model_key
@@ -217,6 +234,26 @@ def _report(loss: Any, scalars: dict[str, Any], examples: _Examples, trial: Any)
     return StepReport(
         scalars, jnp.where(infeasible, trial, -1), jnp.where(real & ~finite, trial, -1)
     )
+
+
+def _repeat(tree: Any, views: int) -> Any:
+    """Every row `views` times, one after the other."""
+    return tree if views == 1 else jax.tree.map(lambda x: jnp.repeat(x, views, axis=0), tree)
+
+
+def _split_views(tree: Any, views: int) -> Any:
+    """[batch * views, ...] -> [batch, views, ...]"""
+    return jax.tree.map(lambda x: x.reshape(-1, views, *x.shape[1:]), tree)
+
+
+def _flatten_views(tree: Any) -> Any:
+    """[batch, views, ...] -> [batch * views, ...]"""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+
+
+def _other_view(x: Sequence) -> Sequence:
+    """Each row's other view in its place."""
+    return _flatten_views(jax.tree.map(lambda x: x[:, ::-1], _split_views(x, 2)))
 
 
 def _divide(x: Any, parts: int, mesh: Mesh) -> Any:

@@ -198,6 +198,22 @@ def test_masks_depend_on_the_trials_own_length_alone():
     np.testing.assert_array_equal(longer[:, :TIME], hidden)
 
 
+def test_two_views_are_cut_alike_and_drawn_apart():
+    features = trials()
+    key = jax.random.key(0)
+    cut = Augmentation(random_cut=5)
+    one, _ = cut(features, key)
+    both, _ = cut(features, key, 2)
+    for view in range(2):
+        np.testing.assert_array_equal(both.values[view::2], one.values)
+        np.testing.assert_array_equal(both.mask[view::2], one.mask)
+    noisy, hidden = Augmentation(random_cut=5, white_noise=1.0, time_masks=20)(features, key, 2)
+    row = 2 * int(np.argmax(LENGTHS))
+    assert not jnp.array_equal(noisy.values[row], noisy.values[row + 1])
+    assert not jnp.array_equal(hidden[row], hidden[row + 1])
+    assert hidden.shape == noisy.mask.shape
+
+
 @pytest.mark.parametrize(
     "field", [{"white_noise": -1.0}, {"random_cut": -1}, {"speckle": 1.0}, {"channel_dropout": 1.5}]
 )

@@ -76,7 +76,13 @@ def test_windows_start_at_the_bottom_reach_the_top_and_overlap():
     frames = random.integers(5, time + 1, batch)
     counts = random.integers(0, positions, batch)
     start = np.asarray(
-        band_start(*jnp.asarray(flow), jnp.asarray(frames), jnp.asarray(counts), band)
+        band_start(
+            jnp.asarray(flow[0]),
+            jnp.asarray(flow[1]),
+            jnp.asarray(frames),
+            jnp.asarray(counts),
+            band,
+        )
     )
     assert (start[:, 0] == 0).all()
     rise = np.diff(start, axis=1)
@@ -98,6 +104,6 @@ def test_the_window_follows_the_flow():
 
 
 def test_a_band_of_one_is_refused():
+    encoder, predictor, joint, labels = network(0)
     with pytest.raises(ValueError, match="at least 2"):
-        encoder, predictor, joint, labels = network(0)
         pruned_cost(encoder, predictor, joint, simple_network(0), labels, band=1)

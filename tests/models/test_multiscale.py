@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 
 from modessm_jax.losses.ctc import ctc_cost
+from modessm_jax.losses.diphones import diphone_labels
 from modessm_jax.models.build import Functional, build, build_module
+from modessm_jax.models.diphones import phoneme_log_probabilities
+from modessm_jax.phonemes import DIPHONES
 from modessm_jax.sequence import Sequence
 
 SMALL = {
     "name": "multiscale", "d": 8, "layers": (1, 2, 1), "heads": 2, "ff": 8, "kernel": 3,
     "strides": (2, 4, 8), "patches": (4, 8, 8), "dropout": 0.1, "stochastic_depth": 0.2,
-    "session": "affine", "smoothing": 1.0, "interctc": True, "causal": False, "chunk": 8,
-    "left": 8, "dtype": "float32",
+    "session": "affine", "smoothing": 1.0, "interctc": True, "diphones": False, "causal": False,
+    "chunk": 8, "left": 8, "dtype": "float32",
 }  # fmt: skip
 
 
@@ -45,6 +48,22 @@ def test_every_parameter_receives_a_gradient(changes) -> None:
         if not np.any(np.asarray(leaf))
     ]
     assert dead == []
+
+
+def test_a_diphone_head_is_summed_to_phonemes() -> None:
+    apply, params, _ = model(diphones=True)
+    features, session, labels = batch()
+    logits = apply(params, features, session).logits
+    assert logits["diphone"].values.shape[-1] == DIPHONES
+    np.testing.assert_array_equal(
+        logits["phoneme"].values, phoneme_log_probabilities(logits["diphone"].values)
+    )
+    gradient = jax.grad(
+        lambda p: ctc_cost(
+            apply(p, features, session).logits["diphone"], diphone_labels(labels)
+        ).nats.sum()
+    )(params)
+    assert np.any(np.asarray(gradient["head"]["kernel"]))
 
 
 def test_bfloat16_keeps_float32_parameters_and_logits() -> None:

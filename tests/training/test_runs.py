@@ -14,8 +14,9 @@ from modessm_jax.data.validation import DataError
 from modessm_jax.training.checkpoints import CheckpointError, Checkpoints
 from modessm_jax.training.history import History
 from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.runs import build_model, evaluate_run, load_run, write_dataset
+from modessm_jax.training.runs import build_model, describe_data, evaluate_run, load_run
 from modessm_jax.training.state import create_state
+from modessm_jax.training.writers import write_json
 from tests.data.layout import write_split
 
 LENGTHS = [60, 72, 66]
@@ -56,6 +57,7 @@ def config_of(root: Path) -> dict:
             "session": "affine",
             "smoothing": 1.0,
             "interctc": False,
+            "diphones": False,
             "causal": False,
             "chunk": 8,
             "left": 8,
@@ -73,15 +75,14 @@ def workdir(tmp_path_factory, root) -> Path:
     config = config_of(root)
     (workdir / "config.json").write_text(json.dumps(config))
     recordings = read_recordings(root, "val")
-    write_dataset(workdir, recordings, root)
+    write_json(workdir / "dataset.json", describe_data(recordings))
     params = build_model(config, recordings.channels, len(recordings.sessions)).params
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     odd = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
     params = jax.tree.unflatten(structure, odd)
     state = create_state(params, optax.sgd(0.1), data_mesh(), ema=False)
-    with Checkpoints(workdir, keep=1) as checkpoints:
-        checkpoints.save_best(7, state, History())
+    Checkpoints(workdir, keep=1).save_best(7, state, History())
     return workdir
 
 

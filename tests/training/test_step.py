@@ -15,6 +15,7 @@ from modessm_jax.training.step import make_step, no_augmentation, place
 from tests.training import toy
 
 WEIGHTS = (("phoneme", 1.0), ("interctc", 0.3), ("label_smoothing", 0.1))
+TWO_VIEWS = (("phoneme", 1.0), ("consistency", 0.2))
 PLAIN = {"weights": (("phoneme", 1.0),), "augment": no_augmentation}
 
 
@@ -91,6 +92,25 @@ def test_one_device_and_four_agree():
 def test_micro_batches_add_up_to_the_whole_batch(normalize_by):
     whole = run(uneven(), normalize_by=normalize_by)
     assert_same_update(whole, run(uneven(), normalize_by=normalize_by, accumulate=2))
+
+
+def test_micro_batches_keep_the_two_views_of_a_trial_together():
+    whole = run(uneven(), weights=TWO_VIEWS)
+    assert whole[1].scalars["loss/consistency"] > 0
+    assert_same_update(whole, run(uneven(), weights=TWO_VIEWS, accumulate=2))
+    assert_same_update(whole, run(uneven(), weights=TWO_VIEWS, devices=1))
+
+
+def test_two_views_that_are_the_same_agree_and_cost_what_one_does():
+    one = run(uneven(), **PLAIN)
+    two = run(uneven(), weights=TWO_VIEWS, augment=no_augmentation)
+    assert two[1].scalars["loss/consistency"] == pytest.approx(0, abs=1e-6)
+    np.testing.assert_allclose(
+        one[1].scalars["loss/phoneme"], two[1].scalars["loss/phoneme"], rtol=1e-6
+    )
+    for a, b in zip(jax.tree.leaves(one[2]), jax.tree.leaves(two[2]), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert sorted(two[1].infeasible.tolist()) == [-1] * 6 + [2, 5]
 
 
 def test_reports_and_names_what_cannot_be_aligned():

@@ -60,8 +60,9 @@ def apply_without_dropout(params, features, session, hidden, key) -> Outputs:
     return apply(params, features, session, hidden, None)
 
 
-def augment(features: Sequence, key) -> tuple[Sequence, jax.Array]:
+def augment(features: Sequence, key, views: int = 1) -> tuple[Sequence, jax.Array]:
     """Noise, and one hidden frame in eight."""
+    features = jax.tree.map(lambda x: jnp.repeat(x, views, axis=0), features)
     noise_key, mask_key = jax.random.split(key)
     noise = 0.1 * jax.random.normal(noise_key, features.values.shape)
     hidden = jax.random.bernoulli(mask_key, 0.125, features.mask.shape)

@@ -1,0 +1,19 @@
+"""Marginalised diphones against sums over the classes that the vocabulary says belong together."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modessm_jax.models.diphones import phoneme_log_probabilities
+from modessm_jax.phonemes import CLASSES, DIPHONES, diphone_phonemes
+
+
+def test_a_phoneme_is_as_likely_as_its_diphones_together():
+    logits = np.random.default_rng(0).normal(size=(2, 3, DIPHONES)).astype(np.float32)
+    found = phoneme_log_probabilities(jnp.asarray(logits))
+    p = np.asarray(jax.nn.softmax(logits.astype(np.float64), axis=-1))
+    expected = np.zeros((2, 3, CLASSES))
+    for diphone, phoneme in enumerate(diphone_phonemes()):
+        expected[..., phoneme] += p[..., diphone]
+    np.testing.assert_allclose(np.exp(found), expected, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(found).sum(axis=-1), 1, rtol=1e-5)
