@@ -5,6 +5,9 @@
 
 Any key of the config can be overridden (`--config.optimizer.peak_lr=3e-4`). The same command, run
 again, resumes from the last checkpoint. Where RUN is complete it is only scored again.
+
+SIGTERM or SIGINT (Ctrl-C) saves after the step at hand and exits with status 75: run again to go
+on. A second one ends the process at once. Bad input, and a disk that takes no more, exit with 1.
 """
 
 from pathlib import Path
@@ -13,6 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from modessm_jax.training.job import run
+from modessm_jax.training.preemption import EXIT_STATUS, PreemptedError, Preemption
 from modessm_jax.training.programs import compiled_programs
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, e.g. configs/multiscale.py.")
@@ -27,9 +31,12 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # progress is printed; the rest is Orbax's small talk
     workdir = Path(_WORKDIR.value)
     try:
-        with compiled_programs(workdir / "compiled"):
-            run(_CONFIG.value, workdir)
-    except ValueError as error:
+        with compiled_programs(workdir / "compiled"), Preemption() as preemption:
+            run(_CONFIG.value, workdir, stop=preemption.reached)
+    except PreemptedError as error:
+        print(error)
+        raise SystemExit(EXIT_STATUS) from error
+    except (ValueError, OSError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
 
 

@@ -1,19 +1,19 @@
 """Saving and finding again everything a run needs to go on, and the best of its models.
 
-<workdir>/checkpoints/<step>/{weights,ema,optimizer,data,history}   the last `keep`
-<workdir>/best/<step>/{weights,ema,history}                         the best evaluation's
+<workdir>/checkpoints/<step>/{weights,ema,optimizer,data,history,manifest.json}   the last `keep`
+<workdir>/best/<step>/{weights,ema,history,manifest.json}                         the best of these
 """
 
 import json
 import shutil
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
+from modessm_jax.training import manifest
 from modessm_jax.training.history import History
 from modessm_jax.training.state import TrainState
 from modessm_jax.training.writers import write_json
@@ -51,10 +51,11 @@ class Weights(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one working directory; a context manager.
+    """The checkpoints of one working directory.
 
     Saving returns once everything is on disk. A checkpoint appears under its step's name only when
-    it is complete, so a process killed while saving leaves the one before as the latest.
+    it is complete, with its manifest, so a process killed while saving leaves the one before as the
+    latest. Checkpoints that have been damaged since are set aside as `<step>.damaged`.
     """
 
     def __init__(self, workdir: Path, *, keep: int):
@@ -63,70 +64,112 @@ class Checkpoints:
         workdir = Path(workdir).absolute()
         self._best = workdir / "best"
         self._directory = workdir / "checkpoints"
-        self._checkpointer = ocp.training.Checkpointer(
-            str(self._directory),
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),  # pyright: ignore
-            cleanup_tmp_directories=True,
-        )
-
-    def __enter__(self) -> "Checkpoints":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._checkpointer.close()
+        self._keep = keep
+        self._named: dict[int, int | None] = {}  # of each checkpoint, the best model it knows
+        for place in (self._best, self._directory):
+            place.mkdir(parents=True, exist_ok=True)
+            _tidy(place)
 
     @property
-    def latest(self) -> int | None:
-        """The step to resume from."""
-        latest = self._checkpointer.latest
-        return None if latest is None else latest.step
+    def steps(self) -> list[int]:
+        """Of the checkpoints there are, sound or not; the latest last."""
+        return steps_in(self._directory)
 
     def save(self, step: int, state: TrainState, batches: Any, history: History) -> None:
-        """Saves the state after `step` updates, with the iterator that yields the next batch."""
-        self._checkpointer.save_checkpointables(
-            step, {**_parts(state, history), "data": batches}, force=True
-        )
-        self._forget_former_best(history)
+        """Saves the state after `step` updates, with the iterator that yields the next batch.
+
+        Only then do older checkpoints go, and models that no checkpoint left knows as its best.
+
+        Raises:
+          CheckpointError: the disk is full, or does not take it for another reason.
+        """
+        self._write(self._directory, step, {**_parts(state, history), "data": batches}, history)
+        # Checkpoints of later steps are there when the run went back; it will replace them.
+        kept = [other for other in self.steps if other <= step]
+        for old in kept[: -self._keep]:
+            shutil.rmtree(self._directory / str(old))
+        self._named[step] = _best_step(history.best)
+        named = {self._named.get(other) for other in self.steps}
+        for old in set(steps_in(self._best)) - named:
+            shutil.rmtree(self._best / str(old))
 
     def save_best(self, step: int, state: TrainState, history: History) -> None:
         """Saves the model as the best so far.
 
-        The former best goes when the next checkpoint has been saved: until then, a run that is
-        killed resumes from a checkpoint whose history still names it.
+        Former ones go with the checkpoints that know them as their best: a run that goes back to
+        one of these finds the model there.
+
+        Raises:
+          CheckpointError: the disk is full, or does not take it for another reason.
         """
         parts = _parts(state, history)
         del parts["optimizer"]
-        ocp.save_checkpointables(str(self._best / str(step)), parts, overwrite=True)
+        self._write(self._best, step, parts, history)
 
-    def _forget_former_best(self, history: History) -> None:
-        kept = None if history.best is None else str(int(history.best["step"]))
-        for folder in sorted(self._best.glob("*")):
-            if folder.name != kept:
-                shutil.rmtree(folder)
+    def restore(self, state: TrainState, batches: Any) -> tuple[TrainState, History] | None:
+        """Loads the latest sound checkpoint, and sets `batches` to where it was.
 
-    def restore(self, state: TrainState, batches: Any) -> tuple[TrainState, History]:
-        """Loads the latest checkpoint, and sets `batches` to where it was.
+        Each damaged one is set aside, with a line that says what is wrong with it. A checkpoint
+        whose best model is sound too is preferred to a later one whose best model is not; where
+        there is none, the run goes on with the best of what it evaluates from there.
 
         Args:
           state: a state of this config; its arrays give shapes and placement.
           batches: the run's iterator, not yet drawn from.
 
+        Returns:
+          None where no checkpoint is sound: the run starts at the beginning.
+
         Raises:
-          CheckpointError: it cannot be read, or does not fit the state.
+          CheckpointError: it does not fit the state.
         """
-        step = self.latest
-        assert step is not None, "restore is called only where there is a checkpoint"
+        found = {step: _sound(self._directory / str(step)) for step in self.steps}
+        sound = {step: _best_step(f["best"]) for step, f in found.items() if f is not None}
+        if not sound:
+            if found:
+                print("no sound checkpoint is left; starting at the beginning", flush=True)
+            return None
+        named = {best for best in sound.values() if best is not None}
+        lost = {best for best in named if _sound(self._best / str(best)) is None}
+        step = max(sound, key=lambda step: (sound[step] not in lost, step))
         wanted = {name: _abstract(part) for name, part in _parts(state, History()).items()}
         loaded = _load(self._directory / str(step), {**wanted, "data": batches})
+        self._named = sound
         restored = TrainState(
             loaded["history"]["step"], loaded["weights"], loaded.get("ema"), loaded["optimizer"]
         )
-        return restored, _history(loaded)
+        history = _history(loaded)
+        if sound[step] in lost:
+            self._replace_best(step, restored, history)
+        return restored, history
+
+    def _replace_best(self, step: int, state: TrainState, history: History) -> None:
+        """Makes the model restored the best where it has been evaluated; else the next will be."""
+        former, history.best = _best_step(history.best), None
+        place = "the next one evaluated"
+        if history.last_evaluated == step:
+            history.best = history.evaluations[-1]
+            place = f"that of step {step}"
+            self.save_best(step, state, history)
+        print(f"the best model, of step {former}, is lost; {place} takes its place", flush=True)
+
+    def _write(self, place: Path, step: int, parts: dict[str, Any], history: History) -> None:
+        partial, final = place / f"{step}.partial", place / str(step)
+        former = place / f"{step}.former"
+        try:
+            ocp.save_checkpointables(str(partial), parts)
+            manifest.seal(partial, {"step": step, "best": history.best})
+            if final.exists():
+                final.rename(former)
+            partial.rename(final)
+        except (OSError, ValueError) as error:
+            _tidy(place)
+            left = ", ".join(map(str, self.steps)) or "none"
+            raise CheckpointError(
+                f"{final} could not be saved ({error}). The checkpoints saved before are as they "
+                f"were (steps: {left}); make room for another one and run again to go on"
+            ) from error
+        shutil.rmtree(former, ignore_errors=True)
 
 
 def load_weights(directory: Path, like: Any, step: int | None = None) -> Weights:
@@ -134,20 +177,30 @@ def load_weights(directory: Path, like: Any, step: int | None = None) -> Weights
 
     Args:
       directory: `<workdir>/best` or `<workdir>/checkpoints`.
-      like: the model's parameters, or anything with their structure, shapes and types.
+      like: the model's parameters, or anything with their structure, shapes and types; None takes
+        them as they were saved.
       step: which checkpoint; the latest by default.
 
     Raises:
-      CheckpointError: there is none, or it cannot be read, or belongs to another model.
+      CheckpointError: there is none, or it is damaged, or belongs to another model.
     """
     directory = Path(directory).absolute()
-    steps = sorted(int(f.name) for f in directory.glob("*") if f.name.isdigit())
+    steps = steps_in(directory)
     if not steps:
         raise CheckpointError(f"{directory}: no checkpoint here; train first, or give the workdir")
     step = steps[-1] if step is None else step
     if step not in steps:
         raise CheckpointError(f"{directory}: no checkpoint of step {step}; there are {steps}")
     folder = directory / str(step)
+    try:
+        manifest.verify(folder)
+    except manifest.DamagedError as error:
+        raise CheckpointError(
+            f"{folder} is damaged: {error}. Run the training again, which sets it aside and mends "
+            f"what it can, or choose another step of {steps}"
+        ) from error
+    if like is None:
+        like = ocp.checkpointables_metadata(str(folder)).metadata["weights"]
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), like)
     count = jax.ShapeDtypeStruct((), jnp.int32, sharding=device)
@@ -161,37 +214,82 @@ def load_weights(directory: Path, like: Any, step: int | None = None) -> Weights
     return Weights(step, loaded["weights"], loaded.get("ema"), _history(loaded))
 
 
-def claim(workdir: Path, config: dict[str, Any], *, resuming: bool) -> None:
-    """Writes `config.json`, or checks that the run resumed is the run that was started.
+def claim(
+    workdir: Path, config: dict[str, Any], dataset: dict[str, Any], *, resuming: bool
+) -> None:
+    """Writes `config.json` and `dataset.json`, or checks that they are the resumed run's.
 
     Args:
       workdir: of the run.
       config: as plain JSON values.
+      dataset: what identifies the data, as plain JSON values.
       resuming: whether the directory holds a checkpoint; without one there is nothing to protect.
 
     Raises:
-      CheckpointError: the config differs from the saved one in a key that changes the result.
+      CheckpointError: they differ from the saved ones in a key that changes the result.
     """
-    path = workdir / "config.json"
+    present = {"config": config, "dataset": dataset}
+    paths = {name: workdir / f"{name}.json" for name in present}
     if resuming:
-        if not path.exists():
-            raise CheckpointError(f"{path} is missing beside checkpoints; choose a new workdir")
-        saved, present = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(config)
-        differing = sorted(
-            key
-            for key in (saved.keys() | present.keys()) - FREE_KEYS
-            if saved.get(key, "absent") != present.get(key, "absent")
-        )
-        if differing:
-            lines = [
-                f"  {key}: {saved.get(key, 'absent')!r} then, {present.get(key, 'absent')!r} now"
-                for key in differing
-            ]
+        for path in paths.values():
+            if not path.exists():
+                raise CheckpointError(f"{path} is missing beside checkpoints; choose a new workdir")
+        saved = {n: json.loads(path.read_text(encoding="utf-8")) for n, path in paths.items()}
+        then = _flat(saved["config"]) | _flat(saved["dataset"], "dataset.")
+        now = _flat(config) | _flat(dataset, "dataset.")
+        lines = [
+            f"  {key}: {then.get(key, 'absent')!r} then, {now.get(key, 'absent')!r} now"
+            for key in sorted((then.keys() | now.keys()) - FREE_KEYS)
+            if then.get(key, "absent") != now.get(key, "absent")
+        ]
+        if lines:
             raise CheckpointError(
-                f"{workdir} holds a run of another config; resume it with its own config or choose "
-                "a new workdir. They differ in\n" + "\n".join(lines)
+                f"{workdir} holds a run of another config or data set; resume it with its own or "
+                "choose a new workdir. They differ in\n" + "\n".join(lines)
             )
-    write_json(path, config)
+    for name, path in paths.items():
+        write_json(path, present[name])
+
+
+def steps_in(directory: Path) -> list[int]:
+    """The steps of the checkpoints in a directory, the latest last."""
+    return sorted(int(folder.name) for folder in directory.glob("*") if folder.name.isdigit())
+
+
+def _sound(folder: Path) -> dict[str, Any] | None:
+    """What the manifest says of a checkpoint; None, and it is set aside, where it is damaged."""
+    try:
+        return manifest.verify(folder)
+    except manifest.DamagedError as error:
+        said = f"{folder} is damaged: {error}"
+    if folder.exists():
+        aside, tries = folder.with_name(f"{folder.name}.damaged"), 1
+        while aside.exists():
+            tries += 1
+            aside = folder.with_name(f"{folder.name}.damaged-{tries}")
+        folder.rename(aside)
+        said += f"; set aside as {aside.name}"
+    print(said, flush=True)
+    return None
+
+
+def _tidy(place: Path) -> None:
+    """Clears up after a process that was killed while it saved."""
+    for former in place.glob("*.former"):
+        # Between two renames, the one that was to be replaced is the only one under no step.
+        final = former.with_suffix("")
+        if final.exists():
+            shutil.rmtree(former)
+        else:
+            former.rename(final)
+    for partial in place.glob("*.partial*"):
+        # After a failed save Orbax's threads may still be writing: what stays goes the next time.
+        shutil.rmtree(partial, ignore_errors=True)
+        print(f"{partial} was never completed; removed", flush=True)
+
+
+def _best_step(best: dict[str, Any] | None) -> int | None:
+    return None if best is None else int(best["step"])
 
 
 def _parts(state: TrainState, history: History) -> dict[str, Any]:

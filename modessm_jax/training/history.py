@@ -39,6 +39,11 @@ class History:
         self.window, self.window_steps = {}, 0
         return {k: v if k in counts else v / steps for k, v in sorted(window.items())}
 
+    @property
+    def last_evaluated(self) -> int:
+        """The step of the latest evaluation; 0 before the first."""
+        return int(self.evaluations[-1]["step"]) if self.evaluations else 0
+
     def evaluated(self, step: int, metrics: Mapping[str, float], select_by: str) -> bool:
         """Records an evaluation; whether it is the best so far (the lowest, the first of equals).
 

@@ -1,7 +1,7 @@
 """The main job: from a config to a trained decoder and its report."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,28 @@ from modessm_jax.data.pipeline import evaluation_batches, training_batches
 from modessm_jax.data.plan import BatchPlan
 from modessm_jax.data.trials import Recordings, read_recordings
 from modessm_jax.training.evaluation import evaluate, make_scorer
-from modessm_jax.training.loop import train
+from modessm_jax.training.loop import never, train
 from modessm_jax.training.mesh import data_mesh
 from modessm_jax.training.report import format_table, write_report
-from modessm_jax.training.runs import build_model, evaluate_run, load_run, write_dataset
+from modessm_jax.training.runs import build_model, describe_data, evaluate_run, load_run
 from modessm_jax.training.writers import write_json
 
 
-def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def run(
+    config: ConfigDict, workdir: Path, *, stop: Callable[[int], bool] = never
+) -> dict[str, Any]:
     """Trains, or goes on with, the run in `workdir`; then scores its best model on val.
 
-    Left in `workdir`, beside what `train` leaves: dataset.json, report.png and the final
-    results.json, which is returned.
+    Left in `workdir`, beside what `train` leaves: report.png and the final results.json, which is
+    returned.
+
+    Args:
+        config: of the whole job; see `configs/`.
+        workdir: of the run, made if need be.
+        stop: see `train`.
 
     Raises:
+        PreemptedError: `stop` asked for it; everything is saved.
         ValueError: the config, the data or the checkpoints do not fit; the message says which.
     """
     start = time.monotonic()
@@ -39,8 +47,6 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         )
     augment = _augmentation(plain["augment"])
     model = build_model(plain, train_split.channels, len(train_split.sessions))
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_dataset(workdir, train_split, data["root"])
     mesh = data_mesh()
     batch_size, buckets = data["batch_size"], data["buckets"]
     plan = BatchPlan(
@@ -69,8 +75,10 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             batches=batches,
             evaluate=score,
             trial_name=lambda index: train_split.trials[index].name,
+            dataset=describe_data(train_split, val_split),
             augment=augment,
             mesh=mesh,
+            stop=stop,
         )
     finally:
         batches.close()

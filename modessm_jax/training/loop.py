@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -15,8 +15,10 @@ from ml_collections import ConfigDict
 from modessm_jax.text import percent
 from modessm_jax.training.checkpoints import Checkpoints, claim
 from modessm_jax.training.history import History
+from modessm_jax.training.lock import only_run
 from modessm_jax.training.mesh import data_mesh
 from modessm_jax.training.optimizer import make_optimizer
+from modessm_jax.training.preemption import PreemptedError
 from modessm_jax.training.progress import Clock, Progress
 from modessm_jax.training.settings import Settings
 from modessm_jax.training.state import TrainState, create_state
@@ -38,6 +40,12 @@ class NonFiniteError(ValueError):
     """The loss or its gradient became NaN or infinite."""
 
 
+def never(step: int) -> bool:
+    """Lets a run go on to its end."""
+    del step
+    return False
+
+
 def train(
     config: ConfigDict,
     workdir: Path,
@@ -47,17 +55,19 @@ def train(
     batches: Any,
     evaluate: Callable[[Any], Mapping[str, float]],
     trial_name: Callable[[int], str],
+    dataset: dict[str, Any],
     augment: Augment = no_augmentation,
     mesh: Mesh | None = None,
+    stop: Callable[[int], bool] = never,
 ) -> dict[str, Any]:
     """Trains, or goes on with, the run in `workdir`.
 
     Run again after any interruption, it continues from the latest checkpoint and gives, bit for bit
     on one machine, what an uninterrupted run gives. A run that is complete is only summed up again.
 
-    Left in `workdir`: config.json, parameters.txt, metrics.jsonl, tensorboard/, checkpoints/,
-    best/, results.json, and compiled/ (XLA's programs, so that a restart neither waits for
-    compilation nor gets other programs than the run began with).
+    Left in `workdir`: config.json, dataset.json, parameters.txt, metrics.jsonl, tensorboard/,
+    checkpoints/, best/, results.json, run.lock, and compiled/ (XLA's programs, so that a restart
+    neither waits for compilation nor gets other programs than the run began with).
 
     Args:
       config: `training` (see `Settings`), `optimizer` (see `make_optimizer`) and `objective`
@@ -68,15 +78,20 @@ def train(
       batches: endless iterator of numpy `Batch` that Orbax can save (`get_state`, `set_state`).
       evaluate: from parameters to figures, `config.training.select_by` among them.
       trial_name: names a trial by its index, for the log.
+      dataset: what identifies the data, as plain JSON values; saved and compared.
       augment: see `make_step`.
       mesh: devices; all of them by default.
+      stop: whether to save and end after so many updates; see `Preemption.reached`.
 
     Returns:
       What results.json holds.
 
     Raises:
-      CheckpointError: the directory holds a run of another config, or an unreadable checkpoint.
+      BusyError: another process trains in the directory.
+      CheckpointError: the directory holds a run of another config or data set; or there is no room
+        for a checkpoint.
       NonFiniteError: the loss or gradient is not finite; the log names the trials.
+      PreemptedError: `stop` asked for it; everything is saved.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -96,18 +111,20 @@ def train(
         accumulate=settings.accumulate,
     )
     with ExitStack() as stack:
-        checkpoints = stack.enter_context(Checkpoints(workdir, keep=settings.keep))
-        resumed = checkpoints.latest
-        claim(workdir, plain, resuming=resumed is not None)
+        stack.enter_context(only_run(workdir))
+        checkpoints = Checkpoints(workdir, keep=settings.keep)
+        claim(workdir, plain, dataset, resuming=bool(checkpoints.steps))
         state = create_state(params, optimizer, mesh, ema=settings.ema_decay > 0.0)
         history = History()
-        if resumed is not None:
-            state, history = checkpoints.restore(state, batches)
+        restored = checkpoints.restore(state, batches)
+        if restored is not None:
+            state, history = restored
+        start = int(state.step)
         overview = parameter_overview.get_parameter_overview(params, include_stats=False)
         write_text(workdir / "parameters.txt", overview + "\n")
-        writer = stack.enter_context(MetricWriter(workdir, resumed_from=resumed or 0))
+        writer = stack.enter_context(MetricWriter(workdir, resumed_from=start))
         run = _Run(
-            settings, mesh, step, checkpoints, history, writer, evaluate, trial_name, resumed or 0
+            settings, mesh, step, checkpoints, history, writer, evaluate, trial_name, stop, start
         )
         run.until_done(state, batches)
     results = run.results(int(parameter_overview.count_parameters(params)))
@@ -128,6 +145,7 @@ class _Run:
         writer: MetricWriter,
         evaluate: Callable[[Any], Mapping[str, float]],
         trial_name: Callable[[int], str],
+        stop: Callable[[int], bool],
         start: int,
     ):
         self._settings = settings
@@ -138,6 +156,7 @@ class _Run:
         self._writer = writer
         self._evaluate = evaluate
         self._trial_name = trial_name
+        self._stop = stop
         self._start = start
         self._clock = Clock(history.seconds)
         self._progress = Progress(settings.steps, self._clock, start=start)
@@ -148,22 +167,33 @@ class _Run:
 
     def until_done(self, state: TrainState, batches: Iterator[Any]) -> None:
         settings = self._settings
-        if self._start == settings.steps:
+        if self._history.last_evaluated == settings.steps:
             self._progress.say(f"already complete: {settings.steps} steps")
             return
         if self._start:
             self._progress.say(f"resuming after step {self._start}")
         for done in range(self._start, settings.steps + 1):
             last = done == settings.steps
+            unsaved = done > self._start
+            if self._stop(done):
+                self._end_early(done, state, batches, unsaved=unsaved)
             # The order matters: what is saved is the state that was evaluated, with an iterator
-            # that has not been drawn from since.
-            if done > self._start and (last or done % settings.eval_every == 0):
+            # that has not been drawn from since. A run that ended early may have saved before it
+            # could evaluate.
+            evaluation_due = last or done % settings.eval_every == 0
+            if evaluation_due and self._history.last_evaluated < done:
                 self._evaluate_now(done, state)
-            if done > self._start and (last or done % settings.save_every == 0):
+                unsaved = True
+            if unsaved and (last or done % settings.save_every == 0):
                 self._save_now(done, state, batches)
             if last:
                 break
             state = self._advance(done, state, batches)
+
+    def _end_early(self, done: int, state: TrainState, batches: Any, *, unsaved: bool) -> NoReturn:
+        if unsaved:
+            self._save_now(done, state, batches)
+        raise PreemptedError(f"ended early after step {done}, and saved; run again to go on")
 
     def _advance(self, done: int, state: TrainState, batches: Iterator[Any]) -> TrainState:
         with self._clock.account("input"):

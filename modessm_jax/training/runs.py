@@ -1,19 +1,19 @@
 """What a working directory holds, and how to get the trained model back out of it."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from modessm_jax.data.pipeline import evaluation_batches
-from modessm_jax.data.trials import Recordings, read_recordings
+from modessm_jax.data.trials import Recordings, Trial, read_recordings
 from modessm_jax.data.validation import DataError
 from modessm_jax.models.build import Functional, build
 from modessm_jax.training.checkpoints import CheckpointError, load_weights
 from modessm_jax.training.evaluation import evaluate, make_scorer
 from modessm_jax.training.mesh import data_mesh
 from modessm_jax.training.results import Evaluation
-from modessm_jax.training.writers import write_json
 
 
 class Run(NamedTuple):
@@ -38,14 +38,32 @@ def build_model(config: Mapping[str, Any], channels: int, sessions: int) -> Func
     )
 
 
-def write_dataset(workdir: Path, recordings: Recordings, root: str | Path) -> None:
-    """Writes `dataset.json`: where the data were, their channels, and the order of sessions."""
-    facts = {
-        "root": str(root),
-        "sessions": list(recordings.sessions),
-        "channels": recordings.channels,
+def describe_data(*splits: Recordings) -> dict[str, Any]:
+    """What identifies the data of a run: channels, the order of sessions, and of every session the
+    number of trials and bins, with a checksum of which trials they are and of their labels.
+
+    The features themselves are not read for it.
+    """
+    return {
+        "sessions": list(splits[0].sessions),
+        "channels": splits[0].channels,
+        "trials": {part.split: _describe_trials(part) for part in splits},
     }
-    write_json(Path(workdir) / "dataset.json", facts)
+
+
+def _describe_trials(part: Recordings) -> dict[str, str]:
+    by_session: dict[str, list[Trial]] = {}
+    for trial in part.trials:
+        by_session.setdefault(trial.session, []).append(trial)
+    described = {}
+    for session, trials in by_session.items():
+        sha = hashlib.sha256()
+        for trial in trials:
+            labels = b"" if trial.labels is None else trial.labels.tobytes()
+            sha.update(f"{trial.name} {trial.bins} {len(labels)} ".encode() + labels)
+        bins = sum(trial.bins for trial in trials)
+        described[session] = f"{len(trials)} trials, {bins} bins, {sha.hexdigest()[:16]}"
+    return described
 
 
 def load_run(workdir: str | Path) -> Run:

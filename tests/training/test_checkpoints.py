@@ -1,13 +1,19 @@
 import dataclasses
+import errno
 import gc
+import re
+import resource
 import shutil
+from pathlib import Path
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint import v1 as ocp
 
+from modessm_jax.training import manifest
 from modessm_jax.training.checkpoints import CheckpointError, Checkpoints, claim, load_weights
 from modessm_jax.training.history import History
 from modessm_jax.training.mesh import data_mesh
@@ -30,14 +36,47 @@ def state_at(step, *, ema=True, params=None):
 def save_three(workdir, *, keep=2, ema=True):
     """Checkpoints after 2, 4 and 6 steps; the second is the best. Draws three numbers each."""
     batches, history = numbers(), History()
-    with Checkpoints(workdir, keep=keep) as checkpoints:
-        for step, per in ((2, 0.5), (4, 0.3), (6, 0.4)):
-            for _ in range(3):
-                next(batches)
-            state = state_at(step, ema=ema)
-            if history.evaluated(step, {"per": per}, "per"):
-                checkpoints.save_best(step, state, history)
-            checkpoints.save(step, state, batches, history)
+    checkpoints = Checkpoints(workdir, keep=keep)
+    for step, per in ((2, 0.5), (4, 0.3), (6, 0.4)):
+        for _ in range(3):
+            next(batches)
+        state = state_at(step, ema=ema)
+        if history.evaluated(step, {"per": per}, "per"):
+            checkpoints.save_best(step, state, history)
+        checkpoints.save(step, state, batches, history)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """What `save_three` leaves; not to be changed."""
+    workdir = tmp_path_factory.mktemp("saved")
+    save_three(workdir)
+    return workdir
+
+
+@pytest.fixture
+def workdir(saved, tmp_path):
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(saved, tmp_path / "run"))
+
+
+def restore(workdir, *, keep=2):
+    """The step restored, its history, and the next number; None where nothing is sound."""
+    batches = numbers()
+    restored = Checkpoints(workdir, keep=keep).restore(state_at(0), batches)
+    if restored is None:
+        return None
+    state, history = restored
+    assert_equal_trees(state, state_at(int(state.step)))
+    return int(state.step), history, next(batches)
+
+
+def flip(path, rng):
+    """Flips one bit of a file."""
+    content = bytearray(path.read_bytes())
+    bit = rng.integers(8 * len(content))
+    content[bit // 8] ^= 1 << (bit % 8)
+    path.write_bytes(content)
 
 
 def folders(path):
@@ -48,14 +87,15 @@ def assert_equal_trees(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_keeps_the_last_and_the_best_and_restores_all_of_it(tmp_path):
-    save_three(tmp_path)
-    assert folders(tmp_path / "checkpoints") == ["4", "6"]
-    assert folders(tmp_path / "best") == ["4"]
+def test_keeps_the_last_and_the_best_and_restores_all_of_it(saved):
+    assert folders(saved / "checkpoints") == ["4", "6"]
+    assert folders(saved / "best") == ["4"]
     batches = numbers()
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
-        assert checkpoints.latest == 6
-        state, history = checkpoints.restore(state_at(0), batches)
+    checkpoints = Checkpoints(saved, keep=2)
+    assert checkpoints.steps == [4, 6]
+    restored = checkpoints.restore(state_at(0), batches)
+    assert restored is not None
+    state, history = restored
     assert_equal_trees(state, state_at(6))
     assert state.params["encoder"]["kernel"].sharding.device_set == set(jax.devices())
     assert next(batches) == 9
@@ -63,15 +103,18 @@ def test_keeps_the_last_and_the_best_and_restores_all_of_it(tmp_path):
     assert [record["step"] for record in history.evaluations] == [2, 4, 6]
 
 
-def test_the_former_best_stays_until_the_next_checkpoint(tmp_path):
-    save_three(tmp_path)
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
-        state, history = checkpoints.restore(state_at(0), numbers())
-        history.evaluated(8, {"per": 0.1}, "per")
-        checkpoints.save_best(8, state, history)
-        assert folders(tmp_path / "best") == ["4", "8"]
-        checkpoints.save(8, state, numbers(), history)
-    assert folders(tmp_path / "best") == ["8"]
+def test_a_best_model_stays_while_a_checkpoint_knows_it(workdir):
+    checkpoints = Checkpoints(workdir, keep=2)
+    restored = checkpoints.restore(state_at(0), numbers())
+    assert restored is not None
+    state, history = restored
+    history.evaluated(8, {"per": 0.1}, "per")
+    checkpoints.save_best(8, state, history)
+    checkpoints.save(8, state, numbers(), history)
+    assert folders(workdir / "checkpoints") == ["6", "8"]
+    assert folders(workdir / "best") == ["4", "8"]
+    checkpoints.save(10, state, numbers(), history)
+    assert folders(workdir / "best") == ["8"]
 
 
 @pytest.mark.parametrize("ema", [True, False])
@@ -81,13 +124,13 @@ def test_loads_the_best_for_evaluation_without_data(tmp_path, ema):
     assert weights.step == 4 and weights.history.best == {"step": 4, "per": 0.3}
     assert (weights.ema is not None) == ema
     assert_equal_trees(weights.evaluation_params, initial_params(4))
+    assert_equal_trees(load_weights(tmp_path / "best", None).params, initial_params(4))
     assert load_weights(tmp_path / "checkpoints", initial_params(), 6).step == 6
     with pytest.raises(CheckpointError, match=r"no checkpoint of step 5; there are \[4, 6\]"):
         load_weights(tmp_path / "checkpoints", initial_params(), 5)
 
 
-def test_another_models_checkpoint_is_refused(tmp_path):
-    save_three(tmp_path)
+def test_another_models_checkpoint_is_refused(saved):
     wider = initial_params()
     wider["phoneme"]["kernel"] = jnp.zeros((8, 50))
     renamed = initial_params()
@@ -96,37 +139,187 @@ def test_another_models_checkpoint_is_refused(tmp_path):
         (wider, r"\['phoneme'\]\['kernel'\] is float32\[8, 41\] there, float32\[8, 50\] here"),
         (renamed, r"\['phoneme'\]\['kernel'\] is float32\[8, 41\] there, absent here"),
     ):
-        refused = pytest.raises(CheckpointError, match=rf"checkpoints/6: .*{words}")
-        with Checkpoints(tmp_path, keep=2) as checkpoints, refused:
-            checkpoints.restore(state_at(0, params=params), numbers())
+        with pytest.raises(CheckpointError, match=rf"checkpoints/6: .*{words}"):
+            Checkpoints(saved, keep=2).restore(state_at(0, params=params), numbers())
         with pytest.raises(CheckpointError, match=rf"best/4: .*{words}"):
-            load_weights(tmp_path / "best", params)
+            load_weights(saved / "best", params)
 
 
-@pytest.mark.parametrize("lost", ["weights", "optimizer", "data", "history"])
-def test_an_unreadable_checkpoint_is_refused_and_the_one_before_goes_on(tmp_path, lost):
-    save_three(tmp_path)
-    damaged = tmp_path / "checkpoints" / "6"
-    shutil.rmtree(damaged / lost)
-    refused = pytest.raises(CheckpointError, match=rf"checkpoints/6: .*Delete that .*no {lost}")
-    with Checkpoints(tmp_path, keep=2) as checkpoints, refused:
-        checkpoints.restore(state_at(0), numbers())
-    shutil.rmtree(damaged)
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
-        state, _ = checkpoints.restore(state_at(0), numbers())
-    assert state.step == 4
+def flipped(folder):
+    flip(next((folder / "weights" / "d").iterdir()), np.random.default_rng(0))
 
 
-# Orbax leaves reads unfinished when one of them fails; what their finalisers say is collected here.
+def cut(folder):
+    file = next((folder / "optimizer" / "d").iterdir())
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def deleted(folder):
+    (folder / "data" / "process_0-of-1.json").unlink()
+
+
+def without_manifest(folder):
+    (folder / "manifest.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (flipped, "weights/d/.* has other content than was written"),
+        (cut, r"optimizer/d/.* has \d+ bytes, not \d+"),
+        (deleted, "data/process_0-of-1.json is missing"),
+        (without_manifest, "manifest.json, which is written last, is missing"),
+    ],
+)
+def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(workdir, capsys, damage, said):
+    damage(workdir / "checkpoints" / "6")
+    restored = restore(workdir)
+    assert restored is not None
+    step, history, number = restored
+    assert (step, history.last_evaluated, number) == (4, 4, 6)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.search(rf"checkpoints/6 is damaged: {said}.*; set aside as 6.damaged", line)
+    assert folders(workdir / "checkpoints") == ["4", "6.damaged"]
+
+
+def test_where_all_are_damaged_the_run_begins_again_and_nothing_is_deleted(workdir, capsys):
+    (workdir / "checkpoints" / "6.damaged").mkdir()
+    for step in ("4", "6"):
+        deleted(workdir / "checkpoints" / step)
+    assert restore(workdir) is None
+    assert "no sound checkpoint is left" in capsys.readouterr().out
+    assert folders(workdir / "checkpoints") == ["4.damaged", "6.damaged", "6.damaged-2"]
+
+
+def test_a_damaged_best_model_is_refused_by_name(workdir):
+    flipped(workdir / "best" / "4")
+    with pytest.raises(CheckpointError, match=r"best/4 is damaged: weights/d/.* other content"):
+        load_weights(workdir / "best", initial_params())
+
+
+def test_a_lost_best_model_is_replaced_aloud(workdir, capsys):
+    flipped(workdir / "best" / "4")
+    restored = restore(workdir)
+    assert restored is not None
+    # Evaluated at this very step, the model at hand is the only one there is.
+    assert restored[0] == 6 and restored[1].best == {"step": 6, "per": 0.4}
+    assert folders(workdir / "best") == ["4.damaged", "6"]
+    said = capsys.readouterr().out
+    assert "best/4 is damaged" in said
+    assert "the best model, of step 4, is lost; that of step 6 takes its place" in said
+
+
+def test_an_earlier_checkpoint_with_its_best_goes_before_a_later_one_without(tmp_path):
+    checkpoints, history = Checkpoints(tmp_path, keep=2), History()
+    for step, per in ((2, 0.5), (4, 0.3)):
+        history.evaluated(step, {"per": per}, "per")
+        checkpoints.save_best(step, state_at(step), history)
+        checkpoints.save(step, state_at(step), numbers(), history)
+    shutil.rmtree(tmp_path / "best" / "4")
+    for _ in range(2):  # whenever it is restarted
+        restored = restore(tmp_path)
+        assert restored is not None
+        assert restored[0] == 2 and restored[1].best == {"step": 2, "per": 0.5}
+    # On its way it takes nothing away that it still needs, even if it keeps one checkpoint only.
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    again = checkpoints.restore(state_at(0), numbers())
+    assert again is not None
+    checkpoints.save(3, state_at(3), numbers(), again[1])
+    assert folders(tmp_path / "checkpoints") == ["3", "4"]
+
+
+class Killed(BaseException):
+    pass
+
+
+def dies_at(method, number):
+    """The method, dead at its call of this number."""
+    calls = []
+
+    def maybe(*arguments, **options):
+        calls.append(1)
+        if len(calls) == number:
+            raise Killed
+        return method(*arguments, **options)
+
+    return maybe
+
+
+@pytest.mark.parametrize(
+    ("step", "owner", "name", "number"),
+    [
+        (8, manifest, "seal", 1),
+        (6, manifest, "write_json", 1),
+        (6, Path, "rename", 1),  # the one there makes way
+        (6, Path, "rename", 2),  # the new one takes its name
+        (8, Path, "rename", 1),
+        (6, shutil, "rmtree", 1),
+        (8, shutil, "rmtree", 1),
+    ],
+)
+def test_a_death_while_saving_costs_no_checkpoint(
+    workdir, monkeypatch, capsys, step, owner, name, number
+):
+    """Over a checkpoint of the same step (a run that ended early), and as a new one."""
+    checkpoints = Checkpoints(workdir, keep=1)
+    restored = checkpoints.restore(state_at(0), numbers())
+    assert restored is not None
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(owner, name, dies_at(getattr(owner, name), number))
+        checkpoints.save(step, state_at(step), numbers(), restored[1])
+    capsys.readouterr()
+    again = restore(workdir)
+    assert again is not None and again[0] in (6, step)
+    assert "damaged" not in capsys.readouterr().out
+    assert all(folder.isdigit() for folder in folders(workdir / "checkpoints"))
+
+
+def test_a_save_cut_short_by_orbax_leaves_nothing_behind(workdir, monkeypatch, capsys):
+    def begins(path, parts, **options):
+        (Path(path + ".orbax-checkpoint-tmp") / "weights").mkdir(parents=True)
+        raise Killed
+
+    checkpoints = Checkpoints(workdir, keep=2)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(ocp, "save_checkpointables", begins)
+        checkpoints.save(8, state_at(8), numbers(), History())
+    assert restore(workdir) is not None
+    assert "8.partial.orbax-checkpoint-tmp was never completed; removed" in capsys.readouterr().out
+    assert folders(workdir / "checkpoints") == ["4", "6"]
+
+
+# Orbax leaves writes unfinished when one of them fails; what their finalisers say ends here.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_damaged_arrays_are_refused(tmp_path):
-    save_three(tmp_path)
-    for file in (tmp_path / "checkpoints" / "6" / "weights" / "d").iterdir():
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    refused = pytest.raises(CheckpointError, match=r"checkpoints/6: .*Delete that folder")
-    with Checkpoints(tmp_path, keep=2) as checkpoints, refused:
-        checkpoints.restore(state_at(0), numbers())
+def test_a_disk_that_takes_no_more_costs_no_checkpoint(workdir):
+    """Real failures of real writes, by a limit on the size of files."""
+    checkpoints = Checkpoints(workdir, keep=1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (800, hard))
+    try:
+        with pytest.raises(CheckpointError, match=r"8 could not be saved .*\(steps: 4, 6\); make"):
+            checkpoints.save(8, state_at(8), numbers(), History())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     gc.collect()
+    restored = restore(workdir)
+    assert restored is not None and restored[0] == 6
+    assert [name for name in folders(workdir / "checkpoints") if name.isdigit()] == ["4", "6"]
+
+
+@pytest.mark.parametrize("call", ["save", "save_best"])
+def test_a_full_disk_is_named(workdir, monkeypatch, call):
+    def fails(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    checkpoints = Checkpoints(workdir, keep=1)
+    monkeypatch.setattr(manifest, "seal", fails)
+    with pytest.raises(CheckpointError, match=r"No space left on device.*make room"):
+        if call == "save":
+            checkpoints.save(8, state_at(8), numbers(), History())
+        else:
+            checkpoints.save_best(8, state_at(8), History())
+    assert folders(workdir / "checkpoints") == ["4", "6"]
+    assert folders(workdir / "best") == ["4"]
 
 
 def test_an_empty_directory_is_named(tmp_path):
@@ -137,25 +330,39 @@ def test_an_empty_directory_is_named(tmp_path):
 
 
 CONFIG = {"data": {"workers": 0, "sessions": []}, "training": {"steps": 10, "log_every": 5}}
+DATASET = {"channels": 4, "trials": {"train": {"a": "3 trials"}}}
 
 
 def test_a_run_of_another_config_is_refused_with_its_differences(tmp_path):
-    claim(tmp_path, CONFIG, resuming=False)
+    claim(tmp_path, CONFIG, DATASET, resuming=False)
     other = {**CONFIG, "training": {"steps": 20, "log_every": 5}, "model": {"width": 3}}
     with pytest.raises(CheckpointError) as caught:
-        claim(tmp_path, other, resuming=True)
+        claim(tmp_path, other, DATASET, resuming=True)
     assert "training.steps: 10 then, 20 now" in str(caught.value)
     assert "model.width: 'absent' then, 3 now" in str(caught.value)
     assert "log_every" not in str(caught.value)
-    claim(tmp_path, other, resuming=False)
-    claim(tmp_path, other, resuming=True)
+    claim(tmp_path, other, DATASET, resuming=False)
+    claim(tmp_path, other, DATASET, resuming=True)
 
 
-def test_keys_that_do_not_change_the_result_may_change(tmp_path):
-    claim(tmp_path, CONFIG, resuming=False)
+def test_a_run_on_other_data_is_refused_with_their_differences(tmp_path):
+    claim(tmp_path, CONFIG, DATASET, resuming=False)
+    other = {"channels": 4, "trials": {"train": {"a": "4 trials", "b": "1 trial"}}}
+    with pytest.raises(CheckpointError) as caught:
+        claim(tmp_path, CONFIG, other, resuming=True)
+    assert str(caught.value).splitlines()[1:] == [
+        "  dataset.trials.train.a: '3 trials' then, '4 trials' now",
+        "  dataset.trials.train.b: 'absent' then, '1 trial' now",
+    ]
+    assert '"3 trials"' in (tmp_path / "dataset.json").read_text()
+
+
+@pytest.mark.parametrize("lost", ["config", "dataset"])
+def test_keys_that_do_not_change_the_result_may_change(tmp_path, lost):
+    claim(tmp_path, CONFIG, DATASET, resuming=False)
     freer = {"data": {"workers": 4, "sessions": []}, "training": {"steps": 10, "log_every": 1}}
-    claim(tmp_path, freer, resuming=True)
+    claim(tmp_path, freer, DATASET, resuming=True)
     assert '"workers": 4' in (tmp_path / "config.json").read_text()
-    (tmp_path / "config.json").unlink()
-    with pytest.raises(CheckpointError, match=r"config\.json is missing"):
-        claim(tmp_path, freer, resuming=True)
+    (tmp_path / f"{lost}.json").unlink()
+    with pytest.raises(CheckpointError, match=rf"{lost}\.json is missing"):
+        claim(tmp_path, freer, DATASET, resuming=True)

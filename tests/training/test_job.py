@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from configs.multiscale import get_config
 from modessm_jax.data.validation import DataError
 from modessm_jax.training import job
 from modessm_jax.training.checkpoints import CheckpointError
+from modessm_jax.training.preemption import PreemptedError, Preemption
 from modessm_jax.training.programs import compiled_programs
 from modessm_jax.training.runs import load_run
 from tests.data.layout import write_split
@@ -104,6 +108,23 @@ def test_stopped_between_checkpoints_and_run_again(
     assert logs[0] == logs[1]
 
 
+def test_stopped_by_a_signal_and_run_again(root: Path, straight: Path, tmp_path: Path) -> None:
+    with Preemption() as preemption:
+
+        def ask_at_three(step: int) -> bool:
+            if step == 3:
+                signal.raise_signal(signal.SIGTERM)
+                time.sleep(0.5)  # for the listener; else the run makes a step more, or two
+            return preemption.reached(step)
+
+        with pytest.raises(PreemptedError, match="after step 3, and saved"):
+            job.run(config_of(root), tmp_path, stop=ask_at_three)
+    job.run(config_of(root), tmp_path)
+    assert digest(tmp_path) == digest(straight)
+    logs = [(place / "metrics.jsonl").read_text() for place in (tmp_path, straight)]
+    assert logs[0] == logs[1]
+
+
 def test_same_seed_same_run_and_another_seed_another(
     root: Path, straight: Path, tmp_path: Path
 ) -> None:
@@ -123,3 +144,11 @@ def test_data_and_config_that_do_not_fit(root: Path, straight: Path, tmp_path: P
         job.run(config, tmp_path / "run")
     with pytest.raises(CheckpointError, match="dropout"):
         job.run(config_of(root, model={"dropout": 0.2}), straight)
+    grown = Path(shutil.copytree(root, tmp_path / "grown"))
+    (grown / "b" / "data_val.hdf5").unlink()
+    write_split(grown, "b", "val", [40, 44, 48])
+    shutil.copytree(straight, tmp_path / "run", dirs_exist_ok=True)
+    saved = tmp_path / "run" / "config.json"
+    saved.write_text(saved.read_text().replace(str(root), str(grown)))
+    with pytest.raises(CheckpointError, match=r"dataset.trials.val.b: '2 trials, 84 bins, "):
+        job.run(config_of(grown), tmp_path / "run")

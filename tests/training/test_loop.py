@@ -10,8 +10,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from modessm_jax.training.checkpoints import CheckpointError, load_weights
-from modessm_jax.training.loop import NonFiniteError, train
+from modessm_jax.training.lock import BusyError
+from modessm_jax.training.loop import NonFiniteError, never, train
 from modessm_jax.training.mesh import data_mesh
+from modessm_jax.training.preemption import PreemptedError
 from modessm_jax.training.programs import compiled_programs
 from tests.training import toy
 
@@ -68,7 +70,16 @@ def evaluate(params):
     return {"per": (moved - 0.015) ** 2, "moved": moved}
 
 
-def run(workdir, *, config=None, evaluate=evaluate, trial_name="trial {}".format, **source):
+def run(
+    workdir,
+    *,
+    config=None,
+    evaluate=evaluate,
+    trial_name="trial {}".format,
+    stop=never,
+    dataset="toy",
+    **source,
+):
     return train(
         config or configuration(),
         workdir,
@@ -77,8 +88,10 @@ def run(workdir, *, config=None, evaluate=evaluate, trial_name="trial {}".format
         batches=iter(grain.MapDataset.source(Source(**source)).to_iter_dataset()),
         evaluate=evaluate,
         trial_name=trial_name,
+        dataset={"name": dataset},
         augment=toy.augment,
         mesh=data_mesh(jax.devices()[:2]),
+        stop=stop,
     )
 
 
@@ -117,6 +130,8 @@ def test_leaves_everything_a_reader_needs(straight):
     names = {path.name for path in workdir.iterdir()}
     assert names == {
         "config.json",
+        "dataset.json",
+        "run.lock",
         "parameters.txt",
         "metrics.jsonl",
         "tensorboard",
@@ -183,6 +198,61 @@ def test_a_killed_run_goes_on_to_the_same_bits(straight, tmp_path, killed_by):
     assert [p.name for p in (tmp_path / "best").iterdir()] == [str(results["best"]["step"])]
 
 
+# 5: between all; 6: before an evaluation; 8: where a checkpoint is due; 10: before the last one.
+@pytest.mark.parametrize("steps", [[5], [6], [8], [10], [2, 6, 7, 10]])
+def test_a_run_that_is_stopped_goes_on_to_the_same_bits(straight, tmp_path, steps):
+    workdir, results = straight
+    for step in steps:
+        with pytest.raises(PreemptedError, match=f"ended early after step {step}, and saved"):
+            run(tmp_path, stop=lambda done, step=step: done == step)
+        assert load_weights(tmp_path / "checkpoints", toy.initial_params()).step == step
+    resumed = run(tmp_path)
+    assert fingerprint(tmp_path, 10) == fingerprint(workdir, 10)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == (workdir / "metrics.jsonl").read_bytes()
+    assert untimed(resumed) == untimed(results)
+
+
+def test_a_run_that_has_made_no_step_has_nothing_to_save(tmp_path):
+    with pytest.raises(PreemptedError, match="after step 0"):
+        run(tmp_path, stop=lambda done: True)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("place", ["checkpoints/10/optimizer", "checkpoints/10/ema", "best/*/ema"])
+def test_a_damaged_run_mends_itself_to_the_same_bits(straight, tmp_path, capsys, place):
+    workdir = tmp_path / "copy"
+    shutil.copytree(straight[0], workdir)
+    (file,) = workdir.glob(f"{place}/d/*")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 16
+    file.write_bytes(content)
+    again = run(workdir)
+    said = capsys.readouterr().out
+    assert f"is damaged: {place.split('/')[2]}/d/{file.name} has other content" in said
+    assert fingerprint(workdir, 10) == fingerprint(straight[0], 10)
+    record = (straight[0] / "metrics.jsonl").read_bytes()
+    assert (workdir / "metrics.jsonl").read_bytes() == record
+    if "best" in place:
+        # Both checkpoints know the model that is lost; of the others only the last is still there.
+        assert "that of step 10 takes its place" in said and again["best"]["step"] == 10
+    else:
+        assert "resuming after step 8" in said and untimed(again) == untimed(straight[1])
+
+
+def test_a_second_run_in_the_same_place_is_refused(straight, tmp_path):
+    refused = []
+
+    def evaluate_and_try_again(params):
+        with pytest.raises(BusyError, match="is in use by process") as error:
+            run(tmp_path)
+        refused.append(error)
+        return evaluate(params)
+
+    run(tmp_path, evaluate=evaluate_and_try_again)
+    assert len(refused) == 4
+    assert fingerprint(tmp_path, 10) == fingerprint(straight[0], 10)
+
+
 def test_a_complete_run_says_so_and_sums_up_again(straight, tmp_path, capsys):
     workdir = tmp_path / "copy"
     shutil.copytree(straight[0], workdir)
@@ -203,6 +273,8 @@ def test_another_config_does_not_touch_the_run(straight):
     before = (workdir / "config.json").read_bytes()
     with pytest.raises(CheckpointError, match=r"training.seed: 5 then, 6 now"):
         run(workdir, config=configuration(seed=6))
+    with pytest.raises(CheckpointError, match=r"dataset.name: 'toy' then, 'other' now"):
+        run(workdir, dataset="other")
     assert (workdir / "config.json").read_bytes() == before
 
 
