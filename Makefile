@@ -1,6 +1,8 @@
 # make demo       simulate recordings, train on them, score the result
 # make test       style, types, import floors and all tests but the slow ones
 # make test-slow  the slow ones
+# make bench      time and memory of the losses against those of other packages
+# make bench-gpu  the same on a CUDA GPU
 # make demo EXTRAS=cuda12   the same on a GPU or TPU: cuda12, cuda13 or tpu
 
 PYTHON ?= python3
@@ -9,7 +11,7 @@ DATA   ?= runs/simulated
 RUN    ?= runs/demo
 BIN    := .venv/bin
 
-.PHONY: demo test check test-slow clean
+.PHONY: demo test check test-slow bench bench-gpu clean
 
 # One environment; it is brought up to date when the dependencies change.
 .venv/has-%: setup.cfg
@@ -36,6 +38,20 @@ check: .venv/has-dev
 
 test-slow: .venv/has-dev
 	$(BIN)/pytest -m slow
+
+# Its own environment, on top of what the machine has: a torch that is installed is used.
+.venv/bench/has-%: setup.cfg
+	test -x .venv/bench/bin/python || $(PYTHON) -m venv --system-site-packages .venv/bench
+	.venv/bench/bin/python -m pip install --quiet --editable '.[bench,$*]'
+	touch $@
+
+bench: .venv/bench/has-cpu
+	.venv/bench/bin/python -m benchmarks.losses all --threads 1 --out benchmarks/results/losses
+	.venv/bench/bin/python -m benchmarks.losses ctc --threads 2 \
+		--out benchmarks/results/losses_two_threads
+
+bench-gpu: .venv/bench/has-cuda12
+	.venv/bench/bin/python -m benchmarks.losses gpu --out benchmarks/results/losses_gpu
 
 clean:
 	rm -rf .venv runs build *.egg-info
