@@ -128,8 +128,12 @@ class MultiScale(nnx.Module):
             rngs=rngs,
         )
         self.diphones = diphones
-        self.head = nnx.Linear(d, DIPHONES if diphones else CLASSES, rngs=rngs)
-        self.interctc = nnx.Linear(d, CLASSES, rngs=rngs) if interctc else None
+        # Heads start with nearly equal probabilities: CTC holds on to the alignment it first finds,
+        # which should come of the features and not of the initial weights.
+        init = nnx.initializers.normal(0.1 / math.sqrt(d))
+        classes = DIPHONES if diphones else CLASSES
+        self.head = nnx.Linear(d, classes, kernel_init=init, rngs=rngs)
+        self.interctc = nnx.Linear(d, CLASSES, kernel_init=init, rngs=rngs) if interctc else None
 
     def __call__(
         self,
