@@ -1,4 +1,4 @@
-"""Where in a trial each known label was most likely said: the best CTC alignment."""
+"""Where in a trial each known label was said: on the best CTC alignment, and on average."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -46,3 +46,22 @@ def align(
         state -= steps[frame, state]
     spans = [np.flatnonzero(path == 2 * label + 1)[[0, -1]] for label in range(len(labels))]
     return np.stack(spans)
+
+
+def timing(
+    posteriors: Float[np.ndarray, "frames labels"],
+) -> tuple[Float[np.ndarray, "labels"], Float[np.ndarray, "labels"]]:
+    """When each label was said, over all alignments: mean frame, and how sure that is.
+
+    Args:
+      posteriors: the soft alignment, as `losses.ctc.ctc_posteriors` gives it; no label without any
+        probability.
+
+    Returns:
+      Mean and standard deviation, in frames, of the frames spent on each label.
+    """
+    shares = posteriors / posteriors.sum(axis=0, keepdims=True)
+    frames = np.arange(len(posteriors))[:, None]
+    mean = (shares * frames).sum(axis=0)
+    variance = (shares * (frames - mean[None, :]) ** 2).sum(axis=0)
+    return mean, np.sqrt(variance)

@@ -1,17 +1,20 @@
 """A run at a glance: one picture and one table."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence as Collection
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from modessm_jax.decoding.alignment import align
+from modessm_jax.decoding.alignment import align, timing
+from modessm_jax.losses.ctc import ctc_posteriors
 from modessm_jax.phonemes import BLANK, SILENCE, SYMBOLS
+from modessm_jax.sequence import Sequence
 from modessm_jax.text import percent
 from modessm_jax.training.results import NO_LABELS, Evaluation, Example
 
@@ -22,7 +25,7 @@ _SCALES = (_TRAIN, _VAL, _THIRD, "#aa3377", "#ccbb44")
 _TICKS: dict[str, Any] = {"labelsize": 9, "length": 3}
 _WORST = 8
 
-Records = Sequence[dict[str, Any]]
+Records = Collection[dict[str, Any]]
 
 
 def write_report(path: str | Path, metrics: str | Path, evaluation: Evaluation) -> None:
@@ -205,7 +208,10 @@ def _draw_norms(axes: Axes, records: Records) -> None:
 
 
 def _draw_example(figure: SubFigure, example: Example) -> None:
-    """Features over phoneme probabilities; the labels stand where they are most likely spoken."""
+    """Features over phoneme probabilities, and where the labels were spoken.
+
+    A line on the frames of the best alignment; a point with its deviation over all alignments.
+    """
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, 2.4])
     seconds = BIN_SECONDS * len(example.features)
     probabilities = example.probabilities
@@ -250,11 +256,30 @@ def _draw_example(figure: SubFigure, example: Example) -> None:
             fontsize=7.5,
             color=_VAL,
         )
+    if example.result.feasible and labels:
+        mean, deviation = timing(_posteriors(example))
+        below.errorbar(
+            (mean + 0.5) * width,
+            labels,
+            xerr=deviation * width,
+            fmt=".",
+            color=_TRAIN,
+            markersize=3,
+        )
     decoded = " ".join(_name(SYMBOLS[k]) for k in example.result.phonemes)
     reference = " ".join(_name(SYMBOLS[k]) for k in labels)
     below.set_title(
         f"labels (red, aligned): {reference}\ndecoded: {decoded}", fontsize=8, loc="left", wrap=True
     )
+
+
+def _posteriors(example: Example) -> np.ndarray:
+    """The soft alignment of the labels, [frames, labels]."""
+    scores = np.log(np.maximum(example.probabilities, np.finfo(np.float32).tiny))[None]
+    ids = np.array([example.result.reference], np.int32)
+    logits = Sequence(jnp.asarray(scores), jnp.ones(scores.shape[:2], bool))
+    labels = Sequence(jnp.asarray(ids), jnp.ones(ids.shape, bool))
+    return np.asarray(ctc_posteriors(logits, labels))[0]
 
 
 def _spans(example: Example) -> np.ndarray:

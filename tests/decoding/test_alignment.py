@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from modessm_jax.decoding.alignment import align
+from modessm_jax.decoding.alignment import align, timing
 
 
 @pytest.mark.parametrize("labels", [[1], [1, 2], [2, 2], [1, 2, 1], [2, 2, 1], []])
@@ -28,3 +28,10 @@ def test_too_few_frames_are_refused():
     assert align(scores, np.array([1, 2])).tolist() == [[0, 0], [1, 1]]
     with pytest.raises(ValueError, match="2 frames"):
         align(scores, np.array([1, 1]))
+
+
+def test_timing_is_mean_and_deviation_of_the_frames_spent():
+    posteriors = np.array([[1.0, 0.0], [0.5, 0.0], [0.0, 0.25], [0.0, 0.0], [0.0, 0.75]])
+    mean, deviation = timing(posteriors)
+    np.testing.assert_allclose(mean, [1 / 3, 3.5])
+    np.testing.assert_allclose(deviation, [np.std([0, 0, 1]), np.std([2, 4, 4, 4])])
