@@ -128,7 +128,7 @@ def small(config: ConfigDict) -> None:
             },
             "optimizer": {"peak_lr": 3e-3, "end_lr": 3e-5, "warmup_steps": 100},
             "training": {
-                "steps": 800,
+                "steps": 600,
                 "ema_decay": 0.99,
                 "log_every": 20,
                 "eval_every": 200,
