@@ -1,0 +1,113 @@
+"""What a training step gains from this package's CTC: the small recipe, paired with optax's.
+
+    python -m benchmarks.step --out benchmarks/results/step
+
+One process; the two steps take turns on the same batch, of the size of spoken digits. Writes
+OUT.md.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.losses.measure import Spread, spread
+from benchmarks.losses.report import milliseconds, table
+from configs.multiscale import get_config
+from modessm_jax.data.augment import Augmentation
+from modessm_jax.data.batch import Batch
+from modessm_jax.losses.cost import Cost
+from modessm_jax.losses.ctc import ctc_cost, feasible
+from modessm_jax.sequence import Sequence
+from modessm_jax.training import step as training
+from modessm_jax.training.mesh import data_mesh
+from modessm_jax.training.optimizer import make_optimizer
+from modessm_jax.training.runs import build_model
+from modessm_jax.training.state import create_state
+
+BINS, CHANNELS, SESSIONS, LABELS = 168, 48, 6, 32
+
+
+def batch(rows: int) -> Batch:
+    """Random features and labels."""
+    random = np.random.default_rng(0)
+    features = random.normal(size=(rows, BINS, CHANNELS)).astype(np.float32)
+    ids = random.integers(1, 41, (rows, LABELS)).astype(np.int32)
+    return Batch(
+        Sequence(features, np.ones((rows, BINS), bool)),
+        Sequence(ids, np.ones_like(ids, bool)),
+        (np.arange(rows) % SESSIONS).astype(np.int32),
+        np.arange(rows, dtype=np.int32),
+    )
+
+
+def optax_cost(logits: Sequence, labels: Sequence) -> Cost:
+    """optax's loss in the place of ours."""
+    nats = optax.ctc_loss(
+        logits.values,
+        (~logits.mask).astype(jnp.float32),
+        labels.values,
+        (~labels.mask).astype(jnp.float32),
+    )
+    return Cost(nats, feasible(logits, labels))
+
+
+def build(config: dict[str, Any], cost: Any) -> tuple[Any, Any]:
+    """The step that charges `cost`, and its first state."""
+    model = build_model(config, CHANNELS, SESSIONS)
+    mesh = data_mesh(jax.devices()[:1])
+    optimizer, schedule = make_optimizer(**config["optimizer"], steps=config["training"]["steps"])
+    training.ctc_cost = cost  # the step calls it by this name when it is traced
+    step = training.make_step(
+        apply=model.apply, optimizer=optimizer, schedule=schedule, **config["objective"], seed=0,
+        mesh=mesh, augment=Augmentation(**config["augment"]), ema_decay=0.99,
+    )  # fmt: skip
+    state = create_state(model.params, optimizer, mesh, ema=True)
+    placed = training.place(batch(config["data"]["batch_size"]), mesh)
+    state, _ = jax.block_until_ready(step(state, placed))
+    return lambda state: step(state, placed), state
+
+
+def measure(rounds: int) -> dict[str, Spread]:
+    """Seconds of a step with each loss, and their ratio round by round."""
+    config = get_config("small").to_dict()
+    built = {name: build(config, cost) for name, cost in
+             (("optax", optax_cost), ("modessm_jax", ctc_cost))}  # fmt: skip
+    seconds: dict[str, list[float]] = {name: [] for name in built}
+    states = {name: state for name, (_, state) in built.items()}
+    for _ in range(rounds):
+        for name, (step, _) in built.items():
+            start = time.perf_counter()
+            states[name], _ = jax.block_until_ready(step(states[name]))
+            seconds[name].append(time.perf_counter() - start)
+    found = {name: np.array(values) for name, values in seconds.items()}
+    spreads = {name: spread(values) for name, values in found.items()}
+    return {**spreads, "ratio": spread(found["optax"] / found["modessm_jax"])}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--out", type=Path, required=True, help="path without suffix")
+    options = parser.parse_args()
+    found = measure(options.rounds)
+    ratio = found.pop("ratio")
+    rows = [
+        (f"step with CTC of {name}", milliseconds(s.median),
+         f"{milliseconds(s.lower)} to {milliseconds(s.upper)}")
+        for name, s in found.items()
+    ]  # fmt: skip
+    rows.append(("ratio", f"{ratio.median:.2f}", f"{ratio.lower:.2f} to {ratio.upper:.2f}"))
+    text = table(("small recipe, one step", "ms, median", "quartiles"), rows) + "\n"
+    options.out.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
