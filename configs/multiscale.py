@@ -7,7 +7,7 @@ Variants, after a colon:
 (none)   The recipe for T15: the founding system's sizes with its mended optimiser, 263 million
          parameters. Meant for large GPUs or TPUs; not trained here, so no result is claimed.
 small    A size for two CPU cores and fast speech (strides of 20, 40 and 80 ms). Spoken digits:
-         0.40 % and 0.48 % val PER (two seeds); 10 and 12 minutes on one core of a busy machine.
+         0.58 % val PER (three seeds: 0.44 % to 0.79 %), 9 to 10 minutes on one core.
 demo     A size for two CPU cores and simulated T15-shaped data, as `make demo` runs it:
          9.43 % val PER in 6.5 minutes on two cores.
 """
