@@ -1,7 +1,7 @@
 """Time and memory of both forms of the state-space recurrence, forward and back, against length.
 
     python -m benchmarks.scan --out benchmarks/results/scan
-    python -m benchmarks.scan --out /tmp/scan --heads 4 --width 32 --state 32 --rounds 5
+    python -m benchmarks.scan --out runs/scan --heads 4 --width 32 --state 32 --rounds 5
 
 The defaults are a layer of the full-size encoder (d 512, expanded twice). Lengths are those of
 `LENGTHS`; the forms take turns. Memory is what XLA sets aside for a program beyond its arguments
