@@ -66,6 +66,7 @@ def full() -> ConfigDict:
                 "session": "affine",  # or "layernorm", "none"
                 "smoothing": 2.0,  # sigma in bins; 0: none
                 "interctc": True,
+                "head_scale": 1.0,  # of the CTC heads' first weights
                 "diphones": False,  # say which phoneme follows which (objective: diphone)
                 "causal": False,
                 "chunk": 16,  # bins a causal decoder waits for
@@ -124,6 +125,7 @@ def small(config: ConfigDict) -> None:
                 "dropout": 0.1,
                 "stochastic_depth": 0.0,
                 "smoothing": 0.0,
+                "head_scale": 0.1,
                 "dtype": "float32",
             },
             "optimizer": {"peak_lr": 3e-3, "end_lr": 3e-5, "warmup_steps": 100},
@@ -144,7 +146,12 @@ def demo(config: ConfigDict) -> None:
     config.update(
         {
             "data": {"root": "runs/simulated", "buckets": 2},
-            "model": {"strides": (2, 4, 8), "patches": (8, 12, 16), "smoothing": 1.0},
+            "model": {
+                "strides": (2, 4, 8),
+                "patches": (8, 12, 16),
+                "smoothing": 1.0,
+                "head_scale": 1.0,
+            },
             "training": {"steps": 320, "eval_every": 80, "save_every": 160},
         }
     )

@@ -51,6 +51,7 @@ class MultiScale(nnx.Module):
         smoothing: float,
         interctc: bool,
         diphones: bool,
+        head_scale: float,
         causal: bool,
         chunk: int,
         left: int,
@@ -128,9 +129,9 @@ class MultiScale(nnx.Module):
             rngs=rngs,
         )
         self.diphones = diphones
-        # Heads start with nearly equal probabilities: CTC holds on to the alignment it first finds,
-        # which should come of the features and not of the initial weights.
-        init = nnx.initializers.normal(0.1 / math.sqrt(d))
+        # CTC holds on to the alignment it first finds. Small initial weights make it come of the
+        # features; large ones find some alignment sooner.
+        init = nnx.initializers.normal(head_scale / math.sqrt(d))
         classes = DIPHONES if diphones else CLASSES
         self.head = nnx.Linear(d, classes, kernel_init=init, rngs=rngs)
         self.interctc = nnx.Linear(d, CLASSES, kernel_init=init, rngs=rngs) if interctc else None

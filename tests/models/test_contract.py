@@ -145,8 +145,8 @@ class Whole(Block):
         self.model = MultiScale(
             channels=4, sessions=2, hides_bins=False, d=8, layers=(1, 2, 1), heads=2, ff=8,
             kernel=3, strides=(2, 4, 8), patches=(4, 8, 8), dropout=0.1, stochastic_depth=0.1,
-            session=session, smoothing=1.0, interctc=False, diphones=False, causal=causal,
-            chunk=8, left=8, dtype="float32", rngs=rngs(),
+            session=session, smoothing=1.0, interctc=False, diphones=False, head_scale=1.0,
+            causal=causal, chunk=8, left=8, dtype="float32", rngs=rngs(),
         )  # fmt: skip
         self.block_size, self.stride = self.model.block_size, self.model.stride
         self.back, self.ahead = None, 0 if causal else None

@@ -58,6 +58,7 @@ def config_of(root: Path) -> dict:
             "smoothing": 1.0,
             "interctc": False,
             "diphones": False,
+            "head_scale": 1.0,
             "causal": False,
             "chunk": 8,
             "left": 8,
