@@ -6,20 +6,29 @@ A file holds groups `trial_0000`, `trial_0001`, ... in the order of recording. E
 `seq_len` and `sentence_label`. Real lengths are those of the attributes: arrays may be padded.
 """
 
+import math
+import re
+import reprlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Float32, Int32
 
-from modessm_jax.data.validation import MIN_BINS, data_error
+from modessm_jax.data.validation import MAX_BYTES, MIN_BINS, data_error, to_float32
 from modessm_jax.phonemes import BLANK, CLASSES
 
 _RESTORE = "Restore the file from the published data set"
 _REWRITE = "Correct what wrote the file, or restore it from the published data set"
+
+_TRIAL = re.compile(r"trial_([0-9]{1,9})")
+
+# What h5py raises where a file is damaged, or holds what NumPy has no type for.
+_UNREADABLE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +66,8 @@ def open_file(file: Path) -> h5py.File:
 
 def read_trials(
     file: Path, session: str, *, labels: bool, corpora: dict[int, str]
-) -> Iterator[tuple[Trial, Float[np.ndarray, "bins channels"]]]:
-    """Every trial of a file with its features as stored, in the file's order.
+) -> Iterator[tuple[Trial, Float32[np.ndarray, "bins channels"]]]:
+    """Every trial of a file with its features, not yet repaired, in the order of recording.
 
     Args:
         file: `data_train.hdf5`, `data_val.hdf5` or `data_test.hdf5`.
@@ -70,24 +79,24 @@ def read_trials(
         DataError: the file is unreadable or contradicts the layout.
     """
     with open_file(file) as handle:
-        for name in list(handle):
+        seen: dict[tuple[int, int], str] = {}
+        for name in _trial_names(file, handle):
             trial = _Reader(file, handle, name).trial(session, labels, corpora)
+            first = seen.setdefault((trial.block, trial.number), name)
+            if first != name:
+                problem = f"is {trial.number} in block {trial.block}, and so is that of {first}"
+                remedy = "Leave one of the two, or number them apart"
+                raise data_error(file, name, "trial_num", problem, remedy)
             yield trial, read_features(handle, trial)
 
 
-def read_features(handle: h5py.File, trial: Trial) -> Float[np.ndarray, "bins channels"]:
-    """The real frames of a trial, as stored.
+def read_features(handle: h5py.File, trial: Trial) -> Float32[np.ndarray, "bins channels"]:
+    """The real frames of a trial, not yet repaired.
 
     Raises:
-        DataError: the values cannot be read.
+        DataError: the values cannot be read, or the file no longer fits the trial.
     """
-    try:
-        stored = handle[f"{trial.group}/input_features"]
-        assert isinstance(stored, h5py.Dataset)
-        return stored[: trial.bins]
-    except (OSError, KeyError, RuntimeError) as error:
-        problem = f"the values cannot be read ({error})"
-        raise data_error(trial.file, trial.group, "input_features", problem, _RESTORE) from error
+    return _Reader(trial.file, handle, trial.group).features(trial.bins)
 
 
 def write_trial(
@@ -119,16 +128,35 @@ def _padded(ids: np.ndarray) -> np.ndarray:
     return np.pad(ids.astype(np.int32), (0, max(0, 500 - len(ids))))
 
 
+def _trial_names(file: Path, handle: h5py.File) -> list[str]:
+    """The names of the groups, by number: in the alphabet, trial_10000 comes before trial_9999."""
+    try:
+        names = list(handle)
+    except _UNREADABLE as error:
+        problem = f"the list of trials cannot be read ({error})"
+        raise data_error(file, "", "", problem, _RESTORE) from error
+    if not names:
+        remedy = "Restore it, or remove it if the session has no trials in this split"
+        raise data_error(file, "", "", "holds no trials", remedy)
+    numbers: dict[str, int] = {}
+    for name in names:
+        match = _TRIAL.fullmatch(name)
+        if match is None:
+            problem = "is not the name of a trial"
+            remedy = "Name all groups trial_0000, trial_0001, ... in the order of recording"
+            raise data_error(file, name, "", problem, remedy)
+        numbers[name] = int(match[1])
+    return sorted(names, key=numbers.__getitem__)
+
+
 class _Reader:
     """Reads and checks the fields of one trial's group."""
 
     def __init__(self, file: Path, handle: h5py.File, name: str):
         self.file = file
         self.name = name
-        try:
+        with self.reading("", "the group"):
             group = handle[name]
-        except (OSError, KeyError, RuntimeError) as error:
-            raise self.error("", f"the group cannot be read ({error})", _RESTORE) from error
         if not isinstance(group, h5py.Group):
             raise self.error("", "is not a group", "A file of this layout holds one group a trial")
         self.group = group
@@ -137,13 +165,16 @@ class _Reader:
     def error(self, field: str, problem: str, remedy: str):
         return data_error(self.file, self.name, field, problem, remedy)
 
+    @contextmanager
+    def reading(self, field: str, what: str) -> Iterator[None]:
+        try:
+            yield
+        except _UNREADABLE as error:
+            raise self.error(field, f"{what} cannot be read ({error})", _RESTORE) from error
+
     def trial(self, session: str, labels: bool, corpora: dict[int, str]) -> Trial:
-        stored = self.stored_bins()
         bins = self.integer("n_time_steps")
-        if not 0 <= bins <= stored:
-            raise self.error(
-                "n_time_steps", f"is {bins}, but input_features holds {stored} frames", _REWRITE
-            )
+        self.stored_features(bins)
         named = self.text("session")
         if named is not None and named != session:
             raise self.error(
@@ -151,37 +182,47 @@ class _Reader:
                 f"is {named!r}, but the folder is {session!r}",
                 "Move the file to the folder of its session",
             )
-        block, number = self.integer("block_num"), self.integer("trial_num")
+        block, number = self.number("block_num"), self.number("trial_num")
         ids = None
-        if labels or "seq_class_ids" in self.group or "seq_len" in self.attributes:
+        with self.reading("", "the group"):
+            labelled = labels or "seq_class_ids" in self.group or "seq_len" in self.attributes
+        if labelled:
             ids = self.labels(bins)
         sentence = self.text("sentence_label")
         corpus = corpora.get(block)
         return Trial(session, block, number, self.file, self.name, bins, ids, sentence, corpus)
 
-    def stored_bins(self) -> int:
-        features = self.dataset("input_features", 2, np.floating)
-        if not features.shape[1]:
+    def features(self, bins: int) -> Float32[np.ndarray, "bins channels"]:
+        stored = self.stored_features(bins)
+        self.check_written("input_features", stored, bins)
+        return to_float32(self.values("input_features", stored, bins))
+
+    def stored_features(self, bins: int) -> h5py.Dataset:
+        stored = self.dataset("input_features", 2, np.floating)
+        frames, channels = stored.shape
+        if not channels:
             raise self.error("input_features", "has no channels", _REWRITE)
-        return len(features)
+        if not 0 <= bins <= frames:
+            raise self.error(
+                "n_time_steps", f"is {bins}, but input_features holds {frames} frames", _REWRITE
+            )
+        return stored
 
     def labels(self, bins: int) -> Int32[np.ndarray, "labels"]:
         stored = self.dataset("seq_class_ids", 1, np.integer)
         count = self.integer("seq_len")
-        if not 0 <= count <= len(stored):
+        if not 0 < count <= stored.shape[0]:
             raise self.error(
-                "seq_len", f"is {count}, but seq_class_ids holds {len(stored)} ids", _REWRITE
+                "seq_len", f"is {count}, but seq_class_ids holds {stored.shape[0]} ids", _REWRITE
             )
         # Shorter trials are left out of training, so their labels need not fit.
         if count > bins >= MIN_BINS:
             raise self.error(
                 "seq_len", f"is {count}, more labels than n_time_steps = {bins} frames", _REWRITE
             )
-        try:
-            ids = stored[:count]
-        except (OSError, RuntimeError) as error:
-            problem = f"the values cannot be read ({error})"
-            raise self.error("seq_class_ids", problem, _RESTORE) from error
+        self.check_written("seq_class_ids", stored, count)
+        values = self.values("seq_class_ids", stored, count + 1)
+        ids, padding = values[:count], values[count:]
         wrong = np.flatnonzero((ids <= BLANK) | (ids >= CLASSES))
         if wrong.size:
             raise self.error(
@@ -189,45 +230,105 @@ class _Reader:
                 f"holds {ids[wrong[0]]} at position {wrong[0]} of {count}",
                 f"Labels within seq_len are phoneme ids 1 to {CLASSES - 1}; {BLANK} is padding",
             )
+        if (padding != BLANK).any():
+            raise self.error(
+                "seq_len", f"is {count}, but seq_class_ids goes on with {padding[0]}", _REWRITE
+            )
         return ids.astype(np.int32)
 
     def dataset(self, field: str, rank: int, kind: type[np.generic]) -> h5py.Dataset:
-        if field not in self.group:
+        """A dataset of which nothing has been read, and which is safe to read."""
+        with self.reading(field, "the dataset"):
+            stored = self.group.get(field)
+        if stored is None:
             raise self.error(field, "the dataset is missing", _RESTORE)
-        stored = self.group[field]
         if not isinstance(stored, h5py.Dataset):
-            raise self.error(field, "is a group where a dataset belongs", _REWRITE)
-        if stored.ndim != rank:
-            raise self.error(
-                field, f"has {stored.ndim} axes (shape {stored.shape}), not {rank}", _REWRITE
-            )
-        if not np.issubdtype(stored.dtype, kind):
+            found = type(stored).__name__.lower()
+            raise self.error(field, f"is a {found} where a dataset belongs", _REWRITE)
+        with self.reading(field, "the dataset"):
+            dtype, shape, chunks = stored.dtype, stored.shape, stored.chunks
+            elsewhere = stored.is_virtual or stored.external
+        axes = 0 if shape is None else len(shape)
+        if axes != rank:
+            raise self.error(field, f"has {axes} axes (shape {shape}), not {rank}", _REWRITE)
+        if not np.issubdtype(dtype, kind):
             wanted = "floating point" if kind is np.floating else "integer"
-            raise self.error(field, f"is of type {stored.dtype}, not {wanted}", _REWRITE)
+            raise self.error(field, f"is of type {dtype}, not {wanted}", _REWRITE)
+        # HDF5 reads a compressed chunk whole, even for one value of it.
+        claimed = max(math.prod(shape), math.prod(chunks or ())) * dtype.itemsize
+        if claimed > MAX_BYTES:
+            raise self.error(
+                field,
+                f"claims {claimed / 2**30:.3g} GiB (shape {shape}, chunks {chunks}), more than "
+                f"the {MAX_BYTES / 2**30:g} GiB a trial may have",
+                _REWRITE,
+            )
+        # Where another file is missing, HDF5 gives made-up values without an error.
+        if elsewhere:
+            raise self.error(field, "has its values in other files", "Copy them into this file")
         return stored
 
+    def check_written(self, field: str, stored: h5py.Dataset, rows: int):
+        """HDF5 makes up the values that were never written, without an error."""
+        with self.reading(field, "the values"):
+            complete = _written(stored, rows)
+        if not complete:
+            raise self.error(field, f"not all of the first {rows} were ever written", _RESTORE)
+
+    def values(self, field: str, stored: h5py.Dataset, rows: int) -> np.ndarray:
+        with self.reading(field, "the values"):
+            return stored[:rows]
+
     def attribute(self, field: str) -> Any:
-        try:
-            return self.attributes[field]
-        except (OSError, RuntimeError) as error:
-            problem = f"the attribute cannot be read ({error})"
-            raise self.error(field, problem, _RESTORE) from error
+        """The value; None if there is no such attribute."""
+        with self.reading(field, "the attribute"):
+            # Not `get`, which would take a damaged attribute for a missing one.
+            present = field in self.attributes
+            return self.attributes[field] if present else None
 
     def integer(self, field: str) -> int:
-        if field not in self.attributes:
+        stored = self.attribute(field)
+        if stored is None:
             raise self.error(field, "the attribute is missing", _RESTORE)
-        value = np.asarray(self.attribute(field))
+        value = np.asarray(stored)
         whole = value.size == 1 and value.dtype.kind in "iuf" and float(value.item()).is_integer()
         if not whole:
-            raise self.error(field, f"is {value.tolist()!r}, not one whole number", _REWRITE)
+            found = reprlib.repr(value.tolist())
+            raise self.error(field, f"is {found}, not one whole number", _REWRITE)
         return int(value.item())
 
-    def text(self, field: str) -> str | None:
-        if field not in self.attributes:
-            return None
-        value = self.attribute(field)
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", errors="replace")
-        if not isinstance(value, str):
-            raise self.error(field, f"is {value!r}, not text", _REWRITE)
+    def number(self, field: str) -> int:
+        value = self.integer(field)
+        if not 0 <= value < 2**31:
+            raise self.error(field, f"is {value}, outside 0 to {2**31 - 1}", _REWRITE)
         return value
+
+    def text(self, field: str) -> str | None:
+        value = self.attribute(field)
+        if value is None:
+            return None
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", errors="surrogateescape")
+        if not isinstance(value, str):
+            raise self.error(field, f"is {reprlib.repr(value)}, not text", _REWRITE)
+        # What is not UTF-8 becomes surrogates, which no text file or terminal takes.
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise self.error(field, f"is {value!r}, which is not UTF-8", _REWRITE)
+        return value
+
+
+def _written(stored: h5py.Dataset, rows: int) -> bool:
+    """Whether all of the first `rows` have a place in the file."""
+    shape = (rows, *stored.shape[1:])
+    if stored.chunks is None:
+        size = stored.id.get_type().get_size()
+        return stored.id.get_storage_size() >= math.prod(shape) * size
+    wanted = math.prod(-(-n // chunk) for n, chunk in zip(shape, stored.chunks, strict=True))
+    found = 0
+
+    def count(chunk: Any) -> None:
+        nonlocal found
+        found += chunk.chunk_offset[0] < rows
+
+    stored.id.chunk_iter(count)
+    return found >= wanted

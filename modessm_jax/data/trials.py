@@ -4,6 +4,7 @@
 a file is in `hdf5.py`, what makes a trial unusable in `validation.py`.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,12 @@ class Recordings:
         handle = self._handles.get(trial.file)
         if handle is None:
             handle = self._handles[trial.file] = open_file(trial.file)
-        return repair(read_features(handle, trial))
+        values = read_features(handle, trial)
+        if values.shape[1] != self.channels:
+            problem = f"has {values.shape[1]} channels now, but had {self.channels}"
+            remedy = "Leave the data as they are while something reads them"
+            raise data_error(trial.file, trial.group, "input_features", problem, remedy)
+        return repair(values)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_memory": None, "_handles": {}}
@@ -147,7 +153,8 @@ def read_recordings(
     loader = _Loader(split, memory_gib, expect_channels)
     for name in chosen:
         file = root / name / f"data_{split}.hdf5"
-        if file.exists():
+        # A link to a file that is gone is no session without this split.
+        if os.path.lexists(file):
             blocks = corpora_of_session(corpora, name)
             for trial, features in read_trials(file, name, labels=split != "test", corpora=blocks):
                 loader.add(trial, features)

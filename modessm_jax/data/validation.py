@@ -1,9 +1,9 @@
 """What makes a recording unusable, and how we say so.
 
 Two kinds of trouble are told apart. A file that contradicts itself (labels longer than the frames,
-a channel count that changes) raises `DataError`: guessing would be silently wrong. A recording that
-is merely bad (dead electrodes, an artefact of NaN) is normal in this field and is handled by a
-fixed rule:
+a channel count that changes), or does not hold what it claims, raises `DataError`: guessing would
+be silently wrong. A recording that is merely bad (dead electrodes, an artefact of NaN) is normal in
+this field and is handled by a fixed rule:
 
 - a training trial with more than 10 % bad channels, under 50 ms or over 60 s, is left out of
   training, counted and named; validation and test trials are never left out;
@@ -24,6 +24,8 @@ MAX_BAD_CHANNELS = 0.10
 # Bins are 20 ms.
 MIN_BINS = 3  # 50 ms is two and a half bins
 MAX_BINS = 3000  # 60 s
+# Claims are refused before memory is taken for them. A minute of 512 channels is 6 MB.
+MAX_BYTES = 2**30
 
 
 class DataError(ValueError):
@@ -33,7 +35,9 @@ class DataError(ValueError):
 def data_error(file: Path, trial: str, field: str, problem: str, remedy: str) -> DataError:
     """A `DataError` reading "file, trial, field: problem. remedy."; empty places are left out."""
     place = ", ".join(part for part in (str(file), trial, field) if part)
-    return DataError(f"{place}: {problem}. {remedy}.")
+    message = f"{place}: {problem}. {remedy}."
+    # Names that are not UTF-8 hold surrogates, which no text file or terminal takes.
+    return DataError(message.encode("utf-8", "backslashreplace").decode())
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,17 @@ def quality(features: Float[np.ndarray, "bins channels"]) -> Quality:
     return Quality(int(dead.sum()), int((~finite).sum()), channels)
 
 
+def to_float32(
+    features: Float[np.ndarray, "bins channels"],
+) -> Float32[np.ndarray, "bins channels"]:
+    """The features as float32; what is beyond its range becomes infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return features.astype(np.float32, copy=False)
+
+
 def repair(features: Float[np.ndarray, "bins channels"]) -> Float32[np.ndarray, "bins channels"]:
     """The features as float32 with every non-finite value replaced by 0."""
-    # A float64 beyond the range of float32 becomes infinite here, and is repaired like one.
-    with np.errstate(over="ignore"):
-        values = features.astype(np.float32)
-    return np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    return np.nan_to_num(to_float32(features), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def length_reason(bins: int) -> str | None:

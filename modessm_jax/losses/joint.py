@@ -16,11 +16,9 @@ from flax import struct
 
 from modessm_jax.phonemes import BLANK
 
-# (logits [..., positions, classes], ids [..., positions]) -> log probability of (blank, next label)
-Arcs = Callable[[Any, Any], tuple[Any, Any]]
-
 CPU_BYTES = 1 << 20
 ACCELERATOR_BYTES = 1 << 28
+TILE = 16
 
 
 @struct.dataclass
@@ -38,22 +36,54 @@ class Chunk(NamedTuple):
     frames: int
 
 
-def softmax_arcs(logits: Any, ids: Any) -> tuple[Any, Any]:
-    """One distribution over blank and labels (Graves 2012)."""
-    norm = jax.nn.logsumexp(logits, axis=-1)
-    return logits[..., BLANK] - norm, _picked(logits, ids) - norm
+class Arcs(NamedTuple):
+    """How logits become the log probabilities of the blank and of the next label.
 
-
-def factored_arcs(logits: Any, ids: Any) -> tuple[Any, Any]:
-    """A decision to stay silent, and a distribution over labels for when it is not taken.
-
-    HAT (Variani et al. 2020, "Hybrid autoregressive transducer"): the labels' distribution can be
-    divided by an internal language model. The class of the blank decides.
+    `forward(logits, ids)`, of `[..., positions, classes]` and `[..., positions]`, gives
+    `((blank, label), norm)`; `backward(logits, ids, norm, weights)` the gradient of the logits for
+    weights of blank and label. With the norm it need not sum over the classes again.
     """
+
+    forward: Callable[[Any, Any], tuple[tuple[Any, Any], Any]]
+    backward: Callable[[Any, Any, Any, tuple[Any, Any]], Any]
+
+
+def _softmax(logits: Any, ids: Any) -> tuple[tuple[Any, Any], Any]:
+    norm = jax.nn.logsumexp(logits, axis=-1)
+    return (logits[..., BLANK] - norm, _picked(logits, ids) - norm), norm
+
+
+def _softmax_gradient(logits: Any, ids: Any, norm: Any, weights: tuple[Any, Any]) -> Any:
+    of_blank, of_label = weights
+    through = (of_blank + of_label)[..., None]
+    gradient = _selected(logits, ids, of_label) - through * jnp.exp(logits - norm[..., None])
+    return gradient + jnp.where(_classes(logits) == BLANK, of_blank[..., None], 0)
+
+
+# One distribution over blank and labels (Graves 2012).
+softmax_arcs = Arcs(_softmax, _softmax_gradient)
+
+
+def _factored(logits: Any, ids: Any) -> tuple[tuple[Any, Any], Any]:
     decision = logits[..., BLANK]
-    of_labels = jax.nn.logsumexp(logits[..., BLANK + 1 :], axis=-1)
-    label = _picked(logits, ids) - of_labels
-    return jax.nn.log_sigmoid(decision), jax.nn.log_sigmoid(-decision) + label
+    norm = jax.nn.logsumexp(logits[..., BLANK + 1 :], axis=-1)
+    label = _picked(logits, ids) - norm
+    return (jax.nn.log_sigmoid(decision), jax.nn.log_sigmoid(-decision) + label), norm
+
+
+def _factored_gradient(logits: Any, ids: Any, norm: Any, weights: tuple[Any, Any]) -> Any:
+    of_blank, of_label = weights
+    decision = logits[..., BLANK]
+    slope = of_blank * jax.nn.sigmoid(-decision) - of_label * jax.nn.sigmoid(decision)
+    gradient = _selected(logits, ids, of_label)
+    gradient = gradient - of_label[..., None] * jnp.exp(logits - norm[..., None])
+    return jnp.where(_classes(logits) == BLANK, slope[..., None], gradient)
+
+
+# A decision to stay silent, and a distribution over labels for when it is not taken: HAT (Variani
+# et al. 2020, "Hybrid autoregressive transducer"), whose labels' distribution can be divided by an
+# internal language model. The class of the blank decides.
+factored_arcs = Arcs(_factored, _factored_gradient)
 
 
 def default_chunk(batch: int, time: int, positions: int, d: int) -> Chunk:
@@ -92,21 +122,7 @@ def joint_arcs(
       arcs: how logits become probabilities.
       chunk: what to compute at a time.
     """
-    time = encoder.shape[1]
-
-    def group(_: None, given: Any) -> Any:
-        encoder, predictor, ids, start = given
-
-        def frames(_: None, given: Any) -> Any:
-            encoder, start = given
-            at = _window(start, band, predictor.shape[1])
-            hidden = _hidden(encoder, _look(predictor, at))
-            return None, arcs(_logits(hidden, joint), _look(ids, at))
-
-        return None, jax.lax.scan(frames, None, (encoder, start))[1]
-
-    given = (_chunks(encoder, chunk), *_groups((predictor, ids), chunk), _chunks(start, chunk))
-    return _unchunk(jax.lax.scan(group, None, given)[1], time)
+    return _forward(encoder, predictor, joint, ids, start, band, arcs, chunk)[0]
 
 
 def _forward(
@@ -119,24 +135,37 @@ def _forward(
     arcs: Arcs,
     chunk: Chunk,
 ) -> Any:
-    given = (encoder, predictor, joint, ids, start)
-    return joint_arcs(*given, band, arcs, chunk), given
+    def group(_: None, given: Any) -> Any:
+        encoder, predictor, ids, start = given
+
+        def frames(_: None, given: Any) -> Any:
+            encoder, start = given
+            at = _window(start, band, predictor.shape[1])
+            hidden = _hidden(encoder, _look(predictor, at))
+            return None, arcs.forward(_logits(hidden, joint), _look(ids, at))
+
+        return None, jax.lax.scan(frames, None, (encoder, start))[1]
+
+    given = (_chunks(encoder, chunk), *_groups((predictor, ids), chunk), _chunks(start, chunk))
+    log_probabilities, norm = jax.lax.scan(group, None, given)[1]
+    kept = (encoder, predictor, joint, ids, start, norm)
+    return _unchunk(log_probabilities, encoder.shape[1]), kept
 
 
-def _backward(band: int, arcs: Arcs, chunk: Chunk, given: Any, weights: Any) -> Any:
-    encoder, predictor, joint, ids, start = given
+def _backward(band: int, arcs: Arcs, chunk: Chunk, kept: Any, weights: Any) -> Any:
+    encoder, predictor, joint, ids, start, norm = kept
     exact = jnp.promote_types(encoder.dtype, jnp.float32)
 
     def group(of_joint: Any, given: Any) -> Any:
-        encoder, predictor, ids, start, weights = given
+        encoder, predictor, ids, start, norm, weights = given
 
         def frames(sums: Any, given: Any) -> Any:
-            encoder, start, weights = given
+            encoder, start, norm, weights = given
             of_joint, of_predictor = sums
             at = _window(start, band, predictor.shape[1])
             hidden = _hidden(encoder, _look(predictor, at))
-            _, pull = jax.vjp(lambda x: arcs(x, _look(ids, at)), _logits(hidden, joint))
-            (of_logits,) = pull(weights)
+            logits = _logits(hidden, joint)
+            of_logits = arcs.backward(logits, _look(ids, at), norm, weights)
             of_joint = jax.tree.map(jnp.add, of_joint, _joint_gradient(hidden, of_logits))
             slope = 1 - jnp.square(hidden.astype(exact))
             of_sum = slope * _through_kernel(of_logits, joint, hidden)
@@ -144,7 +173,8 @@ def _backward(band: int, arcs: Arcs, chunk: Chunk, given: Any, weights: Any) -> 
             return (of_joint, of_predictor), of_sum.sum(axis=2)
 
         sums = (of_joint, jnp.zeros(predictor.shape, exact))
-        (of_joint, of_predictor), of_encoder = jax.lax.scan(frames, sums, (encoder, start, weights))
+        given = (encoder, start, norm, weights)
+        (of_joint, of_predictor), of_encoder = jax.lax.scan(frames, sums, given)
         return of_joint, (of_encoder, of_predictor)
 
     d, classes = joint.kernel.shape
@@ -152,7 +182,9 @@ def _backward(band: int, arcs: Arcs, chunk: Chunk, given: Any, weights: Any) -> 
     given = (
         _chunks(encoder, chunk),
         *_groups((predictor, ids), chunk),
-        *_chunks((start, weights), chunk),
+        _chunks(start, chunk),
+        norm,
+        _chunks(weights, chunk),
     )
     (of_kernel, of_bias), (of_encoder, of_predictor) = jax.lax.scan(group, nothing, given)
     return (
@@ -195,8 +227,10 @@ def _hidden(encoder: Any, predictor: Any) -> Any:
 
 def _logits(hidden: Any, joint: Joint) -> Any:
     exact = jnp.promote_types(hidden.dtype, jnp.float32)
-    kernel = joint.kernel.astype(hidden.dtype)
-    rows = jnp.dot(_rows(hidden), kernel, preferred_element_type=exact)
+    classes = joint.kernel.shape[1]
+    # Products go faster where the columns fill whole vector registers or tiles.
+    kernel = jnp.pad(joint.kernel.astype(hidden.dtype), ((0, 0), (0, -classes % TILE)))
+    rows = jnp.dot(_rows(hidden), kernel, preferred_element_type=exact)[:, :classes]
     rows = rows + joint.bias.astype(exact)[None, :]
     return rows.reshape(*hidden.shape[:-1], -1)
 
@@ -222,23 +256,18 @@ def _rows(x: Any) -> Any:
     return x.reshape(-1, x.shape[-1])
 
 
-@jax.custom_vjp
 def _picked(logits: Any, ids: Any) -> Any:
-    """The logit of each id. Gathered; but the gradient is a selection, cheaper than a scatter."""
+    """The logit of each id."""
     return jnp.take_along_axis(logits, ids[..., None], axis=-1)[..., 0]
 
 
-def _picked_forward(logits: Any, ids: Any) -> Any:
-    return _picked(logits, ids), (logits, ids)
+def _selected(logits: Any, ids: Any, weight: Any) -> Any:
+    """The weight in each id's class, 0 in the others: the transpose of `_picked`."""
+    return jnp.where(_classes(logits) == ids[..., None], weight[..., None], 0)
 
 
-def _picked_backward(given: Any, weight: Any) -> tuple[Any, None]:
-    logits, ids = given
-    classes = jnp.arange(logits.shape[-1]).reshape((1,) * (logits.ndim - 1) + (-1,))
-    return jnp.where(classes == ids[..., None], weight[..., None], 0).astype(logits.dtype), None
-
-
-_picked.defvjp(_picked_forward, _picked_backward)
+def _classes(logits: Any) -> Any:
+    return jnp.arange(logits.shape[-1]).reshape((1,) * (logits.ndim - 1) + (-1,))
 
 
 def _groups(tree: Any, chunk: Chunk) -> Any:

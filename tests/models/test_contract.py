@@ -11,6 +11,7 @@ from modessm_jax.models.attention import Memory, RelativeAttention
 from modessm_jax.models.block import Block, Serial
 from modessm_jax.models.conformer import ConformerBlock
 from modessm_jax.models.convolution import DepthwiseConv, GaussianSmoothing, StridedConv
+from modessm_jax.models.flow import FlowBridge
 from modessm_jax.models.fusion import CrossScaleFusion
 from modessm_jax.models.multiscale import MultiScale
 from modessm_jax.models.session import SessionAdaptation
@@ -64,6 +65,13 @@ def test_conformer(chunk: int | None, left: int) -> None:
 def test_pathway(causal: bool) -> None:
     chunk = 2 if causal else None
     verify(Serial([strided(causal), conformer(chunk, 2), conformer(chunk, 2)]), 4, tight=not causal)
+
+
+@pytest.mark.parametrize(
+    ("causal", "kernel", "layers"), [(True, 2, 1), (True, 3, 2), (False, 3, 1)]
+)
+def test_flow(causal: bool, kernel: int, layers: int) -> None:
+    verify(FlowBridge(4, layers=layers, kernel=kernel, causal=causal, dtype=F32, rngs=rngs()), 4)
 
 
 class SelfAttention(Block):
