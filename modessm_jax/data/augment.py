@@ -1,21 +1,17 @@
 """Augmentation of a batch on the device, inside the training step.
 
 Every term is drawn afresh for each trial from the step's key, and a term that is off is never
-traced. Random bits are what augmentation costs on a CPU, so each 32-bit word serves two bins.
+traced.
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, Shaped, UInt16
-from scipy.special import ndtri
+from jaxtyping import Array, Bool, Int, Key
 
+from modessm_jax.data.draws import event, normal
 from modessm_jax.sequence import Sequence
-
-LEVELS = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,19 +86,19 @@ class Augmentation:
         batch, _, channels = values.shape
         of_trial = (batch, 1, channels)
         if self.static_gain:
-            values = values * (1 + self.static_gain * _normal(terms[1], of_trial, values.dtype))
+            values = values * (1 + self.static_gain * normal(terms[1], of_trial, values.dtype))
         if self.white_noise:
-            values = values + self.white_noise * _normal(terms[2], values.shape, values.dtype)
+            values = values + self.white_noise * normal(terms[2], values.shape, values.dtype)
         if self.constant_offset:
-            values = values + self.constant_offset * _normal(terms[3], of_trial, values.dtype)
+            values = values + self.constant_offset * normal(terms[3], of_trial, values.dtype)
         if self.random_walk:
-            steps = _normal(terms[4], values.shape, values.dtype)
+            steps = normal(terms[4], values.shape, values.dtype)
             values = values + self.random_walk * jnp.cumsum(steps, axis=1)
         if self.speckle:
-            kept = ~_event(terms[5], values.shape, self.speckle)
+            kept = ~event(terms[5], values.shape, self.speckle)
             values = jnp.where(kept, values / (1 - self.speckle), 0)
         if self.channel_dropout:
-            values = jnp.where(_event(terms[6], of_trial, self.channel_dropout), 0, values)
+            values = jnp.where(event(terms[6], of_trial, self.channel_dropout), 0, values)
         if values is not features.values:
             features = features.with_values(values).masked()
         hidden = jnp.zeros_like(features.mask)
@@ -137,27 +133,3 @@ def _spans(
     time = jnp.arange(features.mask.shape[1])[None, None, :]
     covered = (time >= start[..., None]) & (time < (start + span)[..., None])
     return covered.any(axis=1) & features.mask
-
-
-def _bits(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt16[Array, "..."]:
-    """Sixteen random bits for each entry, two entries to a word of the generator."""
-    *leading, last = shape
-    words = jax.random.bits(key, (*leading, -(-last // 2)))
-    halves = jax.lax.bitcast_convert_type(words, jnp.uint16)
-    return halves.reshape((*leading, -1))[..., :last]
-
-
-def _normal(key: Key[Array, ""], shape: tuple[int, ...], dtype: jnp.dtype) -> Float[Array, "..."]:
-    """Standard normal draws, to one in 65,536: the tails end at 4.3 standard deviations."""
-    return jnp.asarray(_quantiles(), dtype)[_bits(key, shape)]
-
-
-def _event(key: Key[Array, ""], shape: tuple[int, ...], probability: float) -> Bool[Array, "..."]:
-    """True with the given probability, to one in 65,536."""
-    return _bits(key, shape) < jnp.uint16(round(probability * LEVELS))
-
-
-@functools.cache
-def _quantiles() -> Shaped[np.ndarray, "levels"]:
-    """The standard normal's quantiles at the centres of equal slices of probability."""
-    return ndtri((np.arange(LEVELS) + 0.5) / LEVELS)

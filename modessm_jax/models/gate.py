@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from modessm_jax.models import moments
 from modessm_jax.models.block import Block
 from modessm_jax.sequence import Sequence
 
@@ -37,40 +38,27 @@ class ChannelGate(Block):
         start = self.initial_state(x.mask.shape[0])
         if self.causal:
             return self.step(start, x)[1]
-        sums = [part.sum(axis=1, keepdims=True) for part in _powers(x)]
-        return self._weigh(x, *(old[:, None] + new for old, new in zip(start, sums, strict=True)))
+        return self._weigh(x, *moments.of_trial(start, x))
 
     def initial_state(self, batch: int) -> Any:
         """Number, sum and sum of squares of the frames before the first."""
-        count = jnp.full((batch, 1), PRIOR_FRAMES)
-        squares = jnp.full((batch, self.channels), PRIOR_FRAMES)
-        return count, jnp.zeros_like(squares), squares
+        return moments.prior(batch, self.channels, PRIOR_FRAMES)
 
     def step(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
         if not self.causal:
             raise ValueError(
                 "a gate over the statistics of the whole trial cannot stream: not causal"
             )
-        sums = [jnp.cumsum(part, axis=1) for part in _powers(x)]
-        sums = [old[:, None] + new for old, new in zip(state, sums, strict=True)]
-        return tuple(part[:, -1] for part in sums), self._weigh(x, *sums)
+        state, seen = moments.so_far(state, x)
+        return state, self._weigh(x, *seen)
 
     def _weigh(
         self,
         x: Sequence,
-        count: Float[Array, "batch #time 1"],
-        total: Float[Array, "batch #time channels"],
-        squares: Float[Array, "batch #time channels"],
+        mean: Float[Array, "batch #time channels"],
+        variance: Float[Array, "batch #time channels"],
     ) -> Sequence:
-        mean = total / count
-        variance = squares / count - mean**2  # the prior keeps it well above rounding
         normed = (x.masked().values.astype(jnp.float32) - mean) * jax.lax.rsqrt(variance)
         seen = jnp.concatenate([mean, 0.5 * jnp.log(variance)], axis=-1)
         weights = jax.nn.sigmoid(self.excite(jax.nn.relu(self.squeeze(seen))))
         return x.with_values(normed.astype(self.dtype) * weights)
-
-
-def _powers(x: Sequence) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """1, x and x squared on the real frames, 0 on padding; float32, for sums of many frames."""
-    values = x.masked().values.astype(jnp.float32)
-    return x.mask[..., None].astype(jnp.float32), values, values**2

@@ -1,0 +1,71 @@
+"""Objectives of a latent mode, per example, in nats: what it explains, and what it must not do."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from modessm_jax.losses.cost import Cost
+from modessm_jax.losses.semiring import IMPOSSIBLE, ZERO
+
+
+def marginal_cost(
+    costs: Cost, log_modes: Float[Array, "batch modes"], block: Int[Array, "batch"] | None = None
+) -> Cost:
+    """Minus the log-likelihood of the labels, summed over a mode that nobody has labelled.
+
+    Of a trial by itself: `-ln sum_z p(z|x) p(y|x, z)`. Its gradient weighs that of each mode's cost
+    by the posterior p(z|x, y), which is expectation maximisation with a gradient step for M.
+
+    Trials of one block are spoken in one mode: `-ln sum_z p(z|block) prod_i p(y_i|x_i, z)`, where
+    p(z|block) is the normalised product of the p(z|x_i): Bayes' rule, if modes are equally common.
+    The block's cost is shared out equally among its valid trials, so that the sum over the batch
+    is that over the blocks.
+
+    Args:
+      costs: `-ln p(y|x, z)` for each trial and mode, `[batch, modes]`; inf where a mode makes the
+        labels impossible. A trial is valid when it is so in every mode; others say nothing about
+        the mode of their block.
+      log_modes: `ln p(z|x)`.
+      block: trials of the batch with equal ids share one mode; by default none do.
+
+    Returns:
+      One cost per trial. It is inf, without a gradient, where no mode explains all of a block.
+    """
+    valid = costs.valid.all(axis=1)
+    ids = jnp.arange(valid.shape[0]) if block is None else block
+    together = (ids[:, None] == ids[None, :]) & valid[:, None] & valid[None, :]
+
+    def of_block(logs: Array) -> Array:
+        # Not a product with 0 and 1: 0 times the NaN of an invalid trial would be NaN.
+        each = jnp.where(together[:, :, None], jnp.maximum(logs, ZERO)[None, :, :], 0.0)
+        return each.sum(axis=1)
+
+    posterior = jax.nn.log_softmax(of_block(log_modes), axis=1)
+    total = jax.nn.logsumexp(posterior + of_block(-costs.nats), axis=1)
+    nats = jnp.where(total < IMPOSSIBLE, jnp.inf, -total)  # NaN is passed on, not hidden
+    shared = nats / jnp.maximum(together.sum(axis=1), 1)
+    return Cost(nats=jnp.where(valid, shared, 0.0), valid=valid)
+
+
+def information_cost(log_modes: Float[Array, "batch modes"], real: Bool[Array, "batch"]) -> Cost:
+    """How much less than everything the mode tells: `ln K - I(z; x)` on average over the batch.
+
+    The guard against collapse of Bridle et al. 1992, "Unsupervised classifiers, mutual information
+    and phantom targets" (and Krause et al. 2010): 0 when every trial is sure of its mode and the
+    modes are equally common, ln K when all trials are of one mode or none is sure of any. An
+    example is charged its own entropy `H(p(z|x))` and what the batch's mean lacks to balance,
+    `ln K - H(mean p(z|x))`; neither is ever negative.
+
+    Args:
+      log_modes: `ln p(z|x)`.
+      real: which examples count; the mean is over these.
+    """
+    logs = jnp.where(real[:, None], jnp.maximum(log_modes, ZERO), ZERO)
+    mean = jax.nn.logsumexp(logs, axis=0) - jnp.log(jnp.maximum(real.sum(), 1))
+    imbalance = jnp.log(float(logs.shape[1])) - _entropy(mean)
+    nats = _entropy(logs) + imbalance
+    return Cost(nats=jnp.where(real, nats, 0.0), valid=real)
+
+
+def _entropy(logs: Float[Array, "... modes"]) -> Float[Array, "..."]:
+    return -jnp.sum(jnp.exp(logs) * logs, axis=-1)
