@@ -81,13 +81,14 @@ def read_trials(
     with open_file(file) as handle:
         seen: dict[tuple[int, int], str] = {}
         for name in _trial_names(file, handle):
-            trial = _Reader(file, handle, name).trial(session, labels, corpora)
+            reader = _Reader(file, handle, name)
+            trial = reader.trial(session, labels, corpora)
             first = seen.setdefault((trial.block, trial.number), name)
             if first != name:
                 problem = f"is {trial.number} in block {trial.block}, and so is that of {first}"
                 remedy = "Leave one of the two, or number them apart"
                 raise data_error(file, name, "trial_num", problem, remedy)
-            yield trial, read_features(handle, trial)
+            yield trial, reader.features(trial.bins)
 
 
 def read_features(handle: h5py.File, trial: Trial) -> Float32[np.ndarray, "bins channels"]:
@@ -131,7 +132,10 @@ def _padded(ids: np.ndarray) -> np.ndarray:
 def _trial_names(file: Path, handle: h5py.File) -> list[str]:
     """The names of the groups, by number: in the alphabet, trial_10000 comes before trial_9999."""
     try:
-        names = list(handle)
+        # h5py gives names that are not UTF-8 as bytes.
+        names = [
+            n.decode(errors="backslashreplace") if isinstance(n, bytes) else str(n) for n in handle
+        ]
     except _UNREADABLE as error:
         problem = f"the list of trials cannot be read ({error})"
         raise data_error(file, "", "", problem, _RESTORE) from error
@@ -174,7 +178,6 @@ class _Reader:
 
     def trial(self, session: str, labels: bool, corpora: dict[int, str]) -> Trial:
         bins = self.integer("n_time_steps")
-        self.stored_features(bins)
         named = self.text("session")
         if named is not None and named != session:
             raise self.error(
@@ -193,11 +196,6 @@ class _Reader:
         return Trial(session, block, number, self.file, self.name, bins, ids, sentence, corpus)
 
     def features(self, bins: int) -> Float32[np.ndarray, "bins channels"]:
-        stored = self.stored_features(bins)
-        self.check_written("input_features", stored, bins)
-        return to_float32(self.values("input_features", stored, bins))
-
-    def stored_features(self, bins: int) -> h5py.Dataset:
         stored = self.dataset("input_features", 2, np.floating)
         frames, channels = stored.shape
         if not channels:
@@ -206,7 +204,8 @@ class _Reader:
             raise self.error(
                 "n_time_steps", f"is {bins}, but input_features holds {frames} frames", _REWRITE
             )
-        return stored
+        self.check_written("input_features", stored, bins)
+        return to_float32(self.values("input_features", stored, bins))
 
     def labels(self, bins: int) -> Int32[np.ndarray, "labels"]:
         stored = self.dataset("seq_class_ids", 1, np.integer)
@@ -248,8 +247,8 @@ class _Reader:
         with self.reading(field, "the dataset"):
             dtype, shape, chunks = stored.dtype, stored.shape, stored.chunks
             elsewhere = stored.is_virtual or stored.external
-        axes = 0 if shape is None else len(shape)
-        if axes != rank:
+        if shape is None or len(shape) != rank:
+            axes = len(shape or ())
             raise self.error(field, f"has {axes} axes (shape {shape}), not {rank}", _REWRITE)
         if not np.issubdtype(dtype, kind):
             wanted = "floating point" if kind is np.floating else "integer"

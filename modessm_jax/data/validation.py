@@ -35,9 +35,7 @@ class DataError(ValueError):
 def data_error(file: Path, trial: str, field: str, problem: str, remedy: str) -> DataError:
     """A `DataError` reading "file, trial, field: problem. remedy."; empty places are left out."""
     place = ", ".join(part for part in (str(file), trial, field) if part)
-    message = f"{place}: {problem}. {remedy}."
-    # Names that are not UTF-8 hold surrogates, which no text file or terminal takes.
-    return DataError(message.encode("utf-8", "backslashreplace").decode())
+    return DataError(f"{place}: {problem}. {remedy}.")
 
 
 @dataclass(frozen=True)
@@ -77,10 +75,8 @@ def quality(features: Float[np.ndarray, "bins channels"]) -> Quality:
     return Quality(int(dead.sum()), int((~finite).sum()), channels)
 
 
-def to_float32(
-    features: Float[np.ndarray, "bins channels"],
-) -> Float32[np.ndarray, "bins channels"]:
-    """The features as float32; what is beyond its range becomes infinite."""
+def to_float32(features: np.ndarray) -> Float32[np.ndarray, "bins channels"]:
+    """Features of any floating-point type; what is beyond the range of float32 becomes infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         return features.astype(np.float32, copy=False)
 
