@@ -17,8 +17,8 @@ from modessm_jax.data.augment import Augmentation
 from modessm_jax.data.batch import Batch
 from modessm_jax.sequence import Sequence
 from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.optimizer import make_optimizer
 from modessm_jax.training.runs import build_model
+from modessm_jax.training.stages import plan_stages
 from modessm_jax.training.state import create_state
 from modessm_jax.training.step import make_step, place
 
@@ -44,19 +44,18 @@ def main() -> None:
     model = build_model(config, CHANNELS, SESSIONS)
     print(f"parameters: {sum(leaf.size for leaf in jax.tree.leaves(model.params)):,}")
     mesh = data_mesh(jax.devices()[:1])
-    optimizer, schedule = make_optimizer(**config["optimizer"], steps=config["training"]["steps"])
+    plan = plan_stages(config, model.params)[0]
     ema_decay = config["training"]["ema_decay"]
     step = make_step(
         apply=model.apply,
-        optimizer=optimizer,
-        schedule=schedule,
-        **config["objective"],
+        plan=plan,
+        normalize_by=config["objective"]["normalize_by"],
         seed=0,
         mesh=mesh,
         augment=Augmentation(**config["augment"]),
         ema_decay=ema_decay,
     )
-    state = create_state(model.params, optimizer, mesh, ema=ema_decay > 0)
+    state = create_state(model.params, plan.optimizer, mesh, ema=ema_decay > 0)
     placed = place(batch(), mesh)
     start = time.perf_counter()
     program = step.lower(state, placed).compile()

@@ -19,8 +19,8 @@ from modessm_jax.losses.ctc import ctc_cost
 from modessm_jax.models.build import Functional
 from modessm_jax.sequence import Sequence
 from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.optimizer import make_optimizer
 from modessm_jax.training.runs import build_model
+from modessm_jax.training.stages import plan_stages
 from modessm_jax.training.state import create_state
 from modessm_jax.training.step import make_step, place
 
@@ -88,12 +88,12 @@ def devices(model: Functional, config: dict[str, Any]) -> None:
     found = []
     for count in (1, 4):
         mesh = data_mesh(jax.devices()[:count])
-        optimizer, schedule = make_optimizer(**config["optimizer"], steps=1000)
+        plan = plan_stages(config, model.params)[0]
         step = make_step(
-            apply=model.apply, optimizer=optimizer, schedule=schedule, **config["objective"],
-            seed=0, mesh=mesh, augment=Augmentation(**config["augment"]),
+            apply=model.apply, plan=plan, normalize_by=config["objective"]["normalize_by"], seed=0,
+            mesh=mesh, augment=Augmentation(**config["augment"]),
         )  # fmt: skip
-        state = create_state(model.params, optimizer, mesh, ema=False)
+        state = create_state(model.params, plan.optimizer, mesh, ema=False)
         state, report = step(state, place(batch(), mesh))
         # After one step Adam's first moment is a fixed multiple of the clipped gradient.
         moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]

@@ -24,10 +24,11 @@ from modessm_jax.data.batch import Batch
 from modessm_jax.losses.cost import Cost
 from modessm_jax.losses.ctc import ctc_cost, feasible
 from modessm_jax.sequence import Sequence
+from modessm_jax.training import charges
 from modessm_jax.training import step as training
 from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.optimizer import make_optimizer
 from modessm_jax.training.runs import build_model
+from modessm_jax.training.stages import plan_stages
 from modessm_jax.training.state import create_state
 
 BINS, CHANNELS, SESSIONS, LABELS = 168, 48, 6, 32
@@ -61,13 +62,13 @@ def build(config: dict[str, Any], cost: Any) -> tuple[Any, Any]:
     """The step that charges `cost`, and its first state."""
     model = build_model(config, CHANNELS, SESSIONS)
     mesh = data_mesh(jax.devices()[:1])
-    optimizer, schedule = make_optimizer(**config["optimizer"], steps=config["training"]["steps"])
-    training.ctc_cost = cost  # the step calls it by this name when it is traced
+    plan = plan_stages(config, model.params)[0]
+    charges.ctc_cost = cost  # the step calls it by this name when it is traced
     step = training.make_step(
-        apply=model.apply, optimizer=optimizer, schedule=schedule, **config["objective"], seed=0,
+        apply=model.apply, plan=plan, normalize_by=config["objective"]["normalize_by"], seed=0,
         mesh=mesh, augment=Augmentation(**config["augment"]), ema_decay=0.99,
     )  # fmt: skip
-    state = create_state(model.params, optimizer, mesh, ema=True)
+    state = create_state(model.params, plan.optimizer, mesh, ema=True)
     placed = training.place(batch(config["data"]["batch_size"]), mesh)
     state, _ = jax.block_until_ready(step(state, placed))
     return lambda state: step(state, placed), state

@@ -3,7 +3,8 @@
     python -m experiments.evaluate --workdir RUN --split val --predictions val.jsonl
 
 A split without labels gets predictions and counts only. Each line of the predictions is JSON:
-session, block_num, trial_num and the phoneme ids decoded greedily.
+session, block_num, trial_num and the phoneme ids decoded greedily; of a transducer its own as well,
+greedy or of a beam, and the probabilities of the speaking modes.
 """
 
 import argparse
@@ -25,11 +26,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--split", choices=SPLITS, default="val", help="which trials (val)")
     parser.add_argument("--predictions", type=Path, help="JSON lines file to write")
     parser.add_argument("--data_root", type=Path, help="where the data are, if they have moved")
+    parser.add_argument("--beam", type=int, default=1, help="width of the transducer's search (1)")
+    parser.add_argument(
+        "--denoise", action="store_true", help="let the flow bridge mend the features"
+    )
     options = parser.parse_args(arguments)
+    further = {"denoise": True} if options.denoise else {}
     try:
         with compiled_programs(options.workdir / "compiled"):
             run = load_run(options.workdir)
-            evaluation = evaluate_run(run, options.split, options.data_root)
+            evaluation = evaluate_run(
+                run, options.split, options.data_root, width=options.beam, **further
+            )
     except (CheckpointError, DataError) as error:
         raise SystemExit(str(error)) from error
     if options.predictions is not None:

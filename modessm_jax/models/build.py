@@ -1,5 +1,6 @@
 """The door out of `models/`: a module becomes a pure function and a plain tree of parameters."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -7,20 +8,34 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Bool, Int
 
+from modessm_jax.models.modessm import ModeSSM
 from modessm_jax.models.multiscale import MultiScale
 from modessm_jax.models.outputs import Outputs
 from modessm_jax.sequence import Sequence
 
-MODELS: dict[str, Callable[..., nnx.Module]] = {"multiscale": MultiScale}
+MODELS: dict[str, Any] = {"multiscale": MultiScale, "modessm": ModeSSM}
+
+
+class Predict(NamedTuple):
+    """A transducer's predictor as pure functions: `initial_state(params, batch) -> state` and
+    `step(params, state, labels) -> (state, output)`."""
+
+    initial_state: Callable[..., Any]
+    step: Callable[..., Any]
 
 
 class Functional(NamedTuple):
-    """`apply(params, features, session, hidden=None, key=None) -> Outputs`, first parameters, and
-    `multiple`: trials padded to a multiple of it give encoder frames without further padding."""
+    """A model as pure functions of its parameters.
+
+    `apply(params, features, session, hidden=None, key=None, **further) -> Outputs`, where what else
+    it takes is up to the model; its first parameters; `multiple`: trials padded to a multiple of it
+    give encoder frames without further padding; and its predictor, if it is a transducer.
+    """
 
     apply: Callable[..., Outputs]
     params: dict[str, Any]
     multiple: int
+    predict: Predict | None
 
 
 def build_module(
@@ -64,6 +79,7 @@ def build(
         config, channels=channels, sessions=sessions, hides_bins=hides_bins, seed=seed
     )
     graph, params = nnx.split(module, nnx.Param)
+    known = inspect.signature(type(module).__call__).parameters
 
     def apply(
         params: dict[str, Any],
@@ -71,8 +87,25 @@ def build(
         session: Int[Array, "batch"],
         hidden: Bool[Array, "batch time"] | None = None,
         key: jax.Array | None = None,
+        **further: Any,
     ) -> Outputs:
+        unknown = sorted(further.keys() - known.keys())
+        if unknown:
+            raise ValueError(
+                f"model.name = {config['name']!r}: this model takes no {', '.join(unknown)}; "
+                "choose another, or drop the objective that needs it"
+            )
         hidden = hidden if hides_bins else None
-        return nnx.merge(graph, params)(features, session, hidden=hidden, key=key)
+        return nnx.merge(graph, params)(features, session, hidden=hidden, key=key, **further)
 
-    return Functional(apply, nnx.to_pure_dict(params), module.block_size)
+    predict = None
+    if hasattr(module, "transducer"):
+
+        def initial_state(params: dict[str, Any], batch: int) -> Any:
+            return nnx.merge(graph, params).transducer.predictor.initial_state(batch)
+
+        def step(params: dict[str, Any], state: Any, labels: Int[Array, "batch"]) -> Any:
+            return nnx.merge(graph, params).transducer.predictor.step(state, labels)
+
+        predict = Predict(initial_state, step)
+    return Functional(apply, nnx.to_pure_dict(params), module.block_size, predict)

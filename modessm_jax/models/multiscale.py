@@ -13,7 +13,7 @@ from modessm_jax.models.conformer import ConformerBlock
 from modessm_jax.models.convolution import GaussianSmoothing, StridedConv
 from modessm_jax.models.diphones import phoneme_log_probabilities
 from modessm_jax.models.fusion import CrossScaleFusion
-from modessm_jax.models.outputs import Outputs
+from modessm_jax.models.outputs import Outputs, frame_norm
 from modessm_jax.models.session import SessionAdaptation
 from modessm_jax.phonemes import CLASSES, DIPHONES
 from modessm_jax.sequence import Sequence
@@ -217,15 +217,8 @@ class MultiScale(nnx.Module):
         if self.interctc is not None:
             logits["interctc"] = _logits(self.interctc, lower.masked())
         scales = zip((*SCALES, "fused"), (fast, medium, slow, fused), strict=True)
-        return Outputs(fused, logits, {f"norm/{name}": _norm(x) for name, x in scales})
+        return Outputs(fused, logits, {f"norm/{name}": frame_norm(x) for name, x in scales})
 
 
 def _logits(head: nnx.Linear, x: Sequence) -> Sequence:
     return x.with_values(head(x.values.astype(jnp.float32)))
-
-
-def _norm(x: Sequence) -> jax.Array:
-    """Root mean square of each example's real frames."""
-    x = x.masked()
-    squares = jnp.square(x.values.astype(jnp.float32)).mean(axis=-1).sum(axis=1)
-    return jnp.sqrt(squares / jnp.maximum(x.lengths, 1))

@@ -136,7 +136,11 @@ class Checkpoints:
         loaded = _load(self._directory / str(step), {**wanted, "data": batches})
         self._named = sound
         restored = TrainState(
-            loaded["history"]["step"], loaded["weights"], loaded.get("ema"), loaded["optimizer"]
+            step=loaded["history"]["step"],
+            begun=loaded["history"]["begun"],
+            params=loaded["weights"],
+            ema=loaded.get("ema"),
+            opt_state=loaded["optimizer"],
         )
         history = _history(loaded)
         if sound[step] in lost:
@@ -205,7 +209,7 @@ def load_weights(directory: Path, like: Any, step: int | None = None) -> Weights
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), like)
     count = jax.ShapeDtypeStruct((), jnp.int32, sharding=device)
     wanted: dict[str, Any] = {
-        "history": {"json": "", "shapes": "", "step": count},
+        "history": {"json": "", "shapes": "", "step": count, "begun": count},
         "weights": params,
     }
     if (folder / "ema").is_dir():
@@ -295,11 +299,12 @@ def _best_step(best: dict[str, Any] | None) -> int | None:
 def _parts(state: TrainState, history: History) -> dict[str, Any]:
     parts = {
         # As strings: in a tree of numbers every figure of the history would be an array on disk.
-        # The step is here because Orbax warns of a part without arrays at every save.
+        # The counts are here because Orbax warns of a part without arrays at every save.
         "history": {
             "json": history.to_json(),
             "shapes": json.dumps(_shapes(state.params)),
             "step": state.step,
+            "begun": state.begun,
         },
         "weights": state.params,
         "optimizer": state.opt_state,

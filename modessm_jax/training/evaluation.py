@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,15 @@ from scipy.special import softmax
 from modessm_jax.data.batch import Batch
 from modessm_jax.data.trials import Recordings
 from modessm_jax.decoding.greedy import greedy, to_lists
+from modessm_jax.decoding.transducer import make_transducer
+from modessm_jax.decoding.transducer_beam import beam
+from modessm_jax.decoding.transducer_greedy import greedy as transducer_greedy
 from modessm_jax.losses.cost import Cost
 from modessm_jax.losses.ctc import ctc_cost
+from modessm_jax.losses.joint import Joint
 from modessm_jax.losses.objectives import total
-from modessm_jax.models.outputs import Outputs
+from modessm_jax.models.build import Functional, Predict
+from modessm_jax.models.outputs import JointInputs
 from modessm_jax.sequence import Sequence
 from modessm_jax.training.mesh import replicated, split_over_batch
 from modessm_jax.training.results import Evaluation, Example, TrialResult
@@ -33,22 +39,37 @@ class Scores:
     cost: Cost
     phonemes: Sequence  # int32 [batch, frames]
     logits: Sequence  # [batch, frames, classes]; fetched for the example alone
+    rnnt: Sequence | None  # int32 [batch, labels] of the transducer, if there is one
+    modes: Any  # [batch, modes], probabilities; None where the model has none
 
 
 Scorer = Callable[[Any, Batch], Scores]
 
 
-def make_scorer(apply: Callable[..., Outputs], mesh: Mesh | None = None) -> Scorer:
+def make_scorer(
+    model: Functional, mesh: Mesh | None = None, *, width: int = 1, **further: Any
+) -> Scorer:
     """Builds the jitted `(params, batch) -> Scores`; build it once, it compiles for each shape.
 
     Args:
-      apply: the model, called as `apply(params, features, session)`.
+      model: what to score.
       mesh: devices to divide each batch among; None computes where the parameters are.
+      width: of the transducer's beam; 1 searches greedily.
+      further: arguments for the model, such as `denoise=True`.
     """
 
     def score(params: Any, batch: Batch) -> Scores:
-        logits = apply(params, batch.features, batch.session).logits["phoneme"]
-        return Scores(ctc_cost(logits, batch.labels), greedy(logits), logits)
+        outputs = model.apply(params, batch.features, batch.session, **further)
+        logits, modes, rnnt = outputs.logits["phoneme"], outputs.log_modes, None
+        if model.predict is not None and outputs.transducer is not None:
+            rnnt = _search(params, model.predict, outputs.transducer, width)
+        return Scores(
+            cost=ctc_cost(logits, batch.labels),
+            phonemes=greedy(logits),
+            logits=logits,
+            rnnt=rnnt,
+            modes=None if modes is None else jnp.exp(modes),
+        )
 
     if mesh is None:
         return jax.jit(score)
@@ -56,6 +77,20 @@ def make_scorer(apply: Callable[..., Outputs], mesh: Mesh | None = None) -> Scor
     return jax.jit(
         score, in_shardings=(everywhere, split_over_batch(mesh)), out_shardings=everywhere
     )
+
+
+def _search(params: Any, predict: Predict, found: JointInputs, width: int) -> Sequence:
+    """The labels a transducer says, int32 `[batch, labels]`."""
+    transducer = make_transducer(
+        partial(predict.initial_state, params),
+        partial(predict.step, params),
+        Joint(found.kernel, found.bias),
+    )
+    if width == 1:
+        return transducer_greedy(transducer, found.encoder)
+    frames = found.encoder.mask.shape[1]
+    best = beam(transducer, found.encoder, width=width, max_labels=frames)
+    return Sequence.from_lengths(best.ids[:, 0], best.lengths[:, 0])
 
 
 def evaluate(
@@ -128,6 +163,8 @@ def _results(batch: Batch, scores: Scores, recordings: Recordings) -> dict[int, 
     nats, feasible = np.asarray(scores.cost.nats), np.asarray(scores.cost.valid)
     frames = np.asarray(scores.logits.mask).sum(axis=1)
     phonemes = to_lists(scores.phonemes)
+    rnnt = None if scores.rnnt is None else to_lists(scores.rnnt)
+    modes = None if scores.modes is None else np.asarray(scores.modes).tolist()
     return {
         index: TrialResult(
             trial=recordings.trials[index],
@@ -135,6 +172,8 @@ def _results(batch: Batch, scores: Scores, recordings: Recordings) -> dict[int, 
             frames=int(frames[row]),
             nats=float(nats[row]),
             feasible=bool(feasible[row]),
+            rnnt=None if rnnt is None else rnnt[row],
+            modes=None if modes is None else modes[row],
         )
         for row, index in enumerate(batch.trial.tolist())
         if index >= 0

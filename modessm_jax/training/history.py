@@ -11,6 +11,7 @@ from typing import Any
 class History:
     """Plain values that survive JSON, so that a resumed run goes on as if never interrupted."""
 
+    stages: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # name, begun: a step
     evaluations: list[dict[str, float]] = dataclasses.field(default_factory=list)
     best: dict[str, float] | None = None  # the evaluation with the lowest `select_by`
     infeasible: list[str] = dataclasses.field(default_factory=list)  # trials named so far
@@ -43,6 +44,12 @@ class History:
     def last_evaluated(self) -> int:
         """The step of the latest evaluation; 0 before the first."""
         return int(self.evaluations[-1]["step"]) if self.evaluations else 0
+
+    def without_better(self, figure: str) -> int:
+        """How many of the present stage's evaluations came after the lowest `figure` of them."""
+        begun = self.stages[-1]["begun"]
+        values = [record[figure] for record in self.evaluations if record["step"] > begun]
+        return len(values) - 1 - values.index(min(values)) if values else 0
 
     def evaluated(self, step: int, metrics: Mapping[str, float], select_by: str) -> bool:
         """Records an evaluation; whether it is the best so far (the lowest, the first of equals).

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
 from modessm_jax.data.augment import Augmentation
+from modessm_jax.data.corruption import Corruption
 from modessm_jax.data.pipeline import evaluation_batches, training_batches
 from modessm_jax.data.plan import BatchPlan
 from modessm_jax.data.trials import Recordings, read_recordings
@@ -17,6 +18,8 @@ from modessm_jax.training.mesh import data_mesh
 from modessm_jax.training.report import format_table, write_report
 from modessm_jax.training.runs import build_model, describe_data, evaluate_run, load_run
 from modessm_jax.training.writers import write_json
+
+_Terms = TypeVar("_Terms", Augmentation, Corruption)
 
 
 def run(
@@ -45,7 +48,8 @@ def run(
             f"{part.split}: {len(part)} trials of {len(part.sessions)} sessions, {part.channels} "
             f"channels, {len(part.excluded)} left out, {len(part.repaired)} repaired"
         )
-    augment = _augmentation(plain["augment"])
+    augment = _terms(Augmentation, plain, "augment")
+    corrupt = _terms(Corruption, plain, "corruption") if "corruption" in plain else None
     model = build_model(plain, train_split.channels, len(train_split.sessions))
     mesh = data_mesh()
     batch_size, buckets = data["batch_size"], data["buckets"]
@@ -60,7 +64,7 @@ def run(
     )
     batches = training_batches(train_split, plan, workers=data["workers"])
     held_out = evaluation_batches(val_split, batch_size, model.multiple, buckets)
-    scorer = make_scorer(model.apply, mesh)
+    scorer = make_scorer(model, mesh)
 
     def score(params: Any) -> Mapping[str, float]:
         rule = plain["objective"]["normalize_by"]
@@ -77,6 +81,7 @@ def run(
             trial_name=lambda index: train_split.trials[index].name,
             dataset=describe_data(train_split, val_split),
             augment=augment,
+            corrupt=corrupt,
             mesh=mesh,
             stop=stop,
         )
@@ -104,8 +109,8 @@ def _read(data: Mapping[str, Any], split: str) -> Recordings:
     )
 
 
-def _augmentation(options: Mapping[str, Any]) -> Augmentation:
+def _terms(kind: type[_Terms], config: Mapping[str, Any], key: str) -> _Terms:
     try:
-        return Augmentation(**options)
+        return kind(**config[key])
     except TypeError as error:
-        raise ValueError(f"config.augment: {error}") from error
+        raise ValueError(f"config.{key}: {error}") from error

@@ -1,5 +1,7 @@
 """The training loop: evaluate, save, draw, step, write, in this order and no other."""
 
+import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -7,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from clu import parameter_overview
 from jax.sharding import Mesh
@@ -17,14 +20,15 @@ from modessm_jax.training.checkpoints import Checkpoints, claim
 from modessm_jax.training.history import History
 from modessm_jax.training.lock import only_run
 from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.optimizer import make_optimizer
 from modessm_jax.training.preemption import PreemptedError
 from modessm_jax.training.progress import Clock, Progress
 from modessm_jax.training.settings import Settings
+from modessm_jax.training.stages import Stage, plan_stages
 from modessm_jax.training.state import TrainState, create_state
 from modessm_jax.training.step import (
     Apply,
     Augment,
+    Corrupt,
     StepReport,
     make_step,
     no_augmentation,
@@ -57,6 +61,7 @@ def train(
     trial_name: Callable[[int], str],
     dataset: dict[str, Any],
     augment: Augment = no_augmentation,
+    corrupt: Corrupt | None = None,
     mesh: Mesh | None = None,
     stop: Callable[[int], bool] = never,
 ) -> dict[str, Any]:
@@ -70,8 +75,9 @@ def train(
     neither waits for compilation nor gets other programs than the run began with).
 
     Args:
-      config: `training` (see `Settings`), `optimizer` (see `make_optimizer`) and `objective`
-        (`weights` and `normalize_by`, see `make_step`) are used; all of it is saved and compared.
+      config: `training` (see `Settings`), `optimizer` (see `make_optimizer`), `objective`
+        (`normalize_by`, see `make_step`) and the stages (see `read_stages`) are used; all of it is
+        saved and compared.
       workdir: made if need be.
       apply: the model; see `make_step`.
       params: its initial parameters, float32. They must be the same whenever the run is restarted.
@@ -80,6 +86,7 @@ def train(
       trial_name: names a trial by its index, for the log.
       dataset: what identifies the data, as plain JSON values; saved and compared.
       augment: see `make_step`.
+      corrupt: likewise.
       mesh: devices; all of them by default.
       stop: whether to save and end after so many updates; see `Preemption.reached`.
 
@@ -96,26 +103,29 @@ def train(
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     plain = json.loads(config.to_json())
-    settings = Settings(**plain["training"])
+    settings = Settings(**{k: v for k, v in plain["training"].items() if k != "steps"})
     mesh = data_mesh() if mesh is None else mesh
-    optimizer, schedule = make_optimizer(**plain["optimizer"], steps=settings.steps)
-    step = make_step(
-        apply=apply,
-        optimizer=optimizer,
-        schedule=schedule,
-        **plain["objective"],
-        seed=settings.seed,
-        mesh=mesh,
-        augment=augment,
-        ema_decay=settings.ema_decay,
-        accumulate=settings.accumulate,
-    )
+    plans = plan_stages(plain, params)
+    steps = [
+        make_step(
+            apply=apply,
+            plan=plan,
+            normalize_by=plain["objective"]["normalize_by"],
+            seed=settings.seed,
+            mesh=mesh,
+            augment=augment,
+            corrupt=corrupt,
+            ema_decay=settings.ema_decay,
+            accumulate=settings.accumulate,
+        )
+        for plan in plans
+    ]
     with ExitStack() as stack:
         stack.enter_context(only_run(workdir))
         checkpoints = Checkpoints(workdir, keep=settings.keep)
         claim(workdir, plain, dataset, resuming=bool(checkpoints.steps))
-        state = create_state(params, optimizer, mesh, ema=settings.ema_decay > 0.0)
-        history = History()
+        state = create_state(params, plans[0].optimizer, mesh, ema=settings.ema_decay > 0.0)
+        history = History(stages=[{"name": plans[0].stage.name, "begun": 0}])
         restored = checkpoints.restore(state, batches)
         if restored is not None:
             state, history = restored
@@ -124,7 +134,17 @@ def train(
         write_text(workdir / "parameters.txt", overview + "\n")
         writer = stack.enter_context(MetricWriter(workdir, resumed_from=start))
         run = _Run(
-            settings, mesh, step, checkpoints, history, writer, evaluate, trial_name, stop, start
+            settings,
+            mesh,
+            [plan.stage for plan in plans],
+            steps,
+            checkpoints,
+            history,
+            writer,
+            evaluate,
+            trial_name,
+            stop,
+            start,
         )
         run.until_done(state, batches)
     results = run.results(int(parameter_overview.count_parameters(params)))
@@ -139,7 +159,8 @@ class _Run:
         self,
         settings: Settings,
         mesh: Mesh,
-        step: Any,
+        stages: list[Stage],
+        steps: list[Any],
         checkpoints: Checkpoints,
         history: History,
         writer: MetricWriter,
@@ -150,7 +171,8 @@ class _Run:
     ):
         self._settings = settings
         self._mesh = mesh
-        self._step = step
+        self._stages = stages
+        self._steps = steps
         self._checkpoints = checkpoints
         self._history = history
         self._writer = writer
@@ -159,36 +181,67 @@ class _Run:
         self._stop = stop
         self._start = start
         self._clock = Clock(history.seconds)
-        self._progress = Progress(settings.steps, self._clock, start=start)
+        self._progress = Progress(self._last_step, self._clock, start=start)
         self._programs: dict[Any, Any] = {}
         # The step whose report has yet to be written. One step late, the device is already at
         # work on the next update while the host waits for the figures of this one.
         self._pending: tuple[int, StepReport] | None = None
 
+    @property
+    def _stage(self) -> Stage:
+        return self._stages[len(self._history.stages) - 1]
+
+    @property
+    def _last_step(self) -> int:
+        """Of the run, if no further stage ends early."""
+        to_come = self._stages[len(self._history.stages) - 1 :]
+        return self._history.stages[-1]["begun"] + sum(stage.steps for stage in to_come)
+
+    def _stage_over(self, done: int) -> bool:
+        stage, history = self._stage, self._history
+        if done == history.stages[-1]["begun"] + stage.steps:
+            return True
+        impatient = stage.patience > 0 and history.last_evaluated == done
+        return impatient and history.without_better(stage.select_by) >= stage.patience
+
     def until_done(self, state: TrainState, batches: Iterator[Any]) -> None:
-        settings = self._settings
-        if self._history.last_evaluated == settings.steps:
-            self._progress.say(f"already complete: {settings.steps} steps")
+        settings, history = self._settings, self._history
+        last_stage = len(history.stages) == len(self._stages)
+        if last_stage and history.last_evaluated == self._start and self._stage_over(self._start):
+            self._progress.say(f"already complete: {self._start} steps")
             return
         if self._start:
             self._progress.say(f"resuming after step {self._start}")
-        for done in range(self._start, settings.steps + 1):
-            last = done == settings.steps
+        for done in itertools.count(self._start):
             unsaved = done > self._start
             if self._stop(done):
                 self._end_early(done, state, batches, unsaved=unsaved)
             # The order matters: what is saved is the state that was evaluated, with an iterator
             # that has not been drawn from since. A run that ended early may have saved before it
             # could evaluate.
-            evaluation_due = last or done % settings.eval_every == 0
-            if evaluation_due and self._history.last_evaluated < done:
+            evaluation_due = self._stage_over(done) or done % settings.eval_every == 0
+            if evaluation_due and history.last_evaluated < done:
                 self._evaluate_now(done, state)
                 unsaved = True
-            if unsaved and (last or done % settings.save_every == 0):
+            over = self._stage_over(done)
+            last = over and len(history.stages) == len(self._stages)
+            if over and not last:
+                state = self._begin_stage(done, state)
+            if unsaved and (over or done % settings.save_every == 0):
                 self._save_now(done, state, batches)
             if last:
                 break
             state = self._advance(done, state, batches)
+
+    def _begin_stage(self, done: int, state: TrainState) -> TrainState:
+        """Goes over to the next stage, with all of the state."""
+        if self._history.window_steps:
+            self._log(done)  # the next stage has other figures
+        stage = self._stages[len(self._history.stages)]
+        self._history.stages.append({"name": stage.name, "begun": done})
+        self._progress.steps = self._last_step
+        self._progress.say(f"step {done}: stage {stage.name} begins")
+        return dataclasses.replace(state, begun=jnp.copy(state.step))
 
     def _end_early(self, done: int, state: TrainState, batches: Any, *, unsaved: bool) -> NoReturn:
         if unsaved:
@@ -210,12 +263,13 @@ class _Run:
 
     def _program(self, state: TrainState, batch: Any) -> Any:
         """The compiled step for batches of this shape."""
-        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
-        if shapes not in self._programs:
+        stage = len(self._history.stages) - 1
+        key = stage, *(leaf.shape for leaf in jax.tree.leaves(batch))
+        if key not in self._programs:
             # Tracing may place the model's constants on the device; once is no harm.
             with self._clock.account("compile"), jax.transfer_guard("allow"):
-                self._programs[shapes] = self._step.lower(state, batch).compile()
-        return self._programs[shapes]
+                self._programs[key] = self._steps[stage].lower(state, batch).compile()
+        return self._programs[key]
 
     def _write_pending(self) -> None:
         if self._pending is None:
@@ -227,7 +281,7 @@ class _Run:
         self._name_infeasible(step, report.infeasible)
         loss, norm = float(report.scalars["loss"]), float(report.scalars["gradient_norm"])
         finite = bool(np.isfinite(loss) and np.isfinite(norm))
-        if step % self._settings.log_every == 0 or step == self._settings.steps or not finite:
+        if step % self._settings.log_every == 0 or step == self._last_step or not finite:
             self._log(step)
         else:
             self._progress.tick(step, self._figures(loss))
@@ -293,8 +347,9 @@ class _Run:
     def results(self, parameters: int) -> dict[str, Any]:
         history = self._history
         return {
-            "steps": self._settings.steps,
+            "steps": history.last_evaluated,
             "parameters": parameters,
+            "stages": self._stage_results(),
             "select_by": self._settings.select_by,
             "last": history.evaluations[-1],
             "best": history.best,
@@ -302,3 +357,10 @@ class _Run:
             "seconds": {name: round(value, 3) for name, value in self._clock.seconds.items()},
             "input_stall": round(self._clock.input_stall, 5),
         }
+
+    def _stage_results(self) -> list[dict[str, Any]]:
+        """Each stage with the evaluation it ended with."""
+        stages, evaluations = self._history.stages, self._history.evaluations
+        ends = [stage["begun"] for stage in stages[1:]] + [self._history.last_evaluated]
+        by_step = {record["step"]: record for record in evaluations}
+        return [{**stage, "end": by_step[end]} for stage, end in zip(stages, ends, strict=True)]

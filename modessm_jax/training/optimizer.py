@@ -1,8 +1,10 @@
 """AdamW behind a clipped gradient, on a warmed-up cosine schedule."""
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 # Shifts and gains of any rank: a bias of shape [sessions, channels] is as much a bias as one of
@@ -33,19 +35,10 @@ def decayed(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(rule, params)
 
 
-def make_optimizer(
-    *,
-    peak_lr: float,
-    end_lr: float,
-    warmup_steps: int,
-    clip_norm: float,
-    weight_decay: float,
-    b1: float,
-    b2: float,
-    eps: float,
-    steps: int,
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """`clip_by_global_norm`, then AdamW under `warmup_cosine_decay_schedule`.
+def make_schedule(
+    *, peak_lr: float, end_lr: float, warmup_steps: int, steps: int
+) -> optax.Schedule:
+    """`warmup_cosine_decay_schedule`, from the count of updates made so far.
 
     The first of the `steps` updates is made at `peak_lr / (warmup_steps + 1)` rather than at 0,
     where it would be wasted; update number `warmup_steps` (from 0) is at `peak_lr`, and the last
@@ -55,39 +48,65 @@ def make_optimizer(
       peak_lr: learning rate after the warm-up.
       end_lr: learning rate of the last update.
       warmup_steps: updates before the peak.
-      clip_norm: greatest global norm of the gradient that is passed on.
-      weight_decay: decoupled decay (Loshchilov and Hutter 2019) of the leaves `decayed` names.
-      b1: decay of Adam's first moment.
-      b2: decay of Adam's second moment.
-      eps: added to the root of Adam's second moment.
-      steps: updates of the whole run.
-
-    Returns:
-      The gradient transformation, and its schedule from the count of updates made so far.
+      steps: updates of the whole stage.
 
     Raises:
       ValueError: the numbers describe no such schedule.
     """
     if not 0.0 <= end_lr <= peak_lr or peak_lr <= 0.0:
         raise ValueError(
-            f"optimizer: peak_lr is {peak_lr} and end_lr {end_lr}; need 0 < peak_lr >= end_lr >= 0"
+            f"peak_lr is {peak_lr} and end_lr {end_lr}; need 0 < peak_lr >= end_lr >= 0"
         )
     if not 0 <= warmup_steps < steps - 1:
         raise ValueError(
-            f"optimizer.warmup_steps is {warmup_steps} but the run has {steps} steps; "
+            f"warmup_steps is {warmup_steps} but there are {steps} steps; "
             f"need 0 <= warmup_steps < steps - 1"
         )
-    if clip_norm <= 0.0:
-        raise ValueError(f"optimizer.clip_norm is {clip_norm}; it must be positive")
-    schedule = optax.warmup_cosine_decay_schedule(
+    return optax.warmup_cosine_decay_schedule(
         init_value=peak_lr / (warmup_steps + 1),
         peak_value=peak_lr,
         warmup_steps=warmup_steps,
         decay_steps=steps - 1,
         end_value=end_lr,
     )
-    chain = optax.chain(
-        optax.clip_by_global_norm(clip_norm),
-        optax.adamw(schedule, b1, b2, eps, weight_decay=weight_decay, mask=decayed),
-    )
-    return chain, schedule
+
+
+def make_optimizer(
+    *,
+    clip_norm: float,
+    weight_decay: float,
+    b1: float,
+    b2: float,
+    eps: float,
+    groups: Any = "",
+    active: Collection[str] = ("",),
+) -> optax.GradientTransformation:
+    """`clip_by_global_norm`, then AdamW at a learning rate of 1, which the step scales.
+
+    Each group of parameters has a state of its own, count of updates included, so that one which
+    begins later has its moments corrected for its own age. A group that is not active keeps its
+    state and its parameters. The structure of the state is the same whichever groups are active.
+
+    Args:
+      clip_norm: greatest global norm of the gradient that is passed on.
+      weight_decay: decoupled decay (Loshchilov and Hutter 2019) of the leaves `decayed` names.
+      b1: decay of Adam's first moment.
+      b2: decay of Adam's second moment.
+      eps: added to the root of Adam's second moment.
+      groups: the name of each parameter's group, a tree like the parameters or a prefix of it.
+      active: the groups that are updated; the gradient of all others must be zero.
+
+    Raises:
+      ValueError: the gradient would be clipped to nothing.
+    """
+    if clip_norm <= 0.0:
+        raise ValueError(f"optimizer.clip_norm is {clip_norm}; it must be positive")
+    adamw = optax.adamw(1.0, b1, b2, eps, weight_decay=weight_decay, mask=decayed)
+
+    def rest(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        return jax.tree.map(jnp.zeros_like, updates), state
+
+    resting = optax.GradientTransformation(adamw.init, rest)
+    inner = {name: adamw if name in active else resting for name in set(jax.tree.leaves(groups))}
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optax.partition(inner, groups))

@@ -41,10 +41,13 @@ class Clock:
 
 
 class Progress:
-    """One line that is rewritten on a terminal; plain lines now and then anywhere else."""
+    """One line that is rewritten on a terminal; plain lines now and then anywhere else.
+
+    `steps` is how many there will be; it may change while they are made.
+    """
 
     def __init__(self, steps: int, clock: Clock, *, start: int = 0, stream: Any = None):
-        self._steps = steps
+        self.steps = steps
         self._clock = clock
         self._stream = sys.stdout if stream is None else stream
         self._terminal = self._stream.isatty()
@@ -77,9 +80,9 @@ class Progress:
     def _line(self, step: int, figures: str, rate: float | None) -> str:
         start, seconds = self._begun
         mean = (step - start) / max(self._clock.stepping - seconds, 1e-9)
-        left = _duration((self._steps - step) / max(mean, 1e-9))
+        left = _duration((self.steps - step) / max(mean, 1e-9))
         shown = mean if rate is None else rate
-        return f"step {step}/{self._steps}  {shown:.2f} steps/s  {left} left  {figures}"
+        return f"step {step}/{self.steps}  {shown:.2f} steps/s  {left} left  {figures}"
 
     def _draw(self, line: str, *, keep: bool) -> None:
         self._clear()

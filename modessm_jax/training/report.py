@@ -70,6 +70,8 @@ def format_table(evaluation: Evaluation) -> str:
         table = _columns(["session", "trials", "decoded phonemes"], rows)
         return f"{title}\n{NO_LABELS}\n{table}"
     header = ["", "trials", "PER", "PER no silence", "sub", "ins", "del", "phonemes", "nats/label"]
+    if "rnnt_per" in found:
+        header.append("RNN-T PER")
     rows = [_row("all", found)]
     rows += [_row(name, row) for name, row in found["corpora"].items()]
     rows += [_row(name, row) for name, row in found["sessions"].items()]
@@ -107,6 +109,7 @@ def _row(name: str, row: dict[str, Any]) -> list[str]:
         *map(str, counts),
         str(row["reference_phonemes"]),
         _number(row["nats_per_label"]),
+        *([_percent(row["rnnt_per"])] if "rnnt_per" in row else []),
     ]
 
 
@@ -166,8 +169,11 @@ def _draw_error_rate(axes: Axes, records: Records) -> None:
     for key, label, color in (
         ("per", "with silence", _VAL),
         ("per_no_silence", "without silence", _FAINT),
+        ("rnnt_per", "transducer", _TRAIN),
     ):
         steps, rates = _curve(records, key)
+        if not rates:
+            continue
         axes.plot(steps, 100 * np.array(rates), color=color, marker="o", markersize=3, label=label)
         if key == "per" and rates:
             best = int(np.argmin(rates))

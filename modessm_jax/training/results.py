@@ -34,6 +34,8 @@ class TrialResult:
     frames: int
     nats: float
     feasible: bool
+    rnnt: list[int] | None = None
+    modes: list[float] | None = None
 
     @property
     def reference(self) -> list[int]:
@@ -56,13 +58,22 @@ class TrialResult:
         """Edits against the labels, silence left out of both."""
         return phoneme_edits(self.reference, self.phonemes, silence=False)
 
+    @cached_property
+    def rnnt_edits(self) -> Edits:
+        """Edits of the transducer's phonemes, silence counted."""
+        return phoneme_edits(self.reference, self.rnnt or [])
+
     def prediction(self) -> dict[str, Any]:
-        """What identifies the trial, and its phoneme ids."""
+        """What identifies the trial, and its phoneme ids; the transducer's and modes if any."""
         return {
             "session": self.trial.session,
             "block_num": self.trial.block,
             "trial_num": self.trial.number,
             "phonemes": self.phonemes,
+        } | {
+            name: value
+            for name, value in (("rnnt_phonemes", self.rnnt), ("modes", self.modes))
+            if value is not None
         }
 
 
@@ -149,8 +160,8 @@ class Evaluation:
         if self.loss is None:
             return {}
         figures = _figures(self.trials)
-        names = ("per", "per_no_silence", "nats_per_label", "nats_per_frame")
-        found = {name: float(figures[name]) for name in names if figures[name] is not None}
+        names = ("per", "per_no_silence", "rnnt_per", "nats_per_label", "nats_per_frame")
+        found = {name: float(figures[name]) for name in names if figures.get(name) is not None}
         return {"loss": self.loss, **found, "infeasible": float(len(self.infeasible))}
 
     def to_dict(self) -> dict[str, Any]:
@@ -189,6 +200,10 @@ def _figures(trials: Sequence[TrialResult]) -> dict[str, Any]:
     without_silence = total(result.edits_no_silence for result in trials)
     feasible = [result for result in trials if result.feasible]
     nats = sum(result.nats for result in feasible)
+    rnnt: dict[str, Any] = {}
+    if trials[0].rnnt is not None:
+        said = total(result.rnnt_edits for result in trials)
+        rnnt["rnnt_per"] = _ratio(said.count, said.reference_length)
     return {
         **_counts(trials),
         "reference_phonemes": edits.reference_length,
@@ -199,6 +214,7 @@ def _figures(trials: Sequence[TrialResult]) -> dict[str, Any]:
         "deletions": edits.deletions,
         "nats_per_label": _ratio(nats, sum(len(result.reference) for result in feasible)),
         "nats_per_frame": _ratio(nats, sum(result.frames for result in feasible)),
+        **rnnt,
     }
 
 

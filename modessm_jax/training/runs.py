@@ -80,13 +80,16 @@ def load_run(workdir: str | Path) -> Run:
     return Run(config, sessions, channels, functional, weights.evaluation_params, weights.step)
 
 
-def evaluate_run(run: Run, split: str, data_root: str | Path | None = None) -> Evaluation:
+def evaluate_run(
+    run: Run, split: str, data_root: str | Path | None = None, **scoring: Any
+) -> Evaluation:
     """Scores a run's best model on a split of the data it was trained on, or of others like them.
 
     Args:
         run: from `load_run`.
         split: "train", "val" or "test".
         data_root: where the data are, if not where they were in training.
+        scoring: further arguments of `make_scorer`.
 
     Raises:
         DataError: the data are missing or unfit, or have a session the model was not trained on.
@@ -112,7 +115,7 @@ def evaluate_run(run: Run, split: str, data_root: str | Path | None = None) -> E
         recordings, data["batch_size"], run.functional.multiple, data["buckets"]
     )
     return evaluate(
-        make_scorer(run.functional.apply, data_mesh()),
+        make_scorer(run.functional, data_mesh(), **scoring),
         run.params,
         batches,
         recordings,

@@ -17,6 +17,7 @@ class TrainState:
     """The model and its optimiser after `step` updates."""
 
     step: Any  # int32 []
+    begun: Any  # int32 []: the step with which the present stage began
     params: Any  # nested dict of float32 arrays
     ema: Any  # like params: their running average, or None
     opt_state: Any
@@ -52,7 +53,8 @@ def create_state(
     def create(params: Any) -> TrainState:
         params = jax.tree.map(jnp.copy, params)
         average = jax.tree.map(jnp.copy, params) if ema else None
-        return TrainState(jnp.zeros((), jnp.int32), params, average, optimizer.init(params))
+        begin = jnp.zeros((), jnp.int32)
+        return TrainState(begin, jnp.copy(begin), params, average, optimizer.init(params))
 
     source = jax.device_put(params, replicated(mesh))
     return jax.jit(create, out_shardings=replicated(mesh))(source)

@@ -10,24 +10,23 @@ from flax import struct
 from jax.sharding import Mesh
 
 from modessm_jax.data.batch import Batch
-from modessm_jax.losses.consistency import consistency_cost
 from modessm_jax.losses.cost import Cost
-from modessm_jax.losses.ctc import ctc_cost
-from modessm_jax.losses.diphones import diphone_labels
 from modessm_jax.losses.objectives import total
-from modessm_jax.losses.smoothing import label_smoothing_cost
 from modessm_jax.models.outputs import Outputs
 from modessm_jax.sequence import Sequence
+from modessm_jax.training import charges
 from modessm_jax.training.mesh import replicated, split_over_batch, split_over_second_axis
+from modessm_jax.training.stages import StagePlan
 from modessm_jax.training.state import TrainState, averaged
 
-LABEL_SMOOTHING, CONSISTENCY, DIPHONE = "label_smoothing", "consistency", "diphone"
-
-# (params, features, session [batch], hidden [batch, time], key) -> Outputs: a model as a pure
-# function of its parameters. Frames that are hidden the model replaces; the key drives dropout.
+# (params, features, session [batch], hidden [batch, time], key, ...) -> Outputs: a model as a pure
+# function of its parameters. Frames that are hidden the model replaces; the key drives dropout;
+# what further arguments an objective needs, `charges.request` says.
 Apply = Callable[[Any, Sequence, Any, Any, Any], Outputs]
 # (features, key, views) -> (features, hidden), each trial's views one after the other.
 Augment = Callable[[Sequence, Any, int], tuple[Sequence, Any]]
+# (features, key) -> features as bad electrodes would have it.
+Corrupt = Callable[[Sequence, Any], Sequence]
 
 
 @struct.dataclass
@@ -71,13 +70,12 @@ def place(batch: Batch, mesh: Mesh, accumulate: int = 1) -> Batch:
 def make_step(
     *,
     apply: Apply,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    weights: Mapping[str, float],
+    plan: StagePlan,
     normalize_by: str,
     seed: int,
     mesh: Mesh,
     augment: Augment = no_augmentation,
+    corrupt: Corrupt | None = None,
     ema_decay: float = 0.0,
     accumulate: int = 1,
 ) -> Any:
@@ -88,56 +86,48 @@ def make_step(
     summed over that many micro-batches, in one call, and equals the gradient of the whole batch:
     every cost is divided by counts over the whole batch. (Dropout draws anew for each micro-batch.)
 
-    Every head in the model's `logits` that has a weight is charged CTC against the phoneme labels
-    (the head "diphone" against diphones); the weight "label_smoothing" charges the phoneme head's
-    distance from uniform. The weight "consistency" shows the model two augmented views of each
-    trial, charges what their phoneme heads disagree about, and the other objectives for their mean
-    (CR-CTC). A weight of 0 switches an objective off.
+    The objectives with a weight are charged as `charges.charge` says, and for the mean of a trial's
+    views where there are two. Parameters that the stage does not train stay as they are, their
+    average and their optimiser's state included, and cost no backward pass.
 
     Args:
       apply: the model.
-      optimizer: from `make_optimizer`.
-      schedule: the learning rate, for the report.
-      weights: weight of each objective by name.
+      plan: what the stage trains, from `plan_stages`.
       normalize_by: see `modessm_jax.losses.objectives.total`.
       seed: of the run.
       mesh: devices; the batch is divided among them.
       augment: `(features, key, views) -> (features, hidden)`.
+      corrupt: `(features, key) -> features`, for the objective "flow".
       ema_decay: decay of the running average in the state.
       accumulate: micro-batches of one update.
 
     Raises:
       ValueError: no objective has a weight; when traced: a weight without a head of that name.
     """
-    weights = {name: weight for name, weight in weights.items() if weight != 0.0}
+    stage = plan.stage
+    weights = {name: weight for name, weight in stage.weights.items() if weight != 0.0}
     if not weights:
-        raise ValueError("objective.weights gives no objective a weight; give phoneme one")
-
-    views = 2 if CONSISTENCY in weights else 1
+        raise ValueError(f"stage {stage.name}: no objective has a weight; give phoneme one")
+    if charges.FLOW in weights and corrupt is None:
+        raise ValueError(f"stage {stage.name}: the objective 'flow' needs config.corruption")
+    views = charges.views(weights)
 
     def charge(params: Any, part: tuple[Any, ...], key: Any) -> _Examples:
-        features, hidden, session, labels = part
-        features, hidden = _flatten_views((features, hidden))
+        features, hidden, corrupted, session, labels = part
+        features, hidden, corrupted = _flatten_views((features, hidden, corrupted))
         labels = _repeat(labels, views)
-        outputs = apply(params, features, _repeat(session, views), hidden, key)
-        phonemes = outputs.logits["phoneme"]
+        wanted = charges.request(weights, labels, corrupted)
+        params = jax.tree.map(
+            lambda x, trains: x if trains else jax.lax.stop_gradient(x), params, plan.trained
+        )
+        outputs = apply(params, features, _repeat(session, views), hidden, key, **wanted)
         costs = {}
-        for name in weights:
-            if name == LABEL_SMOOTHING:
-                cost = label_smoothing_cost(phonemes)
-            elif name == CONSISTENCY:
-                cost = consistency_cost(phonemes, _other_view(phonemes))
-            elif name in outputs.logits:
-                wanted = diphone_labels(labels) if name == DIPHONE else labels
-                cost = ctc_cost(outputs.logits[name], wanted)
-            else:
-                raise ValueError(
-                    f"objective.weights names {name!r} but the model's heads are "
-                    f"{sorted(outputs.logits)}; drop the weight or build the head"
-                )
+        for name, cost in charges.charge(outputs, labels, weights).items():
             nats, valid = _split_views((cost.nats, cost.valid), views)
             costs[name] = Cost(nats.mean(axis=1), valid.all(axis=1))
-        frames, diagnostics = _split_views((outputs.encoder.lengths, outputs.diagnostics), views)
+        rows = labels.mask.shape[0]
+        lengths = outputs.encoder.lengths.reshape(rows, -1)[:, 0]  # the same in every mode
+        frames, diagnostics = _split_views((lengths, outputs.diagnostics), views)
         diagnostics = {name: values.mean(axis=1) for name, values in diagnostics.items()}
         return _Examples(costs, frames[:, 0], diagnostics)
 
@@ -191,21 +181,28 @@ def make_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepReport]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         augment_key, model_key = jax.random.split(key)
-        augmented = augment(batch.features, augment_key, views)
-        part = (*_split_views(augmented, views), batch.session, batch.labels)
+        features, hidden = augment(batch.features, augment_key, views)
+        corrupted = None
+        if charges.FLOW in weights and corrupt is not None:
+            corrupted = corrupt(features, jax.random.fold_in(augment_key, 1))
+        seen = _split_views((features, hidden, corrupted), views)
         gradient_of = whole if accumulate == 1 else in_parts
         loss, scalars, examples, gradient = gradient_of(
-            state.params, part, batch.labels.lengths, model_key
+            state.params, (*seen, batch.session, batch.labels), batch.labels.lengths, model_key
         )
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        rate = jnp.asarray(plan.schedule(state.step - state.begun), jnp.float32)
+        updates, opt_state = plan.optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, jax.tree.map(lambda x: rate * x, updates))
         ema = state.ema
         if ema is not None:
-            ema = averaged(ema, params, state.step + 1, ema_decay)
+            new = averaged(ema, params, state.step + 1, ema_decay)
+            ema = jax.tree.map(
+                lambda new, old, trains: new if trains else old, new, ema, plan.trained
+            )
         report = _report(loss, scalars, examples, batch.trial)
         report.scalars["gradient_norm"] = optax.tree.norm(gradient)
-        report.scalars["learning_rate"] = jnp.asarray(schedule(state.step), jnp.float32)
-        return TrainState(state.step + 1, params, ema, opt_state), report
+        report.scalars["learning_rate"] = rate
+        return TrainState(state.step + 1, state.begun, params, ema, opt_state), report
 
     everywhere = replicated(mesh)
     return jax.jit(
@@ -249,11 +246,6 @@ def _split_views(tree: Any, views: int) -> Any:
 def _flatten_views(tree: Any) -> Any:
     """[batch, views, ...] -> [batch * views, ...]"""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
-
-
-def _other_view(x: Sequence) -> Sequence:
-    """Each row's other view in its place."""
-    return _flatten_views(jax.tree.map(lambda x: x[:, ::-1], _split_views(x, 2)))
 
 
 def _divide(x: Any, parts: int, mesh: Mesh) -> Any:

@@ -17,11 +17,10 @@ from modessm_jax.training import manifest
 from modessm_jax.training.checkpoints import CheckpointError, Checkpoints, claim, load_weights
 from modessm_jax.training.history import History
 from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.optimizer import make_optimizer
 from modessm_jax.training.state import create_state
-from tests.training.toy import OPTIMIZER, initial_params
+from tests.training.toy import initial_params, plan
 
-OPTAX = make_optimizer(**OPTIMIZER, steps=10)[0]
+OPTAX = plan().optimizer
 
 
 def numbers():

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from modessm_jax.data.hdf5 import Trial
 from modessm_jax.data.pipeline import evaluation_batches
 from modessm_jax.data.trials import Recordings, read_recordings
+from modessm_jax.models.build import Functional
 from modessm_jax.models.outputs import Outputs
 from modessm_jax.phonemes import CLASSES, SILENCE
 from modessm_jax.sequence import Sequence
@@ -29,7 +30,8 @@ def echo(params, features, session) -> Outputs:
     return Outputs(logits, {"phoneme": logits}, {})
 
 
-SCORER = make_scorer(echo)
+MODEL = Functional(echo, {}, 2, None)
+SCORER = make_scorer(MODEL)
 PARAMS = {"gain": jnp.asarray(CONFIDENCE)}
 
 
@@ -175,7 +177,7 @@ def test_batch_size_and_devices_change_nothing(labelled):
     mesh = data_mesh(jax.devices()[:2])
     batches = evaluation_batches(recordings, 2, 8, 1)
     params = jax.device_put(PARAMS, replicated(mesh))
-    spread = evaluate(make_scorer(echo, mesh), params, batches, recordings)
+    spread = evaluate(make_scorer(MODEL, mesh), params, batches, recordings)
     for one, other in zip(labelled.trials, spread.trials, strict=True):
         assert one.phonemes == other.phonemes
         assert one.nats == pytest.approx(other.nats, rel=1e-5)
@@ -233,7 +235,7 @@ def test_real_validation_recordings_are_scored(shared_data):
         return Outputs(logits, {"phoneme": logits}, {})
 
     batches = evaluation_batches(recordings, 32, 64, 1)
-    evaluation = evaluate(make_scorer(chance), PARAMS, batches, recordings)
+    evaluation = evaluate(make_scorer(MODEL._replace(apply=chance)), PARAMS, batches, recordings)
     # Nothing but blanks is decoded: every phoneme is a deletion.
     assert evaluation.edits.rate == 1
     assert evaluation.edits.deletions == evaluation.edits.reference_length == 420

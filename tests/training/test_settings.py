@@ -5,7 +5,6 @@ import pytest
 from modessm_jax.training.settings import Settings
 
 VALID: dict[str, Any] = dict(
-    steps=10,
     accumulate=1,
     ema_decay=0.0,
     seed=0,

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.optimizer import make_optimizer
 from modessm_jax.training.state import averaged, create_state
-from tests.training.toy import OPTIMIZER, initial_params
+from tests.training.toy import initial_params, plan
 
 
 def make(params, ema):
-    return create_state(params, make_optimizer(**OPTIMIZER, steps=10)[0], data_mesh(), ema=ema)
+    return create_state(params, plan(params=params).optimizer, data_mesh(), ema=ema)
 
 
 def test_donating_the_state_leaves_the_source_and_the_average_alone():

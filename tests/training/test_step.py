@@ -9,7 +9,6 @@ import pytest
 
 from modessm_jax.losses.ctc import ctc_cost
 from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.optimizer import make_optimizer
 from modessm_jax.training.state import create_state
 from modessm_jax.training.step import make_step, no_augmentation, place
 from tests.training import toy
@@ -30,13 +29,10 @@ def machinery(
 ):
     mesh = data_mesh(jax.devices()[:devices])
     # Without clipping and with b1 = 0 Adam's first moment is the gradient itself.
-    options = {**toy.OPTIMIZER, "clip_norm": 1e9, "b1": 0.0}
-    optimizer, schedule = make_optimizer(**options, steps=10)
+    plan = toy.plan(dict(weights), clip_norm=1e9, b1=0.0)
     step = make_step(
         apply=apply,
-        optimizer=optimizer,
-        schedule=schedule,
-        weights=dict(weights),
+        plan=plan,
         normalize_by=normalize_by,
         seed=3,
         mesh=mesh,
@@ -44,7 +40,7 @@ def machinery(
         ema_decay=0.9,
         accumulate=accumulate,
     )
-    return mesh, optimizer, step
+    return mesh, plan.optimizer, step
 
 
 def run(batch, **kwargs):

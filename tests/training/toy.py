@@ -1,5 +1,7 @@
 """A model of two matrices and synthetic batches, for the tests of training."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -9,6 +11,7 @@ import numpy as np
 from modessm_jax.data.batch import Batch
 from modessm_jax.models.outputs import Outputs
 from modessm_jax.sequence import Sequence
+from modessm_jax.training.stages import StagePlan, plan_stages
 
 CHANNELS, WIDTH, CLASSES, SESSIONS = 5, 8, 41, 3
 ROWS, BINS, LABELS = 8, 24, 4
@@ -36,6 +39,21 @@ def initial_params(seed: int = 0) -> dict:
         "interctc": {"kernel": 0.3 * jax.random.normal(keys[3], (WIDTH, CLASSES))},
         "mask": {"embedding": jnp.zeros((1, CHANNELS))},
     }
+
+
+def plan(
+    weights: Mapping[str, float] = MappingProxyType({"phoneme": 1.0}),
+    params: Any = None,
+    steps: int = 10,
+    **optimizer: Any,
+) -> StagePlan:
+    """The only stage of a run."""
+    config = {
+        "optimizer": {**OPTIMIZER, **optimizer},
+        "objective": {"weights": dict(weights)},
+        "training": {"steps": steps},
+    }
+    return plan_stages(config, initial_params() if params is None else params)[0]
 
 
 def apply(params, features, session, hidden, key) -> Outputs:

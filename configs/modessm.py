@@ -1,0 +1,190 @@
+"""MODE-SSM: selective state-space layers trained in stages with CTC and RNN-T.
+
+python -m experiments.train --config=configs/modessm.py --config.data.root=DATA --workdir=RUN
+
+Stages (`stages.order`; each is set by `--config.stages.<name>.<key>`): CTC alone; CTC and RNN-T;
+with them a latent speaking mode, learned without labels; and the flow bridge, which learns to mend
+the features of bad electrodes. Variants, after a colon:
+
+(none)   Full size, for T15. Meant for large GPUs or TPUs; not trained here, so no result is
+         claimed.
+small    A size for two CPU cores and fast speech.
+demo     A size for two CPU cores and simulated data of T15's shape.
+"""
+
+from ml_collections import ConfigDict
+
+CTC_AND_RNNT = {"phoneme": 0.3, "rnnt": 1.0}
+MODE, FLOW = ("mode/*", "film/*"), ("flow/*",)  # parts of the model that join later
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The recipe named by `variant`: "", "small" or "demo"."""
+    config = full()
+    if variant == "small":
+        small(config)
+    elif variant == "demo":
+        demo(config)
+    elif variant:
+        raise ValueError(f"configs/modessm.py has no variant {variant!r}: choose small or demo")
+    return config
+
+
+def stage(
+    steps: int,
+    weights: dict[str, float],
+    peak_lr: float,
+    warmup_steps: int,
+    freezes: tuple[str, ...] = (),
+) -> ConfigDict:
+    """A stage at a rate that falls to a hundredth."""
+    return ConfigDict(
+        {
+            "steps": steps,
+            "weights": weights,
+            "peak_lr": peak_lr,
+            "end_lr": peak_lr / 100,
+            "warmup_steps": warmup_steps,
+            "freezes": freezes,  # globs over parameter paths, see parameters.txt
+            "patience": 0,  # evaluations without a better select_by that end it; 0: all steps
+            "select_by": "per",
+        }
+    )
+
+
+def full() -> ConfigDict:
+    """Full size, for T15."""
+    config = ConfigDict(
+        {
+            "data": {
+                "root": "",  # folder of <session>/data_{train,val,test}.hdf5
+                "sessions": (),  # some of its sessions; empty: all
+                "table": "",  # block table of the corpora, if there is one
+                "batch_size": 64,
+                "buckets": 8,  # padded lengths, each compiled once
+                "sessions_per_batch": 0,  # 0: shuffle everything
+                "workers": 0,  # loader processes; 0: threads
+                "memory_gib": 32.0,  # larger splits are read lazily
+            },
+            "augment": {
+                "white_noise": 0.8,
+                "constant_offset": 0.2,
+                "random_walk": 0.0,
+                "static_gain": 0.0,
+                "random_cut": 2,
+                "time_masks": 20,
+                "time_mask_fraction": 0.075,
+                "channel_dropout": 0.0,
+                "speckle": 0.0,
+            },
+            "corruption": {"dropped": 0.2, "jitter": 2, "noise": 0.5},  # what flow learns to mend
+            "model": {
+                "name": "modessm",
+                "gate": 32,  # width of the channel gate
+                "session": "affine",  # or "layernorm", "none"
+                "stem": 7,  # depthwise, in bins
+                "patch": 14,  # kernel of the subsampling convolution, in bins
+                "stride": 4,  # bins per frame
+                "d": 512,
+                "layers": 8,
+                "upper": 2,  # of these, after the mode is known
+                "heads": 16,
+                "state": 64,
+                "expand": 2,
+                "kernel": 4,  # of the convolutions within layers, in frames
+                "modes": 2,
+                "flow": 2,  # layers of the flow bridge
+                "predictor": "stateless",  # or "lstm"
+                "joint": 512,
+                "dropout": 0.2,
+                "stochastic_depth": 0.1,
+                "head_scale": 1.0,  # of the CTC head's first weights
+                "causal": False,
+                "dtype": "bfloat16",  # of the compute; parameters and losses are float32
+            },
+            "objective": {"normalize_by": "frames"},
+            "optimizer": {
+                "clip_norm": 1.0,
+                "weight_decay": 1e-3,
+                "b1": 0.9,
+                "b2": 0.999,
+                "eps": 1e-8,
+            },
+            "training": {
+                "accumulate": 1,
+                "ema_decay": 0.999,
+                "seed": 0,
+                "log_every": 50,
+                "eval_every": 1_000,
+                "save_every": 1_000,
+                "keep": 3,
+                "select_by": "rnnt_per",
+            },
+        }
+    )
+    config.stages = ConfigDict(
+        {
+            "order": ("ctc_warmup", "joint", "mode", "flow"),
+            "ctc_warmup": stage(
+                40_000, {"phoneme": 1.0}, 5e-4, 4_000, ("transducer/*", *MODE, *FLOW)
+            ),
+            "joint": stage(80_000, CTC_AND_RNNT, 5e-4, 2_000, (*MODE, *FLOW)),
+            "mode": stage(20_000, {**CTC_AND_RNNT, "mode": 0.1}, 1e-4, 1_000, FLOW),
+            "flow": stage(10_000, {**CTC_AND_RNNT, "mode": 0.1, "flow": 0.05}, 1e-4, 500),
+        }
+    )
+    return config
+
+
+def small(config: ConfigDict) -> None:
+    """Two CPU cores, fast speech."""
+    config.update(
+        {
+            "data": {"batch_size": 16, "buckets": 2, "memory_gib": 4.0},
+            "augment": {"white_noise": 0.2, "constant_offset": 0.1, "time_masks": 4},
+            "model": {
+                "gate": 16,
+                "patch": 8,
+                "stride": 2,
+                "d": 96,
+                "layers": 4,
+                "upper": 1,
+                "heads": 4,
+                "state": 16,
+                "joint": 128,
+                "dropout": 0.1,
+                "stochastic_depth": 0.0,
+                "head_scale": 0.1,
+                "dtype": "float32",
+            },
+            "training": {
+                "ema_decay": 0.99,
+                "log_every": 20,
+                "eval_every": 200,
+                "save_every": 200,
+            },
+        }
+    )
+    rates = {"peak_lr": 3e-3, "end_lr": 3e-5, "warmup_steps": 50}
+    later = {"peak_lr": 1e-3, "end_lr": 1e-5, "warmup_steps": 20}
+    config.update(
+        {
+            "stages": {
+                "ctc_warmup": {"steps": 400, **rates},
+                "joint": {"steps": 400, **rates},
+                "mode": {"steps": 100, **later},
+                "flow": {"steps": 100, **later},
+            }
+        }
+    )
+
+
+def demo(config: ConfigDict) -> None:
+    """Two CPU cores, simulated data of 512 channels at the speed of T15."""
+    small(config)
+    config.update(
+        {
+            "data": {"root": "runs/simulated"},
+            "model": {"stride": 4, "patch": 14, "head_scale": 1.0},
+        }
+    )

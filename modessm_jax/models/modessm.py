@@ -1,0 +1,260 @@
+"""MODE-SSM: selective state-space layers, a latent speaking mode, CTC and a transducer."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from modessm_jax.models.block import Serial, split
+from modessm_jax.models.convolution import DepthwiseConv, StridedConv
+from modessm_jax.models.flow import FlowBridge
+from modessm_jax.models.gate import ChannelGate
+from modessm_jax.models.mode import FiLM, ModeHead
+from modessm_jax.models.outputs import JointInputs, Outputs, frame_norm
+from modessm_jax.models.predictor import make_predictor
+from modessm_jax.models.session import SessionAdaptation
+from modessm_jax.models.ssm import SelectiveBlock
+from modessm_jax.phonemes import CLASSES
+from modessm_jax.sequence import Sequence
+
+
+class TransducerHead(nnx.Module):
+    """What turns encoder frames and labels into the inputs of the joint network, `width` wide."""
+
+    def __init__(
+        self, d: int, width: int, predictor: str, *, rate: float, dtype: Any, rngs: nnx.Rngs
+    ):
+        self.encoder = nnx.Linear(d, width, dtype=dtype, rngs=rngs)
+        self.predictor = make_predictor(predictor, width, rate=rate, dtype=dtype, rngs=rngs)
+        # Near uniform at first: labels and blanks are then told apart by the features alone.
+        init = nnx.initializers.normal(0.1 / math.sqrt(width))
+        self.kernel = nnx.Param(init(rngs.params(), (width, CLASSES)))
+        self.bias = nnx.Param(jnp.zeros((CLASSES,)))
+
+    def __call__(
+        self, x: Sequence, labels: Int[Array, "batch labels"] | None, key: jax.Array | None
+    ) -> JointInputs:
+        predicted = None if labels is None else self.predictor(labels, key=key)
+        encoded = x.with_values(self.encoder(x.values))
+        return JointInputs(encoded, predicted, self.kernel[...], self.bias[...])
+
+
+class ModeSSM(nnx.Module):
+    """Features of a session to phoneme logits and to the inputs of a joint network.
+
+    Channel normalisation and gate, session adaptation, a learned vector in place of time-masked
+    bins, depthwise stem, one frame for every `stride` bins, `layers` selective blocks. Before the
+    last `upper` of them the flow bridge (where `denoise` asks for it) mends the features, and FiLM
+    makes them depend on the speaking mode.
+
+    `stem` and `patch` (kernels) and `stride` are in bins, `kernel` in frames; `gate` is the width
+    of the channel gate, `joint` of the joint network, `flow` the number of layers of the flow
+    bridge. `causal` runs in one direction, and `step` then takes any multiple of `stride` bins.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        sessions: int,
+        hides_bins: bool,
+        gate: int,
+        session: str,
+        stem: int,
+        patch: int,
+        stride: int,
+        d: int,
+        layers: int,
+        upper: int,
+        heads: int,
+        state: int,
+        expand: int,
+        kernel: int,
+        modes: int,
+        flow: int,
+        predictor: str,
+        joint: int,
+        dropout: float,
+        stochastic_depth: float,
+        head_scale: float,
+        causal: bool,
+        dtype: str,
+        rngs: nnx.Rngs,
+    ):
+        if not 0 < upper < layers:
+            raise ValueError(f"upper = {upper}: some of the layers = {layers}, and not all")
+        compute: Any = jnp.dtype(dtype)
+        self.causal, self.modes, self.block_size = causal, modes, stride
+        self.gate = ChannelGate(channels, hidden=gate, causal=causal, dtype=compute, rngs=rngs)
+        self.adaptation = (
+            None
+            if session == "none"
+            else SessionAdaptation(session, channels=channels, sessions=sessions, dtype=compute)
+        )
+        self.mask_vector = nnx.Param(jnp.zeros((channels,))) if hides_bins else None
+        self.stem = DepthwiseConv(channels, stem, causal=causal, dtype=compute, rngs=rngs)
+        self.patch = StridedConv(
+            channels,
+            d,
+            kernel=patch,
+            stride=stride,
+            causal=causal,
+            dropout=dropout,
+            dtype=compute,
+            rngs=rngs,
+        )
+        blocks = [
+            SelectiveBlock(
+                d,
+                heads=heads,
+                state=state,
+                expand=expand,
+                kernel=kernel,
+                rate=dropout,
+                drop_path=stochastic_depth * (layer + 1) / layers,
+                causal=causal,
+                dtype=compute,
+                rngs=rngs,
+            )
+            for layer in range(layers)
+        ]
+        self.lower, self.upper = Serial(blocks[:-upper]), Serial(blocks[-upper:])
+        self.flow = FlowBridge(
+            d, layers=flow, kernel=kernel, causal=causal, dtype=compute, rngs=rngs
+        )
+        self.mode = ModeHead(d, modes=modes, hidden=d, causal=causal, dtype=compute, rngs=rngs)
+        self.film = FiLM(d, modes=modes, dtype=compute)
+        self.norm = nnx.LayerNorm(d, dtype=compute, rngs=rngs)
+        init = nnx.initializers.normal(head_scale / math.sqrt(d))
+        self.head = nnx.Linear(d, CLASSES, kernel_init=init, rngs=rngs)
+        self.transducer = TransducerHead(
+            d, joint, predictor, rate=dropout, dtype=compute, rngs=rngs
+        )
+
+    def __call__(
+        self,
+        features: Sequence,
+        session: Int[Array, "batch"],
+        *,
+        hidden: Bool[Array, "batch time"] | None = None,
+        key: jax.Array | None = None,
+        labels: Int[Array, "batch labels"] | None = None,
+        corrupted: Sequence | None = None,
+        mode: Float[Array, "batch modes"] | None = None,
+        every_mode: bool = False,
+        denoise: bool = False,
+    ) -> Outputs:
+        """Decodes whole trials.
+
+        Args:
+            features: `[batch, time, channels]`, z-scored, 20 ms bins.
+            session: which session each trial comes from.
+            hidden: bins to replace by the learned mask vector, in training.
+            key: turns on dropout and stochastic depth.
+            labels: for the predictor, 0 in the padding.
+            corrupted: the features as bad electrodes would have them, to train the flow bridge.
+            mode: weights of the modes of each trial; by default they are inferred.
+            every_mode: decode each trial once in every mode.
+            denoise: whether the flow bridge mends the features; it has to be trained first.
+        """
+        keys = split(key, 5)
+        lower = self._lower(features, session, hidden, keys)
+        flow = None
+        if corrupted is not None:
+            # The same dropout as of the clean features: nothing else is to tell the two apart.
+            pair = self._lower(corrupted, session, hidden, keys), lower
+            of_times = jax.random.key(0) if keys[4] is None else keys[4]
+            flow = self.flow.training_pair(*pair, of_times)
+        if denoise:
+            lower = self.flow(lower)
+        log_modes = self.mode(lower)
+        z = jnp.exp(log_modes) if mode is None else mode[:, None, :]
+        if every_mode:
+            batch = lower.mask.shape[0]
+            lower = jax.tree.map(lambda x: jnp.repeat(x, self.modes, axis=0), lower)
+            z = jnp.tile(jnp.eye(self.modes), (batch, 1))[:, None, :]
+            if labels is not None:
+                labels = jnp.repeat(labels, self.modes, axis=0)
+        upper = self.upper(self.film(lower, z), key=keys[2])
+        return self._outputs(lower, upper, log_modes, labels, keys[3], flow)
+
+    def initial_state(self, session: Int[Array, "batch"]) -> dict[str, Any]:
+        """The state of fresh streams, one for each entry of `session`."""
+        batch = session.shape[0]
+        parts = ("gate", "stem", "patch", "lower", "flow", "mode", "upper")
+        return {"session": session} | {
+            name: getattr(self, name).initial_state(batch) for name in parts
+        }
+
+    def step(
+        self, state: dict[str, Any], features: Sequence, *, denoise: bool = False
+    ) -> tuple[dict[str, Any], Outputs]:
+        """Decodes the next bins of every stream, a multiple of `stride`.
+
+        Raises:
+            ValueError: the model was not built causal.
+        """
+        if not self.causal:
+            raise ValueError("this model sees whole trials; build it with model.causal = True")
+        new = dict(state)
+        new["gate"], x = self.gate.step(state["gate"], features)
+        x = self._adapt(x, state["session"])
+        new["stem"], filtered = self.stem.step(state["stem"], x)
+        new["patch"], x = self.patch.step(state["patch"], _add(x, filtered))
+        new["lower"], lower = self.lower.step(state["lower"], x)
+        if denoise:
+            new["flow"], lower = self.flow.step(state["flow"], lower)
+        new["mode"], log_modes = self.mode.step(state["mode"], lower)
+        new["upper"], upper = self.upper.step(state["upper"], self.film(lower, jnp.exp(log_modes)))
+        return new, self._outputs(lower, upper, log_modes, None, None, None)
+
+    def _lower(
+        self,
+        features: Sequence,
+        session: Int[Array, "batch"],
+        hidden: Bool[Array, "batch time"] | None,
+        keys: list[jax.Array | None],
+    ) -> Sequence:
+        x = self._adapt(self.gate(features.pad_to_multiple(self.block_size)), session)
+        if hidden is not None:
+            if self.mask_vector is None:
+                raise ValueError("bins are hidden but the model was built without a mask vector")
+            hidden = jnp.pad(hidden, ((0, 0), (0, x.mask.shape[1] - hidden.shape[1])))
+            vector = self.mask_vector[...].astype(x.values.dtype)[None, None, :]
+            x = x.with_values(jnp.where(hidden[..., None], vector, x.values))
+        return self.lower(self.patch(_add(x, self.stem(x)), key=keys[0]), key=keys[1])
+
+    def _adapt(self, x: Sequence, session: Int[Array, "batch"]) -> Sequence:
+        return x.masked() if self.adaptation is None else self.adaptation(x, session)
+
+    def _outputs(
+        self,
+        lower: Sequence,
+        upper: Sequence,
+        log_modes: Float[Array, "batch rows modes"],
+        labels: Int[Array, "batch labels"] | None,
+        key: jax.Array | None,
+        flow: tuple[Sequence, Sequence] | None,
+    ) -> Outputs:
+        log_modes = log_modes[:, -1]  # of the whole trial: padding repeats its last frame
+        encoder = upper.with_values(self.norm(upper.values)).masked()
+        logits = encoder.with_values(self.head(encoder.values.astype(jnp.float32)))
+        norms = {"lower": frame_norm(lower), "upper": frame_norm(upper)}
+        rows = (log_modes.shape[0], -1)
+        diagnostics = {f"norm/{name}": x.reshape(rows).mean(axis=1) for name, x in norms.items()}
+        diagnostics |= {f"mode/{k}": jnp.exp(log_modes[:, k]) for k in range(self.modes)}
+        return Outputs(
+            encoder,
+            {"phoneme": logits},
+            diagnostics,
+            transducer=self.transducer(encoder, labels, key),
+            log_modes=log_modes,
+            flow=flow,
+        )
+
+
+def _add(x: Sequence, branch: Sequence) -> Sequence:
+    return x.with_values(x.values + jax.nn.silu(branch.values))
