@@ -235,7 +235,7 @@ class ModeSSM(nnx.Module):
         lower: Sequence,
         upper: Sequence,
         log_modes: Float[Array, "batch rows modes"],
-        labels: Int[Array, "batch labels"] | None,
+        labels: Int[Array, "decoded labels"] | None,
         key: jax.Array | None,
         flow: tuple[Sequence, Sequence] | None,
     ) -> Outputs:

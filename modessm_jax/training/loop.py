@@ -304,10 +304,18 @@ class _Run:
     def _figures(self, loss: float) -> str:
         parts = [f"loss {loss:.4f}"]
         if self._history.evaluations:
-            name = self._settings.select_by
-            parts.append(f"{name.upper()} {percent(self._history.evaluations[-1][name])}")
+            parts.append(self._rates(self._history.evaluations[-1]))
         parts.append(f"waiting for data {percent(self._clock.input_stall)}")
         return "  ".join(parts)
+
+    def _rates(self, metrics: Mapping[str, float]) -> str:
+        """The error rate that is selected by, beside the usual one."""
+        names = [
+            name for name in dict.fromkeys(("per", self._settings.select_by)) if name in metrics
+        ]
+        return "  ".join(
+            f"{name.upper().replace('_', ' ')} {percent(metrics[name])}" for name in names
+        )
 
     def _evaluate_now(self, done: int, state: TrainState) -> None:
         with self._clock.account("step"):
@@ -317,9 +325,8 @@ class _Run:
         metrics = {name: float(value) for name, value in sorted(measured.items())}
         best = self._history.evaluated(done, metrics, self._settings.select_by)
         self._writer.write(done, "evaluation", metrics)
-        name = self._settings.select_by
         mark = " (best so far)" if best else ""
-        self._progress.say(f"step {done}: {name.upper()} {percent(metrics[name])}{mark}")
+        self._progress.say(f"step {done}: {self._rates(metrics)}{mark}")
         if best:
             with self._clock.account("checkpoint"):
                 self._checkpoints.save_best(done, state, self._history)

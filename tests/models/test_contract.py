@@ -13,6 +13,7 @@ from modessm_jax.models.conformer import ConformerBlock
 from modessm_jax.models.convolution import DepthwiseConv, GaussianSmoothing, StridedConv
 from modessm_jax.models.flow import FlowBridge
 from modessm_jax.models.fusion import CrossScaleFusion
+from modessm_jax.models.modessm import ModeSSM
 from modessm_jax.models.multiscale import MultiScale
 from modessm_jax.models.session import SessionAdaptation
 from modessm_jax.sequence import Sequence
@@ -175,6 +176,27 @@ class Whole(Block):
 @pytest.mark.parametrize(("causal", "session"), [(True, "affine"), (False, "layernorm")])
 def test_multiscale(causal: bool, session: str) -> None:
     verify(Whole(causal, session), 4, tight=False)
+
+
+class WholeModeSSM(Whole):
+    """The state-space decoder, likewise."""
+
+    def __init__(self, causal: bool):
+        self.model = ModeSSM(
+            channels=4, sessions=2, hides_bins=False, gate=4, session="affine", stem=3, patch=4,
+            stride=2, d=8, layers=2, upper=1, heads=2, state=4, expand=2, kernel=3, modes=2, flow=1,
+            predictor="stateless", joint=8, dropout=0.1, stochastic_depth=0.1, head_scale=1.0,
+            causal=causal, dtype="float32", rngs=rngs(),
+        )  # fmt: skip
+        # Else no mode would change anything.
+        self.model.film.scale[...] = jax.random.normal(jax.random.key(3), (2, 8))
+        self.block_size = self.stride = 2
+        self.back, self.ahead = None, 0 if causal else None
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_modessm(causal: bool) -> None:
+    verify(WholeModeSSM(causal), 4, tight=False)
 
 
 class LooksAtPadding(Block):

@@ -40,7 +40,7 @@ def loss(apply, params, features, session, labels, key=None):
 
 @pytest.mark.parametrize("changes", [{}, {"causal": True, "session": "layernorm"}])
 def test_every_parameter_receives_a_gradient(changes) -> None:
-    apply, params, _ = model(**changes)
+    apply, params, *_ = model(**changes)
     gradient = jax.jit(jax.grad(lambda p: loss(apply, p, *batch())))(params)
     dead = [
         jax.tree_util.keystr(path)
@@ -51,7 +51,7 @@ def test_every_parameter_receives_a_gradient(changes) -> None:
 
 
 def test_a_diphone_head_is_summed_to_phonemes() -> None:
-    apply, params, _ = model(diphones=True)
+    apply, params, *_ = model(diphones=True)
     features, session, labels = batch()
     logits = apply(params, features, session).logits
     assert logits["diphone"].values.shape[-1] == DIPHONES
@@ -67,7 +67,7 @@ def test_a_diphone_head_is_summed_to_phonemes() -> None:
 
 
 def test_bfloat16_keeps_float32_parameters_and_logits() -> None:
-    apply, params, _ = model(dtype="bfloat16")
+    apply, params, *_ = model(dtype="bfloat16")
     features, session, _ = batch()
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     outputs = apply(params, features, session)
@@ -78,7 +78,7 @@ def test_bfloat16_keeps_float32_parameters_and_logits() -> None:
 
 
 def test_keys_turn_on_dropout_and_nothing_else_is_random() -> None:
-    apply, params, _ = model()
+    apply, params, *_ = model()
     features, session, _ = batch()
     first, second, third = (
         apply(params, features, session, None, key).logits["phoneme"].values
@@ -89,7 +89,7 @@ def test_keys_turn_on_dropout_and_nothing_else_is_random() -> None:
 
 
 def test_frames_are_the_strides_begun_and_diagnostics_name_the_scales() -> None:
-    apply, params, multiple = model()
+    apply, params, multiple, _ = model()
     features, session, _ = batch()
     outputs = apply(params, features, session)
     assert multiple == 8

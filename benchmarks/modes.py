@@ -1,0 +1,111 @@
+"""The latent speaking mode of MODE-SSM against the truth, and what it does to the error rate.
+
+    python -m benchmarks.modes --out benchmarks/results/modes RUN [RUN ...]
+
+The truth of simulated recordings stands in `truth.json` beside them; of recordings whose sessions
+are named `<speaker>.<condition>` it is the condition. Nobody tells the model which of its modes is
+which, so accuracy is that of the better of the two assignments, and chance is the commoner mode's
+share. Tied, the trials of a block share a mode: the product of their posteriors. Writes OUT.md.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from modessm_jax.models.build import Functional
+from modessm_jax.text import percent
+from modessm_jax.training.results import Evaluation
+from modessm_jax.training.runs import Run, evaluate_run, load_run
+
+COLUMNS = (
+    "run", "trials", "accuracy", "accuracy, tied by block", "chance", "PER, z inferred",
+    "PER, z of another trial", "PER, z half and half",
+)  # fmt: skip
+
+
+def truth(run: Run, evaluation: Evaluation) -> list[str]:
+    """The true mode of every trial."""
+    path = Path(run.config["data"]["root"]) / "truth.json"
+    trials = [result.trial for result in evaluation.trials]
+    if path.exists():
+        modes = json.loads(path.read_text(encoding="utf-8"))
+        return [modes[trial.session][str(trial.block)] for trial in trials]
+    return [trial.session.rpartition(".")[2] for trial in trials]
+
+
+def accuracy(posteriors: np.ndarray, labels: list[str]) -> float:
+    """Of the likelier of two modes, under the better assignment of modes to labels."""
+    names = sorted(set(labels))
+    if len(names) != 2 or posteriors.shape[1] != 2:
+        raise SystemExit(f"two modes and two labels are needed; the labels are {names}")
+    right = float(np.mean((posteriors[:, 1] > 0.5) == (np.array(labels) == names[1])))
+    return max(right, 1 - right)
+
+
+def tied(posteriors: np.ndarray, evaluation: Evaluation) -> np.ndarray:
+    """The normalised product of the posteriors of each trial's block."""
+    blocks: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for row, result in enumerate(evaluation.trials):
+        blocks[result.trial.session, result.trial.block].append(row)
+    logs = np.log(np.maximum(posteriors, 1e-12))
+    found = np.empty_like(logs)
+    for rows in blocks.values():
+        found[rows] = logs[rows].sum(axis=0)
+    found -= found.max(axis=1, keepdims=True)
+    return np.exp(found) / np.exp(found).sum(axis=1, keepdims=True)
+
+
+def told(model: Functional, modes: Any) -> Functional:
+    """The model told its mode by `modes(log_modes)` instead of inferring it."""
+
+    def apply(params: Any, features: Any, session: Any) -> Any:
+        log_modes = model.apply(params, features, session).log_modes
+        return model.apply(params, features, session, mode=modes(log_modes))
+
+    return model._replace(apply=apply)
+
+
+def row(folder: Path) -> list[str]:
+    """One line of the table."""
+    run = load_run(folder)
+    evaluation = evaluate_run(run, "val")
+    if evaluation.trials[0].modes is None:
+        raise SystemExit(f"{folder}: this model has no modes")
+    posteriors = np.array([result.modes for result in evaluation.trials])
+    labels = truth(run, evaluation)
+    commonest = max(labels.count(name) for name in set(labels)) / len(labels)
+    rates = [evaluation.to_dict()["rnnt_per"]]
+    for modes in (
+        lambda logs: jnp.roll(jnp.exp(logs), 1, axis=0),
+        lambda logs: jnp.full_like(logs, 0.5),
+    ):
+        changed = run._replace(functional=told(run.functional, modes))
+        rates.append(evaluate_run(changed, "val").to_dict()["rnnt_per"])
+    figures = [accuracy(posteriors, labels), accuracy(tied(posteriors, evaluation), labels)]
+    return [folder.name, str(len(labels)), *map(percent, [*figures, commonest, *rates])]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.modes", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="path without suffix")
+    options = parser.parse_args()
+    rows = [row(folder) for folder in options.runs]
+    lines = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ["---"] * len(COLUMNS), *rows)]
+    text = "\n".join(
+        ["# The latent mode against the truth", "", "PER is the transducer's.", "", *lines, ""]
+    )
+    options.out.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
