@@ -34,6 +34,7 @@ from modessm_jax.training.step import (
     no_augmentation,
     place,
 )
+from modessm_jax.training.watchdog import Watchdog
 from modessm_jax.training.writers import MetricWriter, write_json, write_text
 
 _COUNTS = ("infeasible", "valid")
@@ -72,7 +73,8 @@ def train(
 
     Left in `workdir`: config.json, dataset.json, parameters.txt, metrics.jsonl, tensorboard/,
     checkpoints/, best/, results.json, run.lock, and compiled/ (XLA's programs, so that a restart
-    neither waits for compilation nor gets other programs than the run began with).
+    neither waits for compilation nor gets other programs than the run began with); and stacks.txt
+    if it ever hung.
 
     Args:
       config: `training` (see `Settings`), `optimizer` (see `make_optimizer`), `objective`
@@ -133,6 +135,7 @@ def train(
         overview = parameter_overview.get_parameter_overview(params, include_stats=False)
         write_text(workdir / "parameters.txt", overview + "\n")
         writer = stack.enter_context(MetricWriter(workdir, resumed_from=start))
+        watchdog = stack.enter_context(Watchdog(workdir / "stacks.txt"))
         run = _Run(
             settings,
             mesh,
@@ -144,6 +147,7 @@ def train(
             evaluate,
             trial_name,
             stop,
+            watchdog.alive,
             start,
         )
         run.until_done(state, batches)
@@ -167,6 +171,7 @@ class _Run:
         evaluate: Callable[[Any], Mapping[str, float]],
         trial_name: Callable[[int], str],
         stop: Callable[[int], bool],
+        alive: Callable[[], None],
         start: int,
     ):
         self._settings = settings
@@ -179,6 +184,7 @@ class _Run:
         self._evaluate = evaluate
         self._trial_name = trial_name
         self._stop = stop
+        self._alive = alive
         self._start = start
         self._clock = Clock(history.seconds)
         self._progress = Progress(self._last_step, self._clock, start=start)
@@ -213,6 +219,7 @@ class _Run:
         if self._start:
             self._progress.say(f"resuming after step {self._start}")
         for done in itertools.count(self._start):
+            self._alive()
             unsaved = done > self._start
             if self._stop(done):
                 self._end_early(done, state, batches, unsaved=unsaved)
@@ -222,6 +229,7 @@ class _Run:
             evaluation_due = self._stage_over(done) or done % settings.eval_every == 0
             if evaluation_due and history.last_evaluated < done:
                 self._evaluate_now(done, state)
+                self._alive()
                 unsaved = True
             over = self._stage_over(done)
             last = over and len(history.stages) == len(self._stages)
@@ -269,6 +277,7 @@ class _Run:
             # Tracing may place the model's constants on the device; once is no harm.
             with self._clock.account("compile"), jax.transfer_guard("allow"):
                 self._programs[key] = self._steps[stage].lower(state, batch).compile()
+            self._alive()
         return self._programs[key]
 
     def _write_pending(self) -> None:
@@ -308,7 +317,7 @@ class _Run:
         parts.append(f"waiting for data {percent(self._clock.input_stall)}")
         return "  ".join(parts)
 
-    def _rates(self, metrics: Mapping[str, float]) -> str:
+    def _rates(self, metrics: Mapping[str, float | int]) -> str:
         """The error rate that is selected by, beside the usual one."""
         names = [
             name for name in dict.fromkeys(("per", self._settings.select_by)) if name in metrics
