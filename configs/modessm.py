@@ -14,6 +14,8 @@ demo     A size for two CPU cores and simulated data of T15's shape.
 
 from ml_collections import ConfigDict
 
+from configs import common
+
 CTC_AND_RNNT = {"phoneme": 0.3, "rnnt": 1.0}
 MODE, FLOW = ("mode/*", "film/*"), ("flow/*",)  # parts of the model that join later
 
@@ -56,27 +58,8 @@ def full() -> ConfigDict:
     """Full size, for T15."""
     config = ConfigDict(
         {
-            "data": {
-                "root": "",  # folder of <session>/data_{train,val,test}.hdf5
-                "sessions": (),  # some of its sessions; empty: all
-                "table": "",  # block table of the corpora, if there is one
-                "batch_size": 64,
-                "buckets": 8,  # padded lengths, each compiled once
-                "sessions_per_batch": 0,  # 0: shuffle everything
-                "workers": 0,  # loader processes; 0: threads
-                "memory_gib": 32.0,  # larger splits are read lazily
-            },
-            "augment": {
-                "white_noise": 0.8,
-                "constant_offset": 0.2,
-                "random_walk": 0.0,
-                "static_gain": 0.0,
-                "random_cut": 2,
-                "time_masks": 20,
-                "time_mask_fraction": 0.075,
-                "channel_dropout": 0.0,
-                "speckle": 0.0,
-            },
+            "data": common.data(),
+            "augment": common.augment(),
             "corruption": {"dropped": 0.2, "jitter": 2, "noise": 0.5},  # what flow learns to mend
             "model": {
                 "name": "modessm",
@@ -110,16 +93,7 @@ def full() -> ConfigDict:
                 "b2": 0.999,
                 "eps": 1e-8,
             },
-            "training": {
-                "accumulate": 1,
-                "ema_decay": 0.999,
-                "seed": 0,
-                "log_every": 50,
-                "eval_every": 1_000,
-                "save_every": 1_000,
-                "keep": 3,
-                "select_by": "rnnt_per",
-            },
+            "training": common.training("rnnt_per"),
         }
     )
     config.stages = ConfigDict(
@@ -138,10 +112,10 @@ def full() -> ConfigDict:
 
 def small(config: ConfigDict) -> None:
     """Two CPU cores, fast speech."""
+    config.update(common.small())
     config.update(
         {
-            "data": {"batch_size": 16, "buckets": 2, "memory_gib": 4.0},
-            "augment": {"white_noise": 0.2, "constant_offset": 0.1, "time_masks": 4},
+            "data": {"buckets": 2},
             "model": {
                 "gate": 16,
                 "patch": 8,
@@ -156,12 +130,6 @@ def small(config: ConfigDict) -> None:
                 "stochastic_depth": 0.0,
                 "head_scale": 0.1,
                 "dtype": "float32",
-            },
-            "training": {
-                "ema_decay": 0.99,
-                "log_every": 20,
-                "eval_every": 200,
-                "save_every": 200,
             },
         }
     )

@@ -14,6 +14,8 @@ demo     A size for two CPU cores and simulated T15-shaped data, as `make demo` 
 
 from ml_collections import ConfigDict
 
+from configs import common
+
 
 def get_config(variant: str = "") -> ConfigDict:
     """The recipe named by `variant`: "", "small" or "demo"."""
@@ -31,27 +33,8 @@ def full() -> ConfigDict:
     """Full size, for T15."""
     return ConfigDict(
         {
-            "data": {
-                "root": "",  # folder of <session>/data_{train,val,test}.hdf5
-                "sessions": (),  # some of its sessions; empty: all
-                "table": "",  # block table of the corpora, if there is one
-                "batch_size": 64,
-                "buckets": 8,  # padded lengths, each compiled once
-                "sessions_per_batch": 0,  # the baseline draws 4; 0: shuffle everything
-                "workers": 0,  # loader processes; 0: threads
-                "memory_gib": 32.0,  # larger splits are read lazily
-            },
-            "augment": {
-                "white_noise": 0.8,
-                "constant_offset": 0.2,
-                "random_walk": 0.0,
-                "static_gain": 0.0,
-                "random_cut": 2,
-                "time_masks": 20,
-                "time_mask_fraction": 0.075,
-                "channel_dropout": 0.0,
-                "speckle": 0.0,
-            },
+            "data": common.data(),
+            "augment": common.augment(),
             "model": {
                 "name": "multiscale",
                 "d": 1024,
@@ -93,27 +76,17 @@ def full() -> ConfigDict:
                 "b2": 0.999,
                 "eps": 1e-8,
             },
-            "training": {
-                "steps": 150_000,
-                "accumulate": 1,
-                "ema_decay": 0.999,
-                "seed": 0,
-                "log_every": 50,
-                "eval_every": 1_000,
-                "save_every": 1_000,
-                "keep": 3,
-                "select_by": "per",
-            },
+            "training": {"steps": 150_000, **common.training("per")},
         }
     )
 
 
 def small(config: ConfigDict) -> None:
     """Two CPU cores, fast speech."""
+    config.update(common.small())
     config.update(
         {
-            "data": {"batch_size": 16, "buckets": 3, "memory_gib": 4.0},
-            "augment": {"white_noise": 0.2, "constant_offset": 0.1, "time_masks": 4},
+            "data": {"buckets": 3},
             "model": {
                 "d": 96,
                 "layers": (1, 2, 1),
@@ -129,13 +102,7 @@ def small(config: ConfigDict) -> None:
                 "dtype": "float32",
             },
             "optimizer": {"peak_lr": 3e-3, "end_lr": 3e-5, "warmup_steps": 100},
-            "training": {
-                "steps": 600,
-                "ema_decay": 0.99,
-                "log_every": 20,
-                "eval_every": 200,
-                "save_every": 200,
-            },
+            "training": {"steps": 600},
         }
     )
 

@@ -12,6 +12,7 @@ from modessm_jax.models.block import Serial, split
 from modessm_jax.models.convolution import DepthwiseConv, StridedConv
 from modessm_jax.models.flow import FlowBridge
 from modessm_jax.models.gate import ChannelGate
+from modessm_jax.models.masking import hide
 from modessm_jax.models.mode import FiLM, ModeHead
 from modessm_jax.models.outputs import JointInputs, Outputs, frame_norm
 from modessm_jax.models.predictor import make_predictor
@@ -219,12 +220,7 @@ class ModeSSM(nnx.Module):
         keys: list[jax.Array | None],
     ) -> Sequence:
         x = self._adapt(self.gate(features.pad_to_multiple(self.block_size)), session)
-        if hidden is not None:
-            if self.mask_vector is None:
-                raise ValueError("bins are hidden but the model was built without a mask vector")
-            hidden = jnp.pad(hidden, ((0, 0), (0, x.mask.shape[1] - hidden.shape[1])))
-            vector = self.mask_vector[...].astype(x.values.dtype)[None, None, :]
-            x = x.with_values(jnp.where(hidden[..., None], vector, x.values))
+        x = hide(x, hidden, self.mask_vector)
         return self.lower(self.patch(_add(x, self.stem(x)), key=keys[0]), key=keys[1])
 
     def _adapt(self, x: Sequence, session: Int[Array, "batch"]) -> Sequence:

@@ -13,6 +13,7 @@ from modessm_jax.models.conformer import ConformerBlock
 from modessm_jax.models.convolution import GaussianSmoothing, StridedConv
 from modessm_jax.models.diphones import phoneme_log_probabilities
 from modessm_jax.models.fusion import CrossScaleFusion
+from modessm_jax.models.masking import hide
 from modessm_jax.models.outputs import Outputs, frame_norm
 from modessm_jax.models.session import SessionAdaptation
 from modessm_jax.phonemes import CLASSES, DIPHONES
@@ -154,12 +155,7 @@ class MultiScale(nnx.Module):
         """
         keys = split(key, 5)
         x = self._adapt(self.smoothing(features.pad_to_multiple(self.block_size)), session)
-        if hidden is not None:
-            if self.mask_vector is None:
-                raise ValueError("bins are hidden but the model was built without a mask vector")
-            hidden = jnp.pad(hidden, ((0, 0), (0, x.mask.shape[1] - hidden.shape[1])))
-            vector = self.mask_vector[...].astype(x.values.dtype)[None, None, :]
-            x = x.with_values(jnp.where(hidden[..., None], vector, x.values))
+        x = hide(x, hidden, self.mask_vector)
         fast = self.fast(x, key=keys[0])
         lower = self.medium_lower(x, key=keys[1])
         medium = self.medium_upper(lower, key=keys[2])

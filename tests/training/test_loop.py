@@ -14,8 +14,9 @@ from modessm_jax.training.lock import BusyError
 from modessm_jax.training.loop import NonFiniteError, never, train
 from modessm_jax.training.mesh import data_mesh
 from modessm_jax.training.preemption import PreemptedError
-from modessm_jax.training.programs import compiled_programs
 from tests.training import toy
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 TRAINING = dict(
     steps=10,
@@ -106,16 +107,6 @@ def fingerprint(workdir, step):
 
 def untimed(results):
     return {k: v for k, v in results.items() if k not in ("seconds", "input_stall")}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shared_programs(tmp_path_factory):
-    """All these runs are of one program; compile it once, in a place the user has named."""
-    threshold = jax.config.jax_persistent_cache_min_compile_time_secs  # pyright: ignore
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    with compiled_programs(tmp_path_factory.mktemp("programs")):
-        yield
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", threshold)
 
 
 @pytest.fixture(scope="module")

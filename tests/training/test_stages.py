@@ -13,9 +13,10 @@ from ml_collections import ConfigDict
 from modessm_jax.training.checkpoints import load_weights
 from modessm_jax.training.loop import train
 from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.programs import compiled_programs
 from modessm_jax.training.stages import groups, plan_stages, read_stages, trained
 from tests.training import toy
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 ADAMW = dict(clip_norm=1.0, weight_decay=1e-2, b1=0.9, b2=0.99, eps=1e-8)
 RATES = dict(peak_lr=1e-2, end_lr=1e-4, warmup_steps=1)
@@ -89,15 +90,6 @@ def fingerprint(workdir, step):
     for leaf in jax.tree.leaves((found.params, found.ema)):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shared_programs(tmp_path_factory):
-    threshold = jax.config.jax_persistent_cache_min_compile_time_secs  # pyright: ignore
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    with compiled_programs(tmp_path_factory.mktemp("programs")):
-        yield
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", threshold)
 
 
 @pytest.fixture(scope="module")
