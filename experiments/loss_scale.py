@@ -11,6 +11,7 @@ Writes OUT.md and OUT.png.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from configs.modessm import get_config
 from modessm_jax.models.build import Functional, build
@@ -68,8 +69,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def fresh(seed: int) -> Functional:
     """A model whose heads are those of MODE-SSM, `WIDTH` wide; the rest is as small as may be."""
-    config = get_config("small").model.to_dict()
-    config |= {"d": WIDTH, "joint": WIDTH, "layers": 2, "head_scale": 1.0}
+    model: Any = get_config("small").model
+    config = model.to_dict() | {"d": WIDTH, "joint": WIDTH, "layers": 2, "head_scale": 1.0}
     return build(config, channels=1, sessions=1, hides_bins=False, seed=seed)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 
 from modessm_jax.data.batch import Batch
 from modessm_jax.data.pipeline import evaluation_batches
@@ -134,16 +134,16 @@ def _point(
     probe: Callable[[Any, Batch], Any], params: Any, batches: list[Batch]
 ) -> tuple[Pair, Pair, set[str]]:
     """Costs, gradient norms, and the parts of the model that both gradients reach."""
-    found = [probe(params, batch) for batch in batches]
+    found = [jax.device_get(probe(params, batch)) for batch in batches]
     loss, valid, gradients = jax.tree.map(lambda *parts: sum(parts), *found)
     leaves, structure = jax.tree_util.tree_flatten_with_path(gradients[0])
     names = [jax.tree_util.keystr(path[:1], simple=True) for path, _ in leaves]
     of_ctc, of_rnnt = [leaf for _, leaf in leaves], structure.flatten_up_to(gradients[1])
-    both = [bool((a != 0).any() & (b != 0).any()) for a, b in zip(of_ctc, of_rnnt, strict=True)]
+    both = [a.any() and b.any() for a, b in zip(of_ctc, of_rnnt, strict=True)]
 
     def norm(leaves: list[Any], count: Any) -> float:
-        reached = [leaf for leaf, shared in zip(leaves, both, strict=True) if shared]
-        return float(optax.tree.norm(reached) / count)
+        squares = [np.vdot(x, x) for x, shared in zip(leaves, both, strict=True) if shared]
+        return math.sqrt(sum(squares)) / float(count)
 
     return (
         Pair(float(loss.ctc / valid.ctc), float(loss.rnnt / valid.rnnt)),
