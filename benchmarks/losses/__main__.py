@@ -4,8 +4,8 @@
     python -m benchmarks.losses gpu --out benchmarks/results/losses_gpu
 
 One process on as many cores as threads; all implementations of a loss take turns on the same
-problem. Lengths are full. `ctc`, `rnnt`, `joint` (with the pruned one), `growth`, `compile` are the
-parts of `all`; `gpu` needs a CUDA device for both JAX and torch. Writes OUT.md and OUT.png.
+problem. Lengths are full. `ctc`, `rnnt`, `joint`, `pruned`, `growth`, `compile` are the parts of
+`all`; `gpu` needs a CUDA device for both JAX and torch. Writes OUT.md and OUT.png.
 """
 
 import argparse
@@ -17,17 +17,13 @@ from pathlib import Path
 from benchmarks.losses import processor
 from benchmarks.losses.problems import Kind
 
-PARTS: dict[str, tuple[Kind, ...]] = {
-    "ctc": ("ctc",),
-    "rnnt": ("rnnt",),
-    "joint": ("joint", "pruned"),
-}
+KINDS: tuple[Kind, ...] = ("ctc", "rnnt", "joint", "pruned")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.losses", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("part", choices=["all", *PARTS, "growth", "compile", "gpu"])
+    parser.add_argument("part", choices=["all", *KINDS, "growth", "compile", "gpu"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=11, help="samples of each time")
     parser.add_argument("--out", type=Path, required=True, help="path without suffix")
@@ -57,8 +53,9 @@ def measure(part: str, threads: int, rounds: int, out: Path) -> None:
         }
         report.write(out, findings)
 
-    kinds = [kind for name, kinds in PARTS.items() if part in ("all", name) for kind in kinds]
-    for kind in kinds:
+    for kind in KINDS:
+        if part not in ("all", kind):
+            continue
         if kind != "pruned":
             findings.agreement += parts.agreement(kind)
         for shape in parts.SHAPES[kind]:
@@ -71,7 +68,7 @@ def measure(part: str, threads: int, rounds: int, out: Path) -> None:
             of = partial(memory.of, kind, shape=shape)
             findings.rows += parts.timing(kind, shape, programs, of, clock, rounds)
             save()
-        if kind in PARTS["joint"]:
+        if kind in ("joint", "pruned"):
             findings.rows += parts.memory_only(kind)
     if part in ("all", "growth"):
         for kind, base in parts.GROWTH.items():
