@@ -150,6 +150,7 @@ def damaged(key: jax.Array, batch: int = 16, time: int = 24) -> tuple[Sequence, 
     return Sequence(noisy, mask), Sequence(clean, mask)
 
 
+@pytest.mark.slow
 def test_corrupted_points_are_carried_towards_clean_ones() -> None:
     graph, params = nnx.split(bridge(causal=True), nnx.Param)
     optimizer = optax.adam(5e-3)

@@ -26,6 +26,8 @@ from modessm_jax.training.writers import write_json
 from tests.data.layout import write_split
 from tests.training.test_checkpoints import numbers
 
+pytestmark = pytest.mark.slow
+
 TINY = {"gate": 2, "d": 8, "layers": 2, "heads": 2, "state": 2, "kernel": 2, "joint": 4}
 TINY |= {"flow": 1, "causal": True}
 
