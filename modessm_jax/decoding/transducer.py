@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from modessm_jax.losses.joint import Arcs, Joint, softmax_arcs
+from modessm_jax.losses.joint import Arcs, Joint, joint_logits, softmax_arcs
 from modessm_jax.phonemes import BLANK
 
 
@@ -46,10 +46,7 @@ def log_probabilities(joint: Joint, arcs: Arcs = softmax_arcs) -> Callable[[Any,
 
     def of_classes(encoder: Any, predictor: Any) -> Any:
         hidden = jnp.tanh(encoder + predictor.astype(encoder.dtype))
-        exact = jnp.promote_types(hidden.dtype, jnp.float32)
-        kernel = joint.kernel.astype(hidden.dtype)
-        logits = jnp.dot(hidden, kernel, preferred_element_type=exact)
-        logits += jnp.broadcast_to(joint.bias.astype(exact), logits.shape)
+        logits = joint_logits(hidden, joint)
 
         def of_label(label: Any) -> tuple[Any, Any]:
             return arcs.forward(logits, jnp.full(logits.shape[:-1], label))[0]

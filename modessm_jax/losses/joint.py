@@ -142,7 +142,7 @@ def _forward(
             encoder, start = given
             at = _window(start, band, predictor.shape[1])
             hidden = _hidden(encoder, _look(predictor, at))
-            return None, arcs.forward(_logits(hidden, joint), _look(ids, at))
+            return None, arcs.forward(joint_logits(hidden, joint), _look(ids, at))
 
         return None, jax.lax.scan(frames, None, (encoder, start))[1]
 
@@ -164,7 +164,7 @@ def _backward(band: int, arcs: Arcs, chunk: Chunk, kept: Any, weights: Any) -> A
             of_joint, of_predictor = sums
             at = _window(start, band, predictor.shape[1])
             hidden = _hidden(encoder, _look(predictor, at))
-            logits = _logits(hidden, joint)
+            logits = joint_logits(hidden, joint)
             of_logits = arcs.backward(logits, _look(ids, at), norm, weights)
             of_joint = jax.tree.map(jnp.add, of_joint, _joint_gradient(hidden, of_logits))
             slope = 1 - jnp.square(hidden.astype(exact))
@@ -225,7 +225,8 @@ def _hidden(encoder: Any, predictor: Any) -> Any:
     return jnp.tanh(encoder[:, :, None] + predictor.astype(encoder.dtype))
 
 
-def _logits(hidden: Any, joint: Joint) -> Any:
+def joint_logits(hidden: Any, joint: Joint) -> Any:
+    """The output layer: hidden activations [..., d] to logits [..., classes], float32 or better."""
     exact = jnp.promote_types(hidden.dtype, jnp.float32)
     classes = joint.kernel.shape[1]
     # Products go faster where the columns fill whole vector registers or tiles.
