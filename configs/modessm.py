@@ -8,8 +8,9 @@ the features of bad electrodes. Variants, after a colon:
 
 (none)   Full size, for T15. Meant for large GPUs or TPUs; not trained here, so no result is
          claimed.
-small    A size for two CPU cores and fast speech.
-demo     A size for two CPU cores and simulated data of T15's shape.
+small    A size for two CPU cores and fast speech. Spoken digits after the joint stage: CTC 0.79 to
+         1.59 %, RNN-T 0.36 to 1.23 % val PER (three seeds), about 14 minutes on one core.
+demo     A size for two CPU cores and simulated data of T15's shape; not trained yet.
 """
 
 from ml_collections import ConfigDict
