@@ -79,12 +79,12 @@ def test_every_mode_is_what_each_mode_gives_alone() -> None:
         for name in ("values", "mask"):
             rows = getattr(both.logits["phoneme"], name)[mode::2]
             np.testing.assert_allclose(rows, getattr(alone.logits["phoneme"], name), atol=1e-5)
+        of_both, of_one = both.transducer, alone.transducer
+        assert of_both is not None and of_one is not None
         np.testing.assert_allclose(
-            both.transducer.encoder.values[mode::2], alone.transducer.encoder.values, atol=1e-5
+            of_both.encoder.values[mode::2], of_one.encoder.values, atol=1e-5
         )
-        np.testing.assert_allclose(
-            both.transducer.predictor[mode::2], alone.transducer.predictor, atol=1e-5
-        )
+        np.testing.assert_allclose(of_both.predictor[mode::2], of_one.predictor, atol=1e-5)
     np.testing.assert_allclose(jnp.exp(both.log_modes).sum(axis=1), 1.0, rtol=1e-5)
     assert both.diagnostics["norm/upper"].shape == (3,)
 
@@ -131,8 +131,9 @@ def test_a_stream_can_be_denoised_too() -> None:
 def test_predicting_label_by_label_is_what_the_training_sees() -> None:
     apply, params, _, predict = model(predictor="lstm")
     features, session, labels = batch()
-    assert predict is not None
-    whole = apply(params, features, session, labels=labels.values).transducer.predictor
+    found = apply(params, features, session, labels=labels.values).transducer
+    assert predict is not None and found is not None
+    whole = found.predictor
     state, output = predict.step(params, predict.initial_state(params, 3), jnp.zeros(3, jnp.int32))
     np.testing.assert_allclose(output, whole[:, 0], atol=1e-6)
     _, output = predict.step(params, state, labels.values[:, 0])
