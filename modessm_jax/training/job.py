@@ -15,7 +15,7 @@ from modessm_jax.data.trials import Recordings, read_recordings
 from modessm_jax.training.evaluation import evaluate, make_scorer
 from modessm_jax.training.loop import never, train
 from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.report import format_table, write_report
+from modessm_jax.training.report import format_stages, format_table, write_report
 from modessm_jax.training.runs import build_model, describe_data, evaluate_run, load_run
 from modessm_jax.training.writers import write_json
 
@@ -89,6 +89,8 @@ def run(
         batches.close()
     evaluation = evaluate_run(load_run(workdir), "val")
     print(format_table(evaluation))
+    if len(results["stages"]) > 1:
+        print(format_stages(results["stages"]))
     write_report(workdir / "report.png", workdir / "metrics.jsonl", evaluation)
     results |= {
         "val": evaluation.to_dict(),

@@ -87,6 +87,21 @@ def format_table(evaluation: Evaluation) -> str:
     return "\n".join(parts)
 
 
+def format_stages(stages: Collection[dict[str, Any]]) -> str:
+    """Each stage of a run, and the error rates on val with which it ended.
+
+    Args:
+      stages: as in the run's `results.json`.
+    """
+    rates = [key for key in ("per", "rnnt_per") if key in stages[-1]["end"]]
+    rows = [
+        [stage["name"], str(stage["end"]["step"]), *(percent(stage["end"][key]) for key in rates)]
+        for stage in stages
+    ]
+    names = {"per": "PER", "rnnt_per": "RNN-T PER"}
+    return _columns(["stage", "until step", *(names[key] for key in rates)], rows)
+
+
 def _headline(evaluation: Evaluation) -> str:
     found = evaluation.to_dict()
     text = f"{evaluation.split}: PER {_percent(found['per'])}"

@@ -10,7 +10,7 @@ import pytest
 
 from modessm_jax.data.hdf5 import Trial
 from modessm_jax.phonemes import CLASSES
-from modessm_jax.training.report import format_table, write_report
+from modessm_jax.training.report import format_stages, format_table, write_report
 from modessm_jax.training.results import Evaluation, Example, TrialResult
 
 CHANNELS, STRIDE = 48, 4
@@ -121,3 +121,18 @@ def test_the_table_of_an_unlabelled_split_says_so():
     text = format_table(evaluation(labelled=False))
     assert "no labels" in text
     assert "%" not in text
+
+
+def test_stages_show_what_they_ended_with():
+    stages = [
+        {"name": "warmup", "begun": 0, "end": {"step": 5, "per": 0.5, "rnnt_per": 12.0}},
+        {"name": "joint", "begun": 5, "end": {"step": 9, "per": 0.25, "rnnt_per": 0.2}},
+    ]
+    assert format_stages(stages).splitlines() == [
+        "stage   until step      PER  RNN-T PER",
+        "warmup           5  50.00 %  1200.00 %",
+        "joint            9  25.00 %    20.00 %",
+    ]
+    for stage in stages:
+        del stage["end"]["rnnt_per"]
+    assert format_stages(stages).splitlines()[-1] == "joint            9  25.00 %"
