@@ -187,8 +187,8 @@ def _draw_error_rate(axes: Axes, records: Records) -> None:
         ("rnnt_per", "transducer", _TRAIN),
     ):
         steps, rates = _curve(records, key)
-        if not rates:
-            continue
+        if key == "rnnt_per" and not rates:
+            continue  # most models are no transducers
         axes.plot(steps, 100 * np.array(rates), color=color, marker="o", markersize=3, label=label)
         if key == "per" and rates:
             best = int(np.argmin(rates))

@@ -20,15 +20,14 @@ from modessm_jax.training.mesh import data_mesh
 from modessm_jax.training.state import create_state
 from tests.training.toy import initial_params, plan
 
-OPTAX = plan().optimizer
-
 
 def numbers():
     return iter(grain.MapDataset.source(range(100)).to_iter_dataset())
 
 
 def state_at(step, *, ema=True, params=None):
-    state = create_state(params or initial_params(step), OPTAX, data_mesh(), ema=ema)
+    params = params or initial_params(step)
+    state = create_state(params, plan(params=params).optimizer, data_mesh(), ema=ema)
     return dataclasses.replace(state, step=state.step + step)
 
 

@@ -43,10 +43,12 @@ def start() -> Start:
     return at_start([fresh(0), fresh(1)], [Shape(12, 3)], examples=2)[0]
 
 
+@pytest.mark.slow
 def test_the_losses_charge_what_theory_says(start):
     assert start.uniform == pytest.approx(uniform_costs(start.shape), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_every_rule_divides_both_costs_alike(start):
     for rule, divisor in (("labels", 3), ("frames", 12), ("seed_rule", 6)):
         assert start.costs[rule] == pytest.approx(
@@ -55,6 +57,7 @@ def test_every_rule_divides_both_costs_alike(start):
     assert start.ratio == start.costs["none"].rnnt / start.costs["none"].ctc
 
 
+@pytest.mark.slow
 def test_fresh_heads_cost_about_as_much_as_even_odds(start):
     uniform = uniform_costs(start.shape)
     assert start.costs["none"].rnnt == pytest.approx(uniform.rnnt, rel=0.05)
