@@ -14,10 +14,15 @@ def compiled_programs(directory: Path) -> Iterator[None]:
     if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore
         yield
         return
+    # XLA's own caches would have their place written into every key, and a directory that has moved
+    # would be compiled for again.
+    before = jax.config.jax_persistent_cache_enable_xla_caches  # pyright: ignore
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     jax.config.update("jax_compilation_cache_dir", str(directory.absolute()))
     compilation_cache.reset_cache()
     try:
         yield
     finally:
         jax.config.update("jax_compilation_cache_dir", None)
+        jax.config.update("jax_persistent_cache_enable_xla_caches", before)
         compilation_cache.reset_cache()
