@@ -1,11 +1,14 @@
 """The latent speaking mode of MODE-SSM against the truth, and what it does to the error rate.
 
-    python -m benchmarks.modes --out benchmarks/results/modes RUN [RUN ...]
+    python -m benchmarks.modes --out benchmarks/results/modes RUN [RUN ...] --without RUN [RUN ...]
+
+The second runs were trained without modes, one for each of the first and with its seed.
 
 The truth of simulated recordings stands in `truth.json` beside them; of recordings whose sessions
 are named `<speaker>.<condition>` it is the condition. Nobody tells the model which of its modes is
 which, so accuracy is that of the better of the two assignments, and chance is the commoner mode's
-share. Tied, the trials of a block share a mode: the product of their posteriors. Writes OUT.md.
+share. Tied, the trials of a block share a mode: the product of their posteriors. Differences are of
+all seeds together, with a 95 % bootstrap interval over trials. Writes OUT.md.
 """
 
 import argparse
@@ -18,14 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from modessm_jax.models.build import Functional
-from modessm_jax.text import percent
+from modessm_jax.text import Edits, bootstrap_interval, percent, total
 from modessm_jax.training.results import Evaluation
 from modessm_jax.training.runs import Run, evaluate_run, load_run
 
-COLUMNS = (
-    "run", "trials", "accuracy", "accuracy, tied by block", "chance", "PER, z inferred",
-    "PER, z of another trial", "PER, z half and half",
-)  # fmt: skip
+COLUMNS = ("run", "trials", "accuracy", "accuracy, tied by block", "chance")
+WAYS = ("z inferred", "z of another trial", "z half and half", "trained without modes")
 
 
 def truth(run: Run, evaluation: Evaluation) -> list[str]:
@@ -70,8 +71,13 @@ def told(model: Functional, modes: Any) -> Functional:
     return model._replace(apply=apply)
 
 
-def row(folder: Path) -> list[str]:
-    """One line of the table."""
+def rnnt_edits(run: Run) -> list[Edits]:
+    """Of the transducer, for each validation trial."""
+    return [result.rnnt_edits for result in evaluate_run(run, "val").trials]
+
+
+def score(folder: Path, without: Path | None) -> tuple[list[str], list[list[Edits]]]:
+    """One line of the table; and each trial's edits, with the mode as in `WAYS`."""
     run = load_run(folder)
     evaluation = evaluate_run(run, "val")
     if evaluation.trials[0].modes is None:
@@ -79,15 +85,28 @@ def row(folder: Path) -> list[str]:
     posteriors = np.array([result.modes for result in evaluation.trials])
     labels = truth(run, evaluation)
     commonest = max(labels.count(name) for name in set(labels)) / len(labels)
-    rates = [evaluation.to_dict()["rnnt_per"]]
+    edits = [[result.rnnt_edits for result in evaluation.trials]]
     for modes in (
         lambda logs: jnp.roll(jnp.exp(logs), 1, axis=0),
         lambda logs: jnp.full_like(logs, 0.5),
     ):
-        changed = run._replace(functional=told(run.functional, modes))
-        rates.append(evaluate_run(changed, "val").to_dict()["rnnt_per"])
+        edits.append(rnnt_edits(run._replace(functional=told(run.functional, modes))))
+    if without is not None:
+        edits.append(rnnt_edits(load_run(without)))
     figures = [accuracy(posteriors, labels), accuracy(tied(posteriors, evaluation), labels)]
-    return [folder.name, str(len(labels)), *map(percent, [*figures, commonest, *rates])]
+    rates = [total(of_trials).rate for of_trials in edits]
+    return [folder.name, str(len(labels)), *map(percent, [*figures, commonest, *rates])], edits
+
+
+def difference(runs: list[list[list[Edits]]], way: int) -> str:
+    """How much lower the error rate is with z inferred, all runs together."""
+    inferred, other = (
+        [total(of_seeds) for of_seeds in zip(*(edits[k] for edits in runs), strict=True)]
+        for k in (0, way)
+    )
+    low, high = bootstrap_interval(inferred, seed=0, against=other)
+    mean = total(inferred).rate - total(other).rate
+    return f"z inferred less {WAYS[way]}: {percent(mean)} ({percent(low)} to {percent(high)})"
 
 
 def main() -> None:
@@ -96,13 +115,21 @@ def main() -> None:
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs"
     )
+    parser.add_argument(
+        "--without", type=Path, nargs="+", metavar="RUN", help="the same, trained without modes"
+    )
     parser.add_argument("--out", type=Path, required=True, help="path without suffix")
     options = parser.parse_args()
-    rows = [row(folder) for folder in options.runs]
-    lines = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ["---"] * len(COLUMNS), *rows)]
-    text = "\n".join(
-        ["# The latent mode against the truth", "", "PER is the transducer's.", "", *lines, ""]
-    )
+    pairs = list(zip(options.runs, options.without or [None] * len(options.runs), strict=True))
+    found = [score(*pair) for pair in pairs]
+    ways = WAYS if options.without else WAYS[:-1]
+    columns = [*COLUMNS, *(f"PER, {way}" for way in ways)]
+    lines = ["| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns))]
+    lines += ["| " + " | ".join(cells) + " |" for cells, _ in found]
+    edits = [of_run for _, of_run in found]
+    lines += ["", *(f"- {difference(edits, way)}" for way in range(1, len(ways)))]
+    head = "PER is the transducer's; differences are in points, below 0 where the mode helps."
+    text = "\n".join(["# The latent mode against the truth", "", head, "", *lines, ""])
     options.out.with_suffix(".md").write_text(text, encoding="utf-8")
     print(text)
 

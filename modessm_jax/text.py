@@ -99,19 +99,29 @@ def mean_rate(sentences: Sequence[Edits]) -> float:
 
 
 def bootstrap_interval(
-    sentences: Sequence[Edits], *, seed: int, confidence: float = 0.95, resamples: int = 2000
+    sentences: Sequence[Edits],
+    *,
+    seed: int,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    against: Sequence[Edits] | None = None,
 ) -> tuple[float, float]:
     """Percentile interval of the aggregate error rate over resampled sentences.
 
     Sentences are drawn with replacement and the ratio of sums is taken anew in each resample
     (M. Bisani & H. Ney, "Bootstrap estimates for confidence intervals in ASR performance
-    evaluation", ICASSP 2004).
+    evaluation", ICASSP 2004). With `against`, another decoder's edits of the same sentences, it is
+    the interval of the difference, ours less theirs, each sentence drawn for both.
 
     Raises:
-        ValueError: no sentence has a reference token.
+        ValueError: no sentence has a reference token; or the other references are not the same.
     """
     counts = np.array([sentence.count for sentence in sentences], np.float64)
     lengths = np.array([sentence.reference_length for sentence in sentences], np.float64)
+    if against is not None:
+        if [sentence.reference_length for sentence in against] != lengths.tolist():
+            raise ValueError("a paired bootstrap needs two decodings of the same sentences")
+        counts -= [sentence.count for sentence in against]
     if not lengths.sum():
         raise ValueError("a bootstrap needs sentences with reference tokens; score labelled data")
     probabilities = np.full(len(sentences), 1 / len(sentences))

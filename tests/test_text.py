@@ -116,6 +116,22 @@ def test_the_bootstrap_weighs_sentences_by_length():
     assert low < 0.01 < high < 0.02
 
 
+def test_the_paired_bootstrap_sees_a_difference_that_two_intervals_hide():
+    rng = np.random.default_rng(5)
+    hard = rng.integers(0, 10, 200)
+    better = [Edits(int(n), 0, 0, 10) for n in hard]
+    worse = [Edits(int(n), int(rng.random() < 0.2), 0, 10) for n in hard]
+    first, second = (text.bootstrap_interval(edits, seed=0) for edits in (better, worse))
+    assert first[1] > second[0]
+    low, high = text.bootstrap_interval(better, seed=0, against=worse)
+    difference = text.total(better).rate - text.total(worse).rate
+    assert low < difference < high < 0
+    mirrored = text.bootstrap_interval(worse, seed=0, against=better)
+    np.testing.assert_allclose(mirrored, (-high, -low))
+    with pytest.raises(ValueError, match="two decodings of the same sentences"):
+        text.bootstrap_interval(better, seed=0, against=worse[1:])
+
+
 def test_percent():
     assert text.percent(0.063215) == "6.32 %"
     assert text.percent(1.0) == "100.00 %"
