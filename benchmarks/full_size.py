@@ -35,6 +35,7 @@ def batch() -> Batch:
         Sequence(features, mask),
         Sequence(ids, np.ones_like(ids, bool)),
         np.arange(ROWS, dtype=np.int32),
+        np.zeros(ROWS, np.int32),
         np.arange(ROWS, dtype=np.int32),
     )
 

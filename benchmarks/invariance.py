@@ -38,6 +38,7 @@ def batch() -> Batch:
         Sequence(np.where(mask[..., None], features, 0).astype(np.float32), mask),
         Sequence(ids, np.ones_like(ids, bool)),
         (np.arange(ROWS) % SESSIONS).astype(np.int32),
+        np.zeros(ROWS, np.int32),
         np.arange(ROWS, dtype=np.int32),
     )
 

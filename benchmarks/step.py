@@ -43,6 +43,7 @@ def batch(rows: int) -> Batch:
         Sequence(features, np.ones((rows, BINS), bool)),
         Sequence(ids, np.ones_like(ids, bool)),
         (np.arange(rows) % SESSIONS).astype(np.int32),
+        np.zeros(rows, np.int32),
         np.arange(rows, dtype=np.int32),
     )
 

@@ -17,4 +17,5 @@ class Batch:
     features: Sequence  # float32 [batch, time, channels]
     labels: Sequence  # int32 [batch, labels], phoneme ids 1..40
     session: Any  # int32 [batch], index into the recordings' session names
+    block: Any  # int32 [batch], equal for trials of one block of one session
     trial: Any  # int32 [batch], index into the recordings' trials; -1 in a filler row

@@ -177,7 +177,7 @@ def collate(
     features_mask = np.zeros((size, bins), bool)
     ids = np.full((size, labels), BLANK, np.int32)
     ids_mask = np.zeros((size, labels), bool)
-    session = np.zeros(size, np.int32)
+    session, block = np.zeros((2, size), np.int32)
     for row, index in enumerate(rows.tolist()):
         if index == FILLER:
             continue
@@ -188,9 +188,11 @@ def collate(
             ids[row, : len(trial.labels)] = trial.labels
             ids_mask[row, : len(trial.labels)] = True
         session[row] = recordings.sessions.index(trial.session)
+        block[row] = recordings.block_ids[index]
     return Batch(
         features=Sequence(features, features_mask),
         labels=Sequence(ids, ids_mask),
         session=session,
+        block=block,
         trial=rows.astype(np.int32),
     )

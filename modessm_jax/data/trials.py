@@ -6,6 +6,7 @@ a file is in `hdf5.py`, what makes a trial unusable in `validation.py`.
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,13 @@ class Recordings:
         """Index into `sessions` of every trial."""
         ids = {name: index for index, name in enumerate(self.sessions)}
         return np.array([ids[trial.session] for trial in self.trials], np.int32)
+
+    @cached_property
+    def block_ids(self) -> Int32[np.ndarray, "trials"]:
+        """A number for each trial, equal for those of one block of one session."""
+        blocks = [(trial.session, trial.block) for trial in self.trials]
+        ids = {block: index for index, block in enumerate(dict.fromkeys(blocks))}
+        return np.array([ids[block] for block in blocks], np.int32)
 
     @property
     def labelled(self) -> bool:

@@ -39,14 +39,16 @@ def request(weights: Mapping[str, float], labels: Sequence, corrupted: Any) -> d
     return wanted
 
 
-def charge(outputs: Outputs, labels: Sequence, weights: Mapping[str, float]) -> dict[str, Cost]:
+def charge(
+    outputs: Outputs, labels: Sequence, weights: Mapping[str, float], block: Any = None
+) -> dict[str, Cost]:
     """The cost of each objective that has a weight, for each row of the labels.
 
     Heads in the model's `logits` are charged CTC against the phoneme labels (the head "diphone"
     against diphones); "rnnt" charges the transducer, "label_smoothing" the phoneme head's distance
     from uniform, "consistency" what the phoneme heads of rows 2n and 2n + 1 disagree about
     (CR-CTC), "flow" the flow bridge. With "mode" the model ran in every mode, and the likelihoods
-    are summed over these.
+    are summed over these: of each trial by itself, or of trials with equal ids in `block` together.
 
     Raises:
       ValueError: a weight without a head of that name, or one that "mode" cannot go with.
@@ -81,7 +83,7 @@ def charge(outputs: Outputs, labels: Sequence, weights: Mapping[str, float]) -> 
             costs[name] = flow_cost(*outputs.flow)
         elif modes > 1:
             of_modes = jax.tree.map(lambda x: x.reshape(-1, modes), of(name))
-            costs[name] = marginal_cost(of_modes, outputs.log_modes)
+            costs[name] = marginal_cost(of_modes, outputs.log_modes, block)
         else:
             costs[name] = of(name)
     return costs

@@ -78,8 +78,8 @@ def train(
 
     Args:
       config: `training` (see `Settings`), `optimizer` (see `make_optimizer`), `objective`
-        (`normalize_by`, see `make_step`) and the stages (see `read_stages`) are used; all of it is
-        saved and compared.
+        (`normalize_by` and, if there, `tie_modes`: see `make_step`) and the stages (see
+        `read_stages`) are used; all of it is saved and compared.
       workdir: made if need be.
       apply: the model; see `make_step`.
       params: its initial parameters, float32. They must be the same whenever the run is restarted.
@@ -119,6 +119,7 @@ def train(
             corrupt=corrupt,
             ema_decay=settings.ema_decay,
             accumulate=settings.accumulate,
+            tie_modes=plain["objective"].get("tie_modes", False),
         )
         for plan in plans
     ]

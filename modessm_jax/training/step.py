@@ -78,6 +78,7 @@ def make_step(
     corrupt: Corrupt | None = None,
     ema_decay: float = 0.0,
     accumulate: int = 1,
+    tie_modes: bool = False,
 ) -> Any:
     """Builds the jitted `(state, batch) -> (state, StepReport)`; the state it is given is donated.
 
@@ -100,6 +101,7 @@ def make_step(
       corrupt: `(features, key) -> features`, for the objective "flow".
       ema_decay: decay of the running average in the state.
       accumulate: micro-batches of one update.
+      tie_modes: whether trials of one block (in one micro-batch) share their speaking mode.
 
     Raises:
       ValueError: no objective has a weight; when traced: a weight without a head of that name.
@@ -113,7 +115,7 @@ def make_step(
     views = charges.views(weights)
 
     def charge(params: Any, part: tuple[Any, ...], key: Any) -> _Examples:
-        features, hidden, corrupted, session, labels = part
+        features, hidden, corrupted, session, block, labels = part
         features, hidden, corrupted = _flatten_views((features, hidden, corrupted))
         labels = _repeat(labels, views)
         wanted = charges.request(weights, labels, corrupted)
@@ -121,8 +123,10 @@ def make_step(
             lambda x, trains: x if trains else jax.lax.stop_gradient(x), params, plan.trained
         )
         outputs = apply(params, features, _repeat(session, views), hidden, key, **wanted)
+        together = _repeat(block, views) if tie_modes else None
+        charged = charges.charge(outputs, labels, weights, together)
         costs = {}
-        for name, cost in charges.charge(outputs, labels, weights).items():
+        for name, cost in charged.items():
             nats, valid = _split_views((cost.nats, cost.valid), views)
             costs[name] = Cost(nats.mean(axis=1), valid.all(axis=1))
         rows = labels.mask.shape[0]
@@ -188,14 +192,18 @@ def make_step(
         seen = _split_views((features, hidden, corrupted), views)
         gradient_of = whole if accumulate == 1 else in_parts
         loss, scalars, examples, gradient = gradient_of(
-            state.params, (*seen, batch.session, batch.labels), batch.labels.lengths, model_key
+            state.params,
+            (*seen, batch.session, batch.block, batch.labels),
+            batch.labels.lengths,
+            model_key,
         )
         rate = jnp.asarray(plan.schedule(state.step - state.begun), jnp.float32)
         updates, opt_state = plan.optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, jax.tree.map(lambda x: rate * x, updates))
         ema = state.ema
         if ema is not None:
-            new = averaged(ema, params, state.step + 1, ema_decay)
+            # Each stage's average is its own: what it begins to train has none from before.
+            new = averaged(ema, params, state.step - state.begun + 1, ema_decay)
             ema = jax.tree.map(
                 lambda new, old, trains: new if trains else old, new, ema, plan.trained
             )

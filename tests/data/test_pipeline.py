@@ -61,6 +61,7 @@ def check_rows(recordings: Recordings, batch: Batch):
             batch.labels.values[row][batch.labels.mask[row]], trial.labels
         )
         assert recordings.sessions[batch.session[row]] == trial.session
+        assert batch.block[row] == recordings.block_ids[index]
 
 
 def test_stream_follows_the_plan_without_end(recordings):

@@ -38,6 +38,10 @@ def test_sessions_mean_the_same_in_every_split(root):
     assert train.session_ids.tolist() == [0, 0, 0, 2, 2]
     assert train.bins.tolist() == [7, 8, 9, 5, 6]
     assert val.session_ids.tolist() == [2]
+    blocks = [(trial.session, trial.block) for trial in train.trials]
+    assert len(set(blocks)) > 1
+    for first, one in zip(blocks, train.block_ids, strict=True):
+        assert [block == first for block in blocks] == (train.block_ids == one).tolist()
     assert (train.labelled, val.labelled, test.labelled) == (True, True, False)
     subset = read_recordings(root, "train", sessions=("t15.2023.08.13",))
     assert subset.sessions == names

@@ -100,5 +100,6 @@ def batch_of(index: int, rows: int = ROWS, bins: int = BINS) -> Batch:
         ),
         labels=Sequence(labels, np.arange(LABELS)[None] < counts[:, None]),
         session=rng.integers(0, SESSIONS, rows).astype(np.int32),
+        block=np.arange(rows, dtype=np.int32) // 2,
         trial=(index * rows + np.arange(rows)).astype(np.int32),
     )
