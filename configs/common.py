@@ -1,6 +1,20 @@
 """What the recipes share: how recordings are read and augmented, at full size and on two cores."""
 
+from collections.abc import Callable
 from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def varied(
+    config: ConfigDict, variant: str, **variants: Callable[[ConfigDict], None]
+) -> ConfigDict:
+    """The config as the variant of that name changes it; "" leaves it as it is."""
+    if variant and variant not in variants:
+        raise ValueError(f"no variant {variant!r} of this config: choose {' or '.join(variants)}")
+    if variant:
+        variants[variant](config)
+    return config
 
 
 def data() -> dict[str, Any]:
@@ -43,6 +57,18 @@ def training(select_by: str) -> dict[str, Any]:
         "save_every": 1_000,
         "keep": 3,
         "select_by": select_by,
+    }
+
+
+def guard() -> dict[str, Any]:
+    """When a run goes back to a checkpoint, and how it goes on from there."""
+    return {
+        "nonfinite_budget": 10,  # steps skipped in a row; one more and the run goes back
+        "tries": 3,  # times a run may go back for one cause before it stops
+        "divergence": False,  # whether a sustained rise of the loss sends a run back
+        "window": 64,  # steps over which the level of the loss is measured
+        "rise": 1.5,  # ratio of losses below which nothing counts as a rise
+        "lr_factor": 0.5,  # what the learning rate is multiplied by after each divergence
     }
 
 

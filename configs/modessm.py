@@ -2,7 +2,8 @@
 
 python -m experiments.train --config=configs/modessm.py --config.data.root=DATA --workdir=RUN
 
-Stages (`stages.order`; each is set by `--config.stages.<name>.<key>`): CTC alone; CTC and RNN-T;
+Stages (`stages.order`; each is set by `--config.stages.<name>.<key>`): CTC alone; the transducer
+alone, on an encoder that stays as it is, so that the two costs meet on one scale; CTC and RNN-T;
 with them a latent speaking mode, learned without labels; and the flow bridge, which learns to mend
 the features of bad electrodes. Variants, after a colon:
 
@@ -18,19 +19,13 @@ from ml_collections import ConfigDict
 from configs import common
 
 CTC_AND_RNNT = {"phoneme": 0.3, "rnnt": 1.0}
-MODE, FLOW = ("mode/*", "film/*"), ("flow/*",)  # parts of the model that join later
+# Parts of the model that join later.
+TRANSDUCER, MODE, FLOW = ("transducer/*",), ("mode/*", "film/*"), ("flow/*",)
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The recipe named by `variant`: "", "small" or "demo"."""
-    config = full()
-    if variant == "small":
-        small(config)
-    elif variant == "demo":
-        demo(config)
-    elif variant:
-        raise ValueError(f"configs/modessm.py has no variant {variant!r}: choose small or demo")
-    return config
+    return common.varied(full(), variant, small=small, demo=demo)
 
 
 def stage(
@@ -39,6 +34,7 @@ def stage(
     peak_lr: float,
     warmup_steps: int,
     freezes: tuple[str, ...] = (),
+    trains: tuple[str, ...] = ("*",),
 ) -> ConfigDict:
     """A stage at a rate that falls to a hundredth."""
     return ConfigDict(
@@ -48,7 +44,8 @@ def stage(
             "peak_lr": peak_lr,
             "end_lr": peak_lr / 100,
             "warmup_steps": warmup_steps,
-            "freezes": freezes,  # globs over parameter paths, see parameters.txt
+            "trains": trains,  # globs over parameter paths, see parameters.txt
+            "freezes": freezes,  # of these
             "patience": 0,  # evaluations without a better select_by that end it; 0: all steps
             "select_by": "per",
         }
@@ -86,7 +83,10 @@ def full() -> ConfigDict:
                 "causal": False,
                 "dtype": "bfloat16",  # of the compute; parameters and losses are float32
             },
-            "objective": {"normalize_by": "frames"},
+            "objective": {
+                "normalize_by": "frames",
+                "tie_modes": False,  # trials of a block share their speaking mode
+            },
             "optimizer": {
                 "clip_norm": 1.0,
                 "weight_decay": 1e-3,
@@ -99,11 +99,10 @@ def full() -> ConfigDict:
     )
     config.stages = ConfigDict(
         {
-            "order": ("ctc_warmup", "joint", "mode", "flow"),
-            "ctc_warmup": stage(
-                40_000, {"phoneme": 1.0}, 5e-4, 4_000, ("transducer/*", *MODE, *FLOW)
-            ),
-            "joint": stage(80_000, CTC_AND_RNNT, 5e-4, 2_000, (*MODE, *FLOW)),
+            "order": ("ctc_warmup", "transducer", "joint", "mode", "flow"),
+            "ctc_warmup": stage(40_000, {"phoneme": 1.0}, 5e-4, 4_000, (*TRANSDUCER, *MODE, *FLOW)),
+            "transducer": stage(10_000, {"rnnt": 1.0}, 5e-4, 1_000, trains=TRANSDUCER),
+            "joint": stage(70_000, CTC_AND_RNNT, 5e-4, 2_000, (*MODE, *FLOW)),
             "mode": stage(20_000, {**CTC_AND_RNNT, "mode": 0.1}, 1e-4, 1_000, FLOW),
             "flow": stage(10_000, {**CTC_AND_RNNT, "mode": 0.1, "flow": 0.05}, 1e-4, 500),
         }
@@ -140,7 +139,8 @@ def small(config: ConfigDict) -> None:
         {
             "stages": {
                 "ctc_warmup": {"steps": 400, **rates},
-                "joint": {"steps": 400, **rates},
+                "transducer": {"steps": 100, **rates},
+                "joint": {"steps": 600, **rates},
                 "mode": {"steps": 100, **later},
                 "flow": {"steps": 100, **later},
             }
@@ -155,5 +155,12 @@ def demo(config: ConfigDict) -> None:
         {
             "data": {"root": "runs/simulated"},
             "model": {"stride": 4, "patch": 14, "head_scale": 1.0},
+            "stages": {
+                "ctc_warmup": {"steps": 320},
+                "transducer": {"steps": 80},
+                "joint": {"steps": 200},
+                "mode": {"steps": 150},
+                "flow": {"steps": 50},
+            },
         }
     )

@@ -19,14 +19,7 @@ from configs import common
 
 def get_config(variant: str = "") -> ConfigDict:
     """The recipe named by `variant`: "", "small" or "demo"."""
-    config = full()
-    if variant == "small":
-        small(config)
-    elif variant == "demo":
-        demo(config)
-    elif variant:
-        raise ValueError(f"configs/multiscale.py has no variant {variant!r}: choose small or demo")
-    return config
+    return common.varied(full(), variant, small=small, demo=demo)
 
 
 def full() -> ConfigDict:
@@ -77,6 +70,7 @@ def full() -> ConfigDict:
                 "eps": 1e-8,
             },
             "training": {"steps": 150_000, **common.training("per")},
+            "guard": common.guard(),
         }
     )
 

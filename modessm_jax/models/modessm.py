@@ -18,7 +18,7 @@ from modessm_jax.models.outputs import JointInputs, Outputs, frame_norm
 from modessm_jax.models.predictor import make_predictor
 from modessm_jax.models.session import SessionAdaptation
 from modessm_jax.models.ssm import SelectiveBlock
-from modessm_jax.phonemes import CLASSES
+from modessm_jax.phonemes import BLANK, CLASSES
 from modessm_jax.sequence import Sequence
 
 
@@ -30,10 +30,11 @@ class TransducerHead(nnx.Module):
     ):
         self.encoder = nnx.Linear(d, width, dtype=dtype, rngs=rngs)
         self.predictor = make_predictor(predictor, width, rate=rate, dtype=dtype, rngs=rngs)
-        # Near uniform at first: labels and blanks are then told apart by the features alone.
         init = nnx.initializers.normal(0.1 / math.sqrt(width))
         self.kernel = nnx.Param(init(rngs.params(), (width, CLASSES)))
-        self.bias = nnx.Param(jnp.zeros((CLASSES,)))
+        # A blank is as likely as all labels together: untrained, a search says nothing at all
+        # rather than as many labels as it may.
+        self.bias = nnx.Param(jnp.zeros((CLASSES,)).at[BLANK].set(math.log(CLASSES - 1)))
 
     def __call__(
         self, x: Sequence, labels: Int[Array, "batch labels"] | None, key: jax.Array | None

@@ -24,7 +24,8 @@ class Stage:
     peak_lr: float
     end_lr: float
     warmup_steps: int
-    freezes: tuple[str, ...] = ()  # globs over parameter paths, of those that stay as they are
+    trains: tuple[str, ...] = ("*",)  # globs over the paths of the parameters that may change
+    freezes: tuple[str, ...] = ()  # and of those among them that stay as they are
     patience: int = 0  # evaluations without a better `select_by` that end it; 0: all steps
     select_by: str = "per"
 
@@ -73,7 +74,7 @@ def read_stages(config: Mapping[str, Any]) -> tuple[Stage, ...]:
 
 def _read_stage(name: str, options: Mapping[str, Any]) -> Stage:
     try:
-        return Stage(name, **{**options, "freezes": tuple(options.get("freezes", ()))})
+        return Stage(name, **{key: _as_tuple(value) for key, value in options.items()})
     except TypeError as error:
         raise ValueError(f"config.stages.{name}: {error}") from error
 
@@ -117,16 +118,17 @@ def trained(params: Any, stage: Stage) -> Any:
     Raises:
       ValueError: a pattern matches no parameter.
     """
-    found = {name: True for name in _paths(params)}
-    for pattern in stage.freezes:
-        matching = fnmatch.filter(found, pattern)
-        if not matching:
-            tops = sorted({name.split("/")[0] for name in found})
-            raise ValueError(
-                f"stages.{stage.name}.freezes: {pattern!r} matches no parameter; the model has "
-                f"{', '.join(f'{top}/*' for top in tops)}"
-            )
-        found |= dict.fromkeys(matching, False)
+    found = {name: False for name in _paths(params)}
+    for key, trains in (("trains", True), ("freezes", False)):
+        for pattern in getattr(stage, key):
+            matching = fnmatch.filter(found, pattern)
+            if not matching:
+                tops = sorted({name.split("/")[0] for name in found})
+                raise ValueError(
+                    f"stages.{stage.name}.{key}: {pattern!r} matches no parameter; the model has "
+                    f"{', '.join(f'{top}/*' for top in tops)}"
+                )
+            found |= dict.fromkeys(matching, trains)
     return jax.tree.unflatten(jax.tree.structure(params), list(found.values()))
 
 
@@ -142,6 +144,10 @@ def groups(params: Any, stages: Collection[Stage]) -> Any:
         return "+".join(s.name for s, yes in zip(stages, trains, strict=True) if yes)
 
     return jax.tree.map(name, *marks)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _paths(params: Any) -> list[str]:

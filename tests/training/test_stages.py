@@ -29,7 +29,13 @@ STAGES: dict[str, Any] = {
         "freezes": ("session/*",),
         **RATES,
     },
-    "rest": {"steps": 6, "weights": {"phoneme": 1.0}, "freezes": ("encoder/*", "*ctc/*"), **RATES},
+    "rest": {
+        "steps": 6,
+        "weights": {"phoneme": 1.0},
+        "trains": ("p*", "session/*", "mask/*", "interctc/*"),
+        "freezes": ("*ctc/*",),
+        **RATES,
+    },
 }
 
 
@@ -127,6 +133,15 @@ def test_each_stage_changes_what_it_trains_and_nothing_else(whole):
     assert changed(second.ema, third.ema) == {"phoneme", "session", "mask"}
 
 
+def test_every_stage_has_an_average_of_its_own(whole):
+    workdir, _ = whole
+    before, after = (weights(workdir, step) for step in (5, 6))
+    # After one update of a stage the new parameters weigh 9/11, those that it brought in included.
+    for name in ("interctc", "phoneme"):
+        old, new, mean = (tree[name]["kernel"] for tree in (before.ema, after.params, after.ema))
+        np.testing.assert_allclose(mean, 2 / 11 * old + 9 / 11 * new, rtol=1e-5, atol=1e-7)
+
+
 def test_every_stage_has_a_schedule_of_its_own_from_its_own_start(whole):
     workdir, _ = whole
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -172,6 +187,7 @@ def test_groups_are_the_stages_that_train_a_parameter():
         ({"order": ("warmup", "wrong")}, "name some of"),
         ({"order": ()}, "name some of"),
         ({"warmup": {**STAGES["warmup"], "freezes": ("decoder/*",)}}, "matches no parameter"),
+        ({"warmup": {**STAGES["warmup"], "trains": ("decoder/*",)}}, r"warmup\.trains: 'decoder"),
         ({"warmup": {**STAGES["warmup"], "colour": 1}}, r"config\.stages\.warmup"),
         ({"warmup": {**STAGES["warmup"], "steps": 0}}, "stage warmup has steps = 0"),
         ({"warmup": {**STAGES["warmup"], "warmup_steps": 9}}, "stage warmup: warmup_steps is 9"),
