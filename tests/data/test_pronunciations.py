@@ -39,6 +39,18 @@ def test_additions_come_first(tmp_path):
     assert added("the") == ["DH", "IY0"]
 
 
+def test_all_variants_are_known_the_commonest_first(pronunciations, tmp_path):
+    assert pronunciations.variants("a") == [["AH0"], ["EY1"]]
+    assert pronunciations.variants("a-cat") == [["AH0", "K", "AE1", "T"], ["EY1", "K", "AE1", "T"]]
+    assert pronunciations.variants("snark") == pronunciations.variants("a-snark") == []
+    file = tmp_path / "lexicon.txt"
+    file.write_text("a AH0\nsnark S N AA1 R K\nsnark Z N AA1 R K\n")
+    added = Pronunciations(file)
+    assert added.variants("a") == [["AH0"]]
+    assert [sounds[0] for sounds in added.variants("snark")] == ["S", "Z"]
+    assert list(added.added) == ["a", "snark"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [("cat K AE T\nsnark S N Q K\n", "'Q' is not"), ("a AH\nsnark\n", "there are no phonemes")],

@@ -1,0 +1,206 @@
+"""Makes and measures the language models and lexicons that word decoding needs.
+
+    python -m experiments.language_model embedded --out lm/english.arpa
+    python -m experiments.language_model train --text talk.txt --prune 1e-8 --out lm/my.arpa
+    python -m experiments.language_model lexicon --words lm/english.arpa --out lm/english.lexicon
+    python -m experiments.language_model phonemes --text talk.txt --lexicon lm/english.lexicon \\
+        --out lm/phonemes.arpa
+    python -m experiments.language_model report --lm lm/my.arpa --text val.txt --training talk.txt
+
+embedded converts the US-English trigram of 72,547 words inside the package pocketsphinx (BSD
+licence). train counts a text of one sentence a line into a modified Kneser-Ney model. lexicon looks
+up all pronunciations of a model's or a text's words; those in no dictionary are guessed and named.
+phonemes makes an n-gram of phonemes for the transducer's search. report gives the perplexity of
+sentences and, with --training, how many of them the training text holds. Models are ARPA files.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from modessm_jax.decoding import arpa, kneser_ney, pocketsphinx_lm
+from modessm_jax.decoding.arpa import BackoffModel
+from modessm_jax.decoding.contamination import seen_sentences
+from modessm_jax.decoding.lexicon import Lexicon, build_lexicon
+from modessm_jax.decoding.ngram import NGram
+from modessm_jax.decoding.phoneme_ngram import spoken
+from modessm_jax.decoding.pronounce import Pronouncer
+from modessm_jax.text import normalize, percent
+
+_SHOWN = 20
+_LINES_BETWEEN_NOTES = 1_000_000
+# Shorter sentences are everyday phrases, which any text holds.
+_LONG = 5
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (ValueError, OSError, ImportError) as error:
+        raise SystemExit(str(error)) from error
+
+
+def embedded(options: argparse.Namespace) -> None:
+    """Converts the trigram of pocketsphinx."""
+    print("reading the trigram of pocketsphinx")
+    _write(pocketsphinx_lm.read(pocketsphinx_lm.embedded()), options.out)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Estimates an n-gram of words."""
+    sentences = (normalize(line).split() for line in _lines(options.text))
+    _write(kneser_ney.train(sentences, options.order, options.prune), options.out)
+
+
+def phonemes(options: argparse.Namespace) -> None:
+    """Estimates an n-gram of phonemes."""
+    lexicon = Lexicon.read(options.lexicon)
+    count = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal count
+        for line in _lines(options.text):
+            count += bool(normalize(line))
+            yield line
+
+    sentences = [sounds for sounds in spoken(counted(), lexicon) if sounds]
+    print(f"{len(sentences):,} of {count:,} sentences are of words in {options.lexicon}")
+    _write(kneser_ney.train(sentences, options.order, options.prune), options.out)
+
+
+def lexicon(options: argparse.Namespace) -> None:
+    """Looks up, or else guesses, pronunciations."""
+    words = _vocabulary(options.words)
+
+    def guess(unknown: Sequence[str]) -> dict[str, list[list[str]]]:
+        return Pronouncer()(unknown)
+
+    built = build_lexicon(words, options.additions, guess if options.guess else None)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    built.write(options.out)
+    variants = sum(map(len, built.words.values()))
+    print(f"{options.out}: {len(built.words):,} words, {variants:,} pronunciations")
+    if built.guessed:
+        shown = ", ".join(sorted(built.guessed)[:_SHOWN])
+        more = ", ..." if len(built.guessed) > _SHOWN else ""
+        print(f"guessed, for want of a dictionary entry: {len(built.guessed):,} ({shown}{more})")
+
+
+def report(options: argparse.Namespace) -> None:
+    """Perplexity of sentences, and which of them a training text holds."""
+    lines = [line for line in _lines(options.text) if normalize(line)]
+    model = NGram(options.lm)
+    measured = model.perplexity(normalize(line).split() for line in lines)
+    print(f"{options.lm}: {model.order}-gram")
+    print(
+        f"{measured.sentences:,} sentences, {measured.words:,} words, {measured.unknown:,} unknown"
+    )
+    print(f"perplexity {measured.known_words:.2f} without unknown words")
+    print(f"perplexity {measured.all_words:.2f} with them")
+    if options.training is not None:
+        seen = seen_sentences(lines, _lines(options.training))
+        long = [known for known, line in zip(seen, lines, strict=True) if _is_long(line)]
+        for name, known in (("all sentences", seen), (f"sentences of {_LONG} words or more", long)):
+            share = percent(sum(known) / len(known)) if known else "none there"
+            print(f"in {options.training}: {sum(known):,} of {len(known):,} {name} ({share})")
+
+
+def _is_long(line: str) -> bool:
+    return len(normalize(line).split()) >= _LONG
+
+
+def _write(model: BackoffModel, out: Path) -> None:
+    sizes = ", ".join(f"{size:,} {n}-grams" for n, size in enumerate(model.sizes, 1))
+    print(f"writing {sizes}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    model.write(out)
+    NGram(out)  # what KenLM cannot read should fail here, not in a search
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a text; a long one is counted aloud."""
+    number = 0
+    start = time.monotonic()
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                yield line
+                if number % _LINES_BETWEEN_NOTES == 0:
+                    rate = number / (time.monotonic() - start)
+                    print(f"{path}: {number:,} lines, {rate:,.0f} a second", flush=True)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text ({error}); convert it") from error
+    if not number:
+        raise ValueError(f"{path}: the text is empty; give one sentence a line")
+
+
+def _vocabulary(path: Path) -> list[str]:
+    if path.suffix == ".arpa":
+        return arpa.vocabulary(path)
+    return list(dict.fromkeys(word for line in _lines(path) for word in normalize(line).split()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.language_model",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    jobs = parser.add_subparsers(required=True, metavar="{embedded,train,lexicon,phonemes,report}")
+
+    def job(run, words: str) -> argparse.ArgumentParser:
+        job = jobs.add_parser(run.__name__, help=words, description=words)
+        job.set_defaults(run=run)
+        return job
+
+    def add_training(job: argparse.ArgumentParser, order: int) -> None:
+        job.add_argument("--text", type=Path, required=True, help="one sentence a line")
+        job.add_argument("--order", type=int, default=order, help=f"2 to 6 ({order})")
+        job.add_argument(
+            "--prune",
+            type=float,
+            default=0.0,
+            help="leave out n-grams that change the relative entropy by less; 1e-8 is mild (0)",
+        )
+
+    def add_out(job: argparse.ArgumentParser) -> None:
+        job.add_argument("--out", type=Path, required=True, help="file to write")
+
+    add_out(job(embedded, "convert the US-English trigram of pocketsphinx"))
+
+    of_words = job(train, "estimate an n-gram of words from a text")
+    add_training(of_words, order=3)
+    add_out(of_words)
+
+    looked_up = job(lexicon, "look up the pronunciations of a vocabulary")
+    looked_up.add_argument(
+        "--words", type=Path, required=True, help="an .arpa model, or a text of any words"
+    )
+    looked_up.add_argument(
+        "--additions", type=Path, help="your own words: one a line with its ARPAbet phonemes"
+    )
+    looked_up.add_argument(
+        "--guess",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="guess words in no dictionary; without, they are an error (--guess)",
+    )
+    add_out(looked_up)
+
+    of_phonemes = job(phonemes, "estimate an n-gram of phonemes from a text and a lexicon")
+    of_phonemes.add_argument("--lexicon", type=Path, required=True, help="of the text's words")
+    add_training(of_phonemes, order=4)
+    add_out(of_phonemes)
+
+    measured = job(report, "measure perplexity, and what a training text gives away")
+    measured.add_argument("--lm", type=Path, required=True, help="ARPA file or KenLM binary")
+    measured.add_argument("--text", type=Path, required=True, help="one sentence a line")
+    measured.add_argument("--training", type=Path, help="text the model was trained on")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
