@@ -83,12 +83,27 @@ def read_trials(
         for name in _trial_names(file, handle):
             reader = _Reader(file, handle, name)
             trial = reader.trial(session, labels, corpora)
-            first = seen.setdefault((trial.block, trial.number), name)
-            if first != name:
-                problem = f"is {trial.number} in block {trial.block}, and so is that of {first}"
-                remedy = "Leave one of the two, or number them apart"
-                raise data_error(file, name, "trial_num", problem, remedy)
+            reader.check_new(seen, trial.block, trial.number)
             yield trial, reader.features(trial.bins)
+
+
+def read_numbers(file: Path, session: str) -> list[tuple[int, int, str | None]]:
+    """Block number, trial number and sentence, None if withheld, of every trial of a file.
+
+    They are in the order of recording; nothing else is read.
+
+    Raises:
+        DataError: the file is unreadable or contradicts the layout.
+    """
+    with open_file(file) as handle:
+        seen: dict[tuple[int, int], str] = {}
+        found = []
+        for name in _trial_names(file, handle):
+            reader = _Reader(file, handle, name)
+            block, number = reader.numbers(session)
+            reader.check_new(seen, block, number)
+            found.append((block, number, reader.text("sentence_label")))
+    return found
 
 
 def read_features(handle: h5py.File, trial: Trial) -> Float32[np.ndarray, "bins channels"]:
@@ -178,14 +193,7 @@ class _Reader:
 
     def trial(self, session: str, labels: bool, corpora: dict[int, str]) -> Trial:
         bins = self.integer("n_time_steps")
-        named = self.text("session")
-        if named is not None and named != session:
-            raise self.error(
-                "session",
-                f"is {named!r}, but the folder is {session!r}",
-                "Move the file to the folder of its session",
-            )
-        block, number = self.number("block_num"), self.number("trial_num")
+        block, number = self.numbers(session)
         ids = None
         with self.reading("", "the group"):
             labelled = labels or "seq_class_ids" in self.group or "seq_len" in self.attributes
@@ -194,6 +202,24 @@ class _Reader:
         sentence = self.text("sentence_label")
         corpus = corpora.get(block)
         return Trial(session, block, number, self.file, self.name, bins, ids, sentence, corpus)
+
+    def numbers(self, session: str) -> tuple[int, int]:
+        """The block and the trial's number in it."""
+        named = self.text("session")
+        if named is not None and named != session:
+            raise self.error(
+                "session",
+                f"is {named!r}, but the folder is {session!r}",
+                "Move the file to the folder of its session",
+            )
+        return self.number("block_num"), self.number("trial_num")
+
+    def check_new(self, seen: dict[tuple[int, int], str], block: int, number: int) -> None:
+        """No two trials of a file have the same numbers."""
+        first = seen.setdefault((block, number), self.name)
+        if first != self.name:
+            problem = f"is {number} in block {block}, and so is that of {first}"
+            raise self.error("trial_num", problem, "Leave one of the two, or number them apart")
 
     def features(self, bins: int) -> Float32[np.ndarray, "bins channels"]:
         stored = self.dataset("input_features", 2, np.floating)

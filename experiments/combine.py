@@ -1,0 +1,77 @@
+"""Combines what several systems decoded into one sentence for every trial.
+
+    python -m experiments.combine one/val.jsonl two/val.jsonl --out val.jsonl --data_root DATA
+    python -m experiments.combine one/test.jsonl two/test.jsonl --out test.jsonl --data_root DATA \\
+        --split test --calibrate_on one/val.jsonl two/val.jsonl
+
+Systems are seeds, models, or one model that heard noisy copies of the data; each is a file of
+n-best lists, as decoding writes them, of the same trials. Of each list the best sentence counts, or
+with --calibrate_on all of them, by probabilities under which the lists given there, of val and in
+the order of the systems, fit its sentences best. --rule mbr takes the sentence with the fewest word
+errors to expect, --rule vote the one with the most votes.
+
+Where the split has sentences, the word error rates of each system and of the combination are shown.
+"""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from modessm_jax.data.index import Key, read_index
+from modessm_jax.data.trials import SPLITS
+from modessm_jax.decoding.combination import calibrate, combine, minimum_bayes_risk, vote
+from modessm_jax.decoding.nbest import read_nbest, write_texts
+from modessm_jax.text import percent, total, word_edits
+
+_RULES = {"mbr": minimum_bayes_risk, "vote": vote}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.combine", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("lists", type=Path, nargs="+", help="n-best lists of each system")
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines to write")
+    parser.add_argument("--data_root", type=Path, required=True, help="folder of session folders")
+    parser.add_argument("--split", choices=SPLITS, default="val", help="which trials (val)")
+    parser.add_argument("--rule", choices=_RULES, default="mbr", help="how to choose (mbr)")
+    parser.add_argument("--calibrate_on", type=Path, nargs="+", help="val's lists of each system")
+    given = parser.parse_args(arguments)
+    if given.calibrate_on is not None and len(given.calibrate_on) != len(given.lists):
+        parser.error(f"--calibrate_on needs {len(given.lists)} files, one for each system")
+    try:
+        scales = None
+        if given.calibrate_on is not None:
+            val = _sentences(given.data_root, "val")
+            found = [calibrate(read_nbest(path), val) for path in given.calibrate_on]
+            scales = [one.scale for one in found]
+        systems = [read_nbest(path) for path in given.lists]
+        combined = combine(systems, _RULES[given.rule], scales=scales)
+        references = _sentences(given.data_root, given.split)
+        strange = combined.keys() - references.keys() if references else ()
+        if strange:
+            raise ValueError(f"{len(strange)} trials are none of {given.split}; give their --split")
+    except (ValueError, ImportError) as error:
+        raise SystemExit(str(error)) from error
+    write_texts(given.out, combined)
+    for number, (path, system) in enumerate(zip(given.lists, systems, strict=True)):
+        note = "" if scales is None else f", scale {scales[number]:.3g}"
+        texts = {utterance.key: utterance.text for utterance in system}
+        print(f"{_rate(texts, references)}  {path}{note}")
+    print(f"{_rate(combined, references)}  {given.out}: {len(combined)} trials, by {given.rule}")
+
+
+def _sentences(root: Path, split: str) -> dict[Key, str]:
+    """The sentences of a split; nothing where they are withheld."""
+    return {
+        key: sentence for key, sentence in read_index(root, split).items() if sentence is not None
+    }
+
+
+def _rate(texts: Mapping[Key, str], references: Mapping[Key, str]) -> str:
+    if not references:
+        return "no WER"
+    return percent(total(word_edits(references[key], text) for key, text in texts.items()).rate)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Ranks n-best lists anew with a language model that the search could not use.
+
+    python -m experiments.rescore test.jsonl --model opt-125m --lm_weight 0.9 \\
+        --tune_on val.jsonl --data_root DATA --out rescored.jsonl
+    python -m experiments.rescore test.jsonl --model large.arpa --lm_weight 0.9 --alpha 0.5 \\
+        --out rescored.jsonl
+
+The model is a folder with a causal language model of the Hugging Face library, or the file of an
+n-gram, ARPA or KenLM binary. --lm_weight is that of the search; --alpha says which share of it the
+new model takes over. --tune_on chooses alpha for the fewest word errors in lists of val; rescoring
+the same lists afterwards flatters.
+"""
+
+import argparse
+from pathlib import Path
+
+from modessm_jax.data.index import read_index
+from modessm_jax.decoding.nbest import read_nbest, write_nbest
+from modessm_jax.decoding.ngram import NGram
+from modessm_jax.decoding.rescoring import (
+    NGramModel,
+    SentenceModel,
+    TransformersModel,
+    rescore,
+    score_candidates,
+    tune_alpha,
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.rescore", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("lists", type=Path, help="n-best lists, as decoding writes them")
+    parser.add_argument("--model", type=Path, required=True, help="folder, or file of an n-gram")
+    parser.add_argument("--device", default="cpu", help="of a neural model: cpu, cuda (cpu)")
+    parser.add_argument("--lm_weight", type=float, required=True, help="of the search's n-gram")
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines to write")
+    either = parser.add_mutually_exclusive_group(required=True)
+    either.add_argument("--alpha", type=float, help="share of the new model, 0 to 1")
+    either.add_argument("--tune_on", type=Path, help="lists of val to choose alpha on")
+    parser.add_argument("--data_root", type=Path, help="where val's sentences are, for --tune_on")
+    given = parser.parse_args(arguments)
+    if given.tune_on is not None and given.data_root is None:
+        parser.error("--tune_on needs --data_root")
+    try:
+        model = _load(given.model, given.device)
+        alpha = given.alpha
+        if given.tune_on is not None:
+            val = read_nbest(given.tune_on)
+            said = read_index(given.data_root, "val")
+            references = {key: sentence for key, sentence in said.items() if sentence is not None}
+            scores = score_candidates(val, model)
+            alpha = tune_alpha(val, scores, references, lm_weight=given.lm_weight)
+        lists = read_nbest(given.lists)
+        scores = score_candidates(lists, model)
+        ranked = rescore(lists, scores, alpha=alpha, lm_weight=given.lm_weight)
+    except (ValueError, ImportError) as error:
+        raise SystemExit(str(error)) from error
+    write_nbest(given.out, ranked)
+    other = sum(one.text != before.text for one, before in zip(ranked, lists, strict=True))
+    print(
+        f"{given.out}: alpha {alpha:g}; {other} of {len(lists)} trials have another sentence first"
+    )
+
+
+def _load(path: Path, device: str) -> SentenceModel:
+    return TransformersModel(path, device=device) if path.is_dir() else NGramModel(NGram(path))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Writes or checks the file in which a benchmark takes the sentences of its test split.
+
+    python -m experiments.submit --data_root DATA --hypotheses test.jsonl --out submission.csv
+    python -m experiments.submit --data_root DATA --check submission.csv
+
+The hypotheses are JSON lines, as decoding and combining write them: n-best lists, of which the best
+sentence is taken, or sentences. A name that ends in .csv makes the file of Brain-to-Text '25
+(Kaggle), one in .txt that of Brain-to-Text '24 (EvalAI). A trial without a sentence is an error.
+
+--check changes nothing, prints what is wrong line by line, and exits with status 1 if anything is.
+With --hypotheses it also compares every sentence with what was decoded.
+"""
+
+import argparse
+from pathlib import Path
+
+from modessm_jax.data.index import read_index
+from modessm_jax.data.submission import check_submission, write_submission
+from modessm_jax.data.trials import SPLITS
+from modessm_jax.data.validation import DataError
+from modessm_jax.decoding.nbest import read_texts
+
+_SHOWN = 20
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.submit", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--data_root", type=Path, required=True, help="folder of session folders")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="which trials (test)")
+    parser.add_argument("--hypotheses", type=Path, help="JSON lines of what was decoded")
+    job = parser.add_mutually_exclusive_group(required=True)
+    job.add_argument("--out", type=Path, help="file to write, .csv or .txt")
+    job.add_argument("--check", type=Path, help="file to check, .csv or .txt")
+    options = parser.parse_args(arguments)
+    if options.out is not None and options.hypotheses is None:
+        parser.error("--out needs --hypotheses")
+    try:
+        index = list(read_index(options.data_root, options.split))
+        texts = None if options.hypotheses is None else read_texts(options.hypotheses)
+        if options.out is not None:
+            write_submission(options.out, index, texts or {})
+        file = options.out or options.check
+        problems = check_submission(file, index, texts)
+    except DataError as error:
+        raise SystemExit(str(error)) from error
+    for problem in problems[:_SHOWN]:
+        print(problem)
+    if len(problems) > _SHOWN:
+        print(f"... and {len(problems) - _SHOWN} more")
+    if problems:
+        raise SystemExit(f"{file}: {len(problems)} problems; do not submit it")
+    print(f"{file}: {len(index)} sentences of the {options.split} split, ready to submit")
+    if file.suffix == ".txt" and texts is None:
+        print("Plain text has no ids: pass --hypotheses as well, to check the order")
+
+
+if __name__ == "__main__":
+    main()
