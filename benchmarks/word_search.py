@@ -1,0 +1,293 @@
+"""Word errors, speed, memory and steadiness of the word search on synthetic posteriors.
+
+    python -m experiments.language_model embedded --out lm/english.arpa
+    python -m experiments.language_model lexicon --words lm/english.arpa --out lm/english.lexicon
+    python -m benchmarks.word_search --lm lm/english.arpa --lexicon lm/english.lexicon \\
+        --out benchmarks/results/word_search
+
+Sentences are real (1,426 of T15's validation set), the emissions are not: see
+`benchmarks.posteriors`. Weights are tuned on sentences of T12 that are not among those of T15. The
+peer is the engine itself with the defaults under which `torchaudio` offers it. Seconds are of the
+processor, not of the clock, so that other programs on the machine do not count. Prints the tables;
+writes OUT.md and OUT.png. Some eight minutes of processor time.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import resource
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from flashlight.lib.text import decoder as flashlight
+from flashlight.lib.text.decoder.kenlm import KenLM
+from flashlight.lib.text.dictionary import Dictionary
+from rapidfuzz.distance import Levenshtein
+
+from benchmarks.posteriors import calibrate, greedy, log_posteriors, read_confusions
+from benchmarks.word_search_report import Findings, Measured, draw, report
+from modessm_jax.data.pronunciations import Pronunciations
+from modessm_jax.decoding.confidence import word_confidences
+from modessm_jax.decoding.lexicon import Lexicon
+from modessm_jax.decoding.ngram import NGram
+from modessm_jax.decoding.word_search import SearchOptions, WordHypothesis, WordSearch
+from modessm_jax.phonemes import BLANK, CLASSES, SILENCE, sentence_ids
+from modessm_jax.text import (
+    Edits,
+    normalize,
+    percent,
+    phoneme_edits,
+    total,
+    word_edits,
+)
+
+RECORDED = Path(__file__).resolve().parents[2] / "shared" / "data" / "recorded"
+RATE = 0.10
+BEAM = 100
+BEAMS = (50, 100, 250, 500, 1000, 1500)
+LM_WEIGHTS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.4)
+RATES = (0.05, 0.10, 0.15, 0.20, 0.25)
+PENALTIES = (1.0, 20.0, 90.0, 400.0)
+WORD_SCORES = (0.0, 1.0)
+# Words of T15 that no dictionary has; the search does not know them.
+UNLISTED = {
+    "shallows": ["SH", "AE", "L", "OW", "Z"],
+    "snark": ["S", "N", "AA", "R", "K"],
+    "zales": ["Z", "EY", "L", "Z"],
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A sentence and what is heard of it."""
+
+    sentence: str
+    frames: np.ndarray
+
+
+def sentences_of(file: str) -> list[str]:
+    """The reference sentences of a file in the folder of recorded data."""
+    trials = json.loads((RECORDED / file).read_text(encoding="utf-8"))
+    return [normalize(trial["sentence"]) for trial in trials]
+
+
+def phonemes_of(sentence: str, pronunciations: Pronunciations) -> np.ndarray:
+    """A sentence's phonemes, silence after every word."""
+    spelt = (UNLISTED.get(word) or pronunciations(word) for word in sentence.split())
+    return sentence_ids([word for word in spelt if word])
+
+
+class Emissions:
+    """Trials at a phoneme error rate; the same sentence has the same hard frames at every rate."""
+
+    def __init__(self) -> None:
+        self._confusions = read_confusions(RECORDED)
+        self._pronunciations = Pronunciations()
+
+    def __call__(self, sentences: list[str], rate: float) -> tuple[list[Trial], float]:
+        """The trials, and their greedy phoneme error rate; the scale is set on some of them."""
+        ids = [phonemes_of(sentence, self._pronunciations) for sentence in sentences]
+        scale = calibrate(ids[:: max(1, len(ids) // 60)], self._confusions, rate)
+        frames = [log_posteriors(each, self._confusions, scale, i) for i, each in enumerate(ids)]
+        heard = total(phoneme_edits(each, greedy(x)) for each, x in zip(ids, frames, strict=True))
+        return [Trial(*pair) for pair in zip(sentences, frames, strict=True)], heard.rate
+
+
+def measure(search: WordSearch, trials: list[Trial], compared: int = 0) -> Measured:
+    """Streams every trial, and searches the first of them whole for comparison."""
+    edits, frame_seconds, finish_seconds, sure = [], [], [], []
+    changed = steady = equal = 0
+    for number, trial in enumerate(trials):
+        stream, shown, before = search.stream(), (), changed
+        for frame in trial.frames:
+            start = time.process_time()
+            now = stream.feed(frame[None])
+            frame_seconds.append(time.process_time() - start)
+            changed += taken_back(shown, now)
+            shown = now
+        start = time.process_time()
+        found = stream.finish()
+        finish_seconds.append(time.process_time() - start)
+        changed += taken_back(shown, found[0].words)
+        equal += number < compared and same(found, search(trial.frames))
+        steady += changed == before
+        edits.append(word_edits(trial.sentence, " ".join(found[0].words)))
+        right = set()
+        for block in Levenshtein.opcodes(found[0].words, trial.sentence.split()):
+            if block.tag == "equal":
+                right |= set(range(block.src_start, block.src_end))
+        sure += [(each, place in right) for place, each in enumerate(word_confidences(found))]
+    seconds = np.array(frame_seconds), np.array(finish_seconds)
+    return Measured(edits, *seconds, equal, changed, steady, sure)
+
+
+def same(a: list[WordHypothesis], b: list[WordHypothesis]) -> bool:
+    """Equal sentences and scores; times may differ where paths are exactly as likely.
+
+    They often are here, for improbable classes all have the same least probability.
+    """
+    blank = [[replace(each, times=()) for each in found] for found in (a, b)]
+    return blank[0] == blank[1]
+
+
+def taken_back(before: tuple[str, ...], after: tuple[str, ...]) -> int:
+    """How many of the words shown before are no longer where they were."""
+    return sum(pair[0] != pair[1] for pair in itertools.zip_longest(before, after[: len(before)]))
+
+
+def scored(trials: list[Trial], said: list[str]) -> list[Edits]:
+    """Edits of each sentence."""
+    return [word_edits(trial.sentence, each) for trial, each in zip(trials, said, strict=True)]
+
+
+def word_errors(search: WordSearch, trials: list[Trial]) -> float:
+    """The error rate of the best sentences."""
+    said = [" ".join(search(trial.frames)[0].words) for trial in trials]
+    return total(scored(trials, said)).rate
+
+
+def tune(search: WordSearch, trials: list[Trial]) -> SearchOptions:
+    """The blank's penalty, then the n-gram's weight, then the word score of fewest errors."""
+    best = SearchOptions(beam=search.options.beam)
+    grids = {"blank_penalty": PENALTIES, "lm_weight": LM_WEIGHTS[1:], "word_score": WORD_SCORES}
+    for name, values in grids.items():
+        tried = [replace(best, **{name: value}) for value in values]
+        best = min(tried, key=lambda options: word_errors(search.with_options(options), trials))
+    return best
+
+
+class Plain:
+    """The engine as `torchaudio.models.decoder.ctc_decoder` sets it up, by default with its values.
+
+    Words beyond six of one sound get lost, and words end in silence or not at all.
+    """
+
+    def __init__(self, lexicon: Lexicon, lm: Path):
+        words = Dictionary()
+        for word in lexicon.words:
+            words.add_entry(word)
+        model = KenLM(str(lm), words)
+        tree = flashlight.Trie(CLASSES, SILENCE)
+        start = model.start(False)
+        for index, variants in enumerate(lexicon.words.values()):
+            _, score = model.score(start, index)
+            for variant in variants:
+                tree.insert([*variant, SILENCE], index, score)
+        tree.smear(flashlight.SmearingMode.MAX)
+        self._words = tuple(lexicon.words)
+        self._parts = (tree, model)
+
+    def __call__(
+        self, trials: list[np.ndarray], beam: int = 50, lm_weight: float = 2, word_score: float = 0
+    ) -> tuple[list[str], float]:
+        """The sentences, and seconds a frame; `lm_weight` is of decimal logarithms."""
+        options = flashlight.LexiconDecoderOptions(
+            beam_size=beam,
+            beam_size_token=CLASSES,
+            beam_threshold=50,
+            lm_weight=lm_weight,
+            word_score=word_score,
+            unk_score=-math.inf,
+            sil_score=0,
+            log_add=False,
+            criterion_type=flashlight.CriterionType.CTC,
+        )
+        decoder = flashlight.LexiconDecoder(options, *self._parts, SILENCE, BLANK, -1, [], False)
+        said = []
+        start = time.process_time()
+        for frames in trials:
+            found = decoder.decode(frames.ctypes.data, *frames.shape)
+            words = found[0].words if found else []
+            said.append(" ".join(self._words[index] for index in words if index >= 0))
+        return said, (time.process_time() - start) / sum(map(len, trials))
+
+
+def peak_gigabytes() -> float:
+    """The most memory this process has had resident."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def find(given: argparse.Namespace) -> Findings:
+    """Measures everything, in order."""
+    emissions = Emissions()
+    evaluated = sentences_of("t15_val_baseline.json")
+    evaluated = evaluated[:: len(evaluated) // given.sentences][: given.sentences]
+    others = sorted(set(sentences_of("t12_val_phonemes.json")) - set(evaluated))
+    trials, rate = emissions(evaluated, RATE)
+    few = trials[:: len(trials) // given.subset][: given.subset]
+    tuning, _ = emissions(others[:: len(others) // given.subset][: given.subset], RATE)
+
+    lexicon, lm = Lexicon.read(given.lexicon), NGram(given.lm)
+    start = time.process_time()
+    search = WordSearch(lexicon, lm, SearchOptions(beam=BEAM))
+    loading, loaded = time.process_time() - start, peak_gigabytes()
+    search = search.with_options(tune(search, tuning))
+    options = search.options
+    print(f"tuned: {options}", flush=True)
+    whole = measure(search, trials, given.compared)
+    print(f"all sentences: {percent(whole.rate)}", flush=True)
+    beams = {b: measure(search.with_options(replace(options, beam=b)), few) for b in BEAMS}
+    print(f"beams: {[percent(each.rate) for each in beams.values()]}", flush=True)
+    peak = peak_gigabytes()
+    plain = Plain(lexicon, given.lm)
+    peers = {}
+    said, seconds = plain([trial.frames for trial in trials])
+    peers["flashlight with torchaudio's defaults, beam 50"] = scored(trials, said), seconds
+    penalised = [search.emissions(trial.frames)[:, :CLASSES].copy() for trial in trials]
+    said, seconds = plain(
+        penalised, options.beam, options.lm_weight * math.log(10), options.word_score
+    )
+    peers[f"flashlight with our weights, beam {options.beam}"] = scored(trials, said), seconds
+    print(f"peers: {[percent(total(edits).rate) for edits, _ in peers.values()]}", flush=True)
+    weights = {
+        weight: word_errors(search.with_options(replace(options, lm_weight=weight)), few)
+        for weight in LM_WEIGHTS
+    }
+    rates = {}
+    for wanted in RATES:
+        heard, found = emissions([trial.sentence for trial in few], wanted)
+        said, _ = plain([trial.frames for trial in heard])
+        rates[found] = (word_errors(search, heard), total(scored(heard, said)).rate)
+    return Findings(
+        rate=rate,
+        missing=sum(word not in lexicon.words for each in evaluated for word in each.split()),
+        vocabulary=len(search.words),
+        order=lm.order,
+        tuned_on=len(tuning),
+        subset=len(few),
+        options=options,
+        loading=loading,
+        loaded=loaded,
+        peak=peak,
+        compared=given.compared,
+        whole=whole,
+        peers=peers,
+        beams=beams,
+        weights=weights,
+        rates=rates,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.word_search", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--lm", type=Path, required=True)
+    parser.add_argument("--lexicon", type=Path, required=True)
+    parser.add_argument("--out", type=Path, help="path without suffix")
+    parser.add_argument("--sentences", type=int, default=1426, help="to score, of 1,426")
+    parser.add_argument("--subset", type=int, default=40, help="sentences of the sweeps")
+    parser.add_argument("--compared", type=int, default=500, help="streams compared with the whole")
+    given = parser.parse_args()
+    found = find(given)
+    text = report(found)
+    if given.out is not None:
+        given.out.with_suffix(".md").write_text(text, encoding="utf-8")
+        draw(given.out.with_suffix(".png"), found)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
