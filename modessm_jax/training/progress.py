@@ -1,12 +1,19 @@
 """What a run is doing and how long each part of it takes."""
 
+import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
-ACCOUNTS = ("compile", "step", "input", "evaluation", "checkpoint")
+from modessm_jax.text import percent
+from modessm_jax.training.writers import write_json
+
+WORK = ("step", "input", "evaluation")  # what is lost where a run has to do it again
+ACCOUNTS = ("compile", *WORK, "checkpoint", "lost")
+_SECONDS_BETWEEN_NOTES = 5.0
 
 
 class Clock:
@@ -14,11 +21,18 @@ class Clock:
 
     "input" is the time the loop waits for its next batch, "step" the time it takes to place the
     batch, start the update and fetch the figures of the one before: on an accelerator, about the
-    time the device computes. `seconds` may start from the accounts of an interrupted run.
+    time the device computes. "lost" is work that no checkpoint kept, because the process was killed
+    or the run went back.
+
+    Args:
+      path: where to note the accounts now and then, so that the work of a process that is killed is
+        known to be lost; begins with what an earlier process noted there.
     """
 
-    def __init__(self, seconds: dict[str, float] | None = None):
-        self.seconds = {name: 0.0 for name in ACCOUNTS} | (seconds or {})
+    def __init__(self, path: Path | None = None):
+        self._path = path
+        self.seconds = {name: 0.0 for name in ACCOUNTS} | _noted(path)
+        self._noted = time.monotonic()
 
     @contextmanager
     def account(self, name: str) -> Iterator[None]:
@@ -29,10 +43,27 @@ class Clock:
         finally:
             self.seconds[name] += time.perf_counter() - start
 
+    def go_back(self, seconds: Mapping[str, float]) -> None:
+        """Counts as lost the work done since the accounts stood at `seconds`."""
+        for name in WORK:
+            kept = seconds.get(name, 0.0)
+            self.seconds["lost"] += max(self.seconds[name] - kept, 0.0)
+            self.seconds[name] = kept
+
+    def note(self, *, now: bool = False) -> None:
+        """Writes the accounts to the file; at most every few seconds if it is not to be now."""
+        due = time.monotonic() - self._noted > _SECONDS_BETWEEN_NOTES
+        if self._path is not None and (now or due):
+            self._noted = time.monotonic()
+            # A full disk is no reason to end a run that has nothing else to write.
+            with suppress(OSError):
+                write_json(self._path, self.seconds)
+
     @property
     def input_stall(self) -> float:
-        """Fraction of the accounted time spent waiting for data."""
-        return self.seconds["input"] / max(sum(self.seconds.values()), 1e-9)
+        """Fraction of the accounted time, but for what was lost, spent waiting for data."""
+        counted = sum(self.seconds.values()) - self.seconds["lost"]
+        return self.seconds["input"] / max(counted, 1e-9)
 
     @property
     def stepping(self) -> float:
@@ -40,14 +71,24 @@ class Clock:
         return self.seconds["step"] + self.seconds["input"]
 
 
+def _noted(path: Path | None) -> dict[str, float]:
+    try:
+        return {} if path is None else json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}  # no earlier process, or one that fell with the machine: its loss is not known
+
+
 class Progress:
     """One line that is rewritten on a terminal; plain lines now and then anywhere else.
 
-    `steps` is how many there will be; it may change while they are made.
+    `steps` is how many there will be; it may change while they are made. `noun` says of what.
     """
 
-    def __init__(self, steps: int, clock: Clock, *, start: int = 0, stream: Any = None):
+    def __init__(
+        self, steps: int, clock: Clock, *, start: int = 0, stream: Any = None, noun: str = "step"
+    ):
         self.steps = steps
+        self._noun = noun
         self._clock = clock
         self._stream = sys.stdout if stream is None else stream
         self._terminal = self._stream.isatty()
@@ -82,7 +123,9 @@ class Progress:
         mean = (step - start) / max(self._clock.stepping - seconds, 1e-9)
         left = _duration((self.steps - step) / max(mean, 1e-9))
         shown = mean if rate is None else rate
-        return f"step {step}/{self.steps}  {shown:.2f} steps/s  {left} left  {figures}"
+        return (
+            f"{self._noun} {step}/{self.steps}  {shown:.2f} {self._noun}s/s  {left} left  {figures}"
+        )
 
     def _draw(self, line: str, *, keep: bool) -> None:
         self._clear()
@@ -94,6 +137,14 @@ class Progress:
         if self._width:
             self._stream.write("\r" + " " * self._width + "\r")
             self._width = 0
+
+
+def format_accounts(seconds: Mapping[str, float]) -> str:
+    """What a run spent its time on, in all its processes, as one line."""
+    total = max(sum(seconds.values()), 1e-9)
+    parts = [f"{name} {_duration(spent)} ({percent(spent / total)})"
+             for name, spent in sorted(seconds.items(), key=lambda item: -item[1])]  # fmt: skip
+    return f"time {_duration(total)}: " + ", ".join(parts)
 
 
 def _duration(seconds: float) -> str:

@@ -67,7 +67,7 @@ def format_table(evaluation: Evaluation) -> str:
             [name, str(row["trials"]), str(row["decoded_phonemes"])]
             for name, row in [*found["sessions"].items(), ("all", found)]
         ]
-        table = _columns(["session", "trials", "decoded phonemes"], rows)
+        table = columns(["session", "trials", "decoded phonemes"], rows)
         return f"{title}\n{NO_LABELS}\n{table}"
     header = ["", "trials", "PER", "PER no silence", "sub", "ins", "del", "phonemes", "nats/label"]
     if "rnnt_per" in found:
@@ -75,7 +75,7 @@ def format_table(evaluation: Evaluation) -> str:
     rows = [_row("all", found)]
     rows += [_row(name, row) for name, row in found["corpora"].items()]
     rows += [_row(name, row) for name, row in found["sessions"].items()]
-    parts = [title, _columns(header, rows)]
+    parts = [title, columns(header, rows)]
     if evaluation.interval is not None:
         low, high = evaluation.interval
         parts.append(f"95 % interval of the PER over trials: {percent(low)} to {percent(high)}")
@@ -99,7 +99,7 @@ def format_stages(stages: Collection[dict[str, Any]]) -> str:
         for stage in stages
     ]
     names = {"per": "PER", "rnnt_per": "RNN-T PER"}
-    return _columns(["stage", "until step", *(names[key] for key in rates)], rows)
+    return columns(["stage", "until step", *(names[key] for key in rates)], rows)
 
 
 def _headline(evaluation: Evaluation) -> str:
@@ -136,7 +136,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _columns(header: list[str], rows: list[list[str]]) -> str:
+def columns(header: list[str], rows: list[list[str]]) -> str:
     """Aligns a table: names to the left, figures to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = []

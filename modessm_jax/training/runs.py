@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from modessm_jax.data.pipeline import evaluation_batches
+from modessm_jax.data.pipeline import EvaluationBatches, evaluation_batches
 from modessm_jax.data.trials import Recordings, Trial, read_recordings
 from modessm_jax.data.validation import DataError
 from modessm_jax.models.build import Functional, build
@@ -80,16 +80,15 @@ def load_run(workdir: str | Path) -> Run:
     return Run(config, sessions, channels, functional, weights.evaluation_params, weights.step)
 
 
-def evaluate_run(
-    run: Run, split: str, data_root: str | Path | None = None, **scoring: Any
-) -> Evaluation:
-    """Scores a run's best model on a split of the data it was trained on, or of others like them.
+def read_split(
+    run: Run, split: str, data_root: str | Path | None = None
+) -> tuple[Recordings, EvaluationBatches]:
+    """Reads a split of the data a run was trained on, or of others like them, for its model.
 
     Args:
         run: from `load_run`.
         split: "train", "val" or "test".
         data_root: where the data are, if not where they were in training.
-        scoring: further arguments of `make_scorer`.
 
     Raises:
         DataError: the data are missing or unfit, or have a session the model was not trained on.
@@ -114,6 +113,24 @@ def evaluate_run(
     batches = evaluation_batches(
         recordings, data["batch_size"], run.functional.multiple, data["buckets"]
     )
+    return recordings, batches
+
+
+def evaluate_run(
+    run: Run, split: str, data_root: str | Path | None = None, **scoring: Any
+) -> Evaluation:
+    """Scores a run's best model on a split; see `read_split`.
+
+    Args:
+        run: from `load_run`.
+        split: "train", "val" or "test".
+        data_root: where the data are, if not where they were in training.
+        scoring: further arguments of `make_scorer`.
+
+    Raises:
+        DataError: the data are missing or unfit, or have a session the model was not trained on.
+    """
+    recordings, batches = read_split(run, split, data_root)
     return evaluate(
         make_scorer(run.functional, data_mesh(), **scoring),
         run.params,

@@ -1,0 +1,95 @@
+"""The command line that decodes into words, from logits to files, in this process."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments.decode import main
+from modessm_jax.data.official_logits import read_official_logits, write_official_logits
+from modessm_jax.decoding.nbest import read_nbest
+from tests.training.spoken import (
+    LEXICON,
+    SENTENCES,
+    TRAINING,
+    log_probabilities,
+    write_data,
+    write_lm,
+)
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> dict[str, str]:
+    """The arguments every call needs, of val."""
+    folder = tmp_path_factory.mktemp("given")
+    for split, sentences in (("train", TRAINING), ("val", SENTENCES), ("test", SENTENCES[:2])):
+        write_data(folder / "data", split, sentences)
+        heard = {("a", 1, k): log_probabilities(text) for k, text in enumerate(sentences)}
+        write_official_logits(folder / split, heard)
+    LEXICON.write(folder / "lexicon")
+    return {
+        "--logits": str(folder / "val" / "val_metrics.pkl"),
+        "--data_root": str(folder / "data"),
+        "--lexicon": str(folder / "lexicon"),
+        "--lm": str(write_lm(folder)),
+        "--processes": "1",
+        "--beam": "20",
+    }
+
+
+def arguments(given: dict[str, str], *more: str) -> list[str]:
+    return [*(part for pair in given.items() for part in pair), *more]
+
+
+def test_val_is_tuned_and_reported(given, tmp_path, capsys):
+    out = tmp_path / "out"
+    tuned = ["--tune", "--lm_weight", "0", "1", "2", "--word_score", "0", "--blank_penalty", "1"]
+    main(arguments(given, "--out", str(out), *tuned, "--save_logits", str(tmp_path / "logits")))
+    printed = capsys.readouterr().out
+    assert "tuning: 3 choices of weights, 6 sentences" in printed
+    assert "lexicon of 4 words, 2-gram lm.arpa; 0 of the words unknown to it" in printed
+    assert "each half of val searched with the weights chosen on the other: lm_weight" in printed
+    figures = json.loads((out / "val.json").read_text())["groups"]
+    assert figures["all"]["wer"] == 0
+    assert figures["greedy words"]["substitutions"] == 3  # "two" is read as "too"
+    assert figures["seen in training"]["sentences"] == 5  # but not "too much two cats"
+    assert [utterance.text for utterance in read_nbest(out / "val.jsonl")] == SENTENCES
+    assert (out / "val.png").exists() and len(list(out.glob("tuning_*.png"))) == 1
+    kept = read_official_logits(tmp_path / "logits" / "val_metrics.pkl")
+    assert list(kept) == [utterance.key for utterance in read_nbest(out / "val.jsonl")]
+    np.testing.assert_allclose(kept["a", 1, 4], log_probabilities(SENTENCES[4]), atol=1e-5)
+    main(arguments(given, "--out", str(out), *tuned))
+    assert "tuning:" not in capsys.readouterr().out  # it is remembered
+
+
+def test_test_gets_predictions_with_the_weights_of_val(given, tmp_path, capsys):
+    test = given | {"--logits": given["--logits"].replace("val/", "test/"), "--split": "test"}
+    more = ["--out", str(tmp_path), "--tune", "--lm_weight", "0", "1", "2"]
+    with pytest.raises(SystemExit, match="--val_logits"):
+        main(arguments(test, *more))
+    main(arguments(test, *more, "--val_logits", given["--logits"]))
+    assert "weights chosen on val: lm_weight" in capsys.readouterr().out
+    assert [utterance.text for utterance in read_nbest(tmp_path / "test.jsonl")] == SENTENCES[:2]
+    assert "predictions only" in (tmp_path / "test.json").read_text()
+    assert not (tmp_path / "test.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--lm_weight", "1", "2"], "--lm_weight has 2 values"),
+        (["--beam", "0"], "beam = 0"),
+        (["--lm", "nowhere"], "nowhere"),
+        (["--lexicon", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_is_unfit_is_named(given, tmp_path, more, message):
+    with pytest.raises(SystemExit, match=message):
+        main(arguments(given, "--out", str(tmp_path), *more))
+
+
+def test_a_missing_run_is_named(given, tmp_path):
+    with pytest.raises(SystemExit, match="give the workdir of a training run"):
+        main(["--workdir", str(tmp_path), "--lexicon", given["--lexicon"]])
+    with pytest.raises(SystemExit, match="--logits need --data_root"):
+        main(["--logits", given["--logits"], "--lexicon", given["--lexicon"]])

@@ -1,0 +1,82 @@
+"""Weights are chosen on val alone, and scored on sentences they were not chosen on."""
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+
+from modessm_jax.decoding.word_search import SearchOptions
+from modessm_jax.training.tuning import Grid, Tuning, Weights, draw_tuning, halves, tune
+from modessm_jax.training.word_decoding import WordDecoder
+from tests.training.spoken import LEXICON, posteriors, write_lm
+
+GRID = Grid(lm_weight=(0.5, 1.0, 2.0), word_score=(0.0,), blank_penalty=(1.0, 7.0, 90.0))
+# Halves in turn: the first does best at 2.0 and 7.0, the second at 1.0 and 1.0.
+SECOND = np.array([False, True] * 3)
+
+
+def tuning_of(best_of_first: tuple[int, int], best_of_second: tuple[int, int]) -> Tuning:
+    errors = np.full((3, 1, 3, 6), 2)
+    for half, (lm, penalty) in enumerate((best_of_first, best_of_second)):
+        errors[lm, 0, penalty, half::2] = 1
+    return Tuning(GRID, errors, np.full(6, 10), SECOND)
+
+
+def test_each_half_is_scored_with_the_weights_of_the_other():
+    tuning = tuning_of((2, 1), (1, 0))
+    of_first, of_second = Weights(2.0, 0.0, 7.0), Weights(1.0, 0.0, 1.0)
+    assert tuning.crossed == [of_second, of_first] * 3
+    assert tuning.crossed_rate == pytest.approx(0.2)
+    assert tuning.best in (of_first, of_second)
+    assert tuning.best_rate == pytest.approx(0.15)
+
+
+def test_of_many_good_points_the_middle_is_chosen():
+    errors = np.full((3, 1, 3, 6), 2)
+    errors[:, 0, :2] = 1
+    errors[0, 0, 2] = 1
+    assert Tuning(GRID, errors, np.full(6, 10), SECOND).best.lm_weight == 1.0
+
+
+def test_the_best_at_the_end_of_an_axis_is_noticed():
+    assert tuning_of((2, 1), (2, 1)).edges == ["lm_weight"]
+    assert tuning_of((1, 1), (1, 1)).edges == []
+    flat = tuning_of((1, 1), (1, 1))
+    assert dataclasses.replace(flat, errors=np.ones_like(flat.errors)).edges == []
+
+
+def test_halves_share_no_sentence_and_do_not_depend_on_the_order():
+    sentences = [f"sentence {letter}" for letter in "abcdefghia"]
+    second = halves(sentences)
+    assert second[0] == second[-1]
+    assert len(set(np.array(sentences)[second])) == 5
+    np.testing.assert_array_equal(halves(sentences[::-1]), second[::-1])
+    with pytest.raises(ValueError, match="fewer than two different"):
+        halves(["same", "same"])
+
+
+def test_a_search_is_tuned(tmp_path):
+    """Without the n-gram homophones are confused, so its weight matters and nothing else does."""
+    given = posteriors()
+    grid = dataclasses.replace(GRID, lm_weight=(0.0, 0.5, 1.0, 1.5))
+    matrices = [trial.log_probabilities for trial in given.trials]
+    decoder = WordDecoder(LEXICON, write_lm(tmp_path), matrices, stream=io.StringIO())
+    tuning = tune(decoder, given, SearchOptions(beam=20), grid)
+    assert tuning.errors.shape == (4, 1, 3, 6)
+    assert tuning.errors[0, 0, 0].tolist() == [1, 0, 1, 0, 1, 0]
+    assert not tuning.errors[1:, 0, 0].any()
+    assert tuning.words.tolist() == [2, 2, 4, 1, 4, 1]
+    assert tuning.best.lm_weight > 0
+    assert tuning.crossed_rate == tuning.best_rate == 0
+    draw_tuning(tmp_path / "tuning.png", tuning)
+    assert (tmp_path / "tuning.png").read_bytes()[:4] == b"\x89PNG"
+    for split, labelled, reason in (("test", True, "no test of them"), ("val", False, "sentence")):
+        with pytest.raises(ValueError, match=reason):
+            tune(decoder, posteriors(split, labelled=labelled), SearchOptions(), grid)
+
+
+def test_a_grid_without_values_is_refused():
+    for values in ((), (1.0, 1.0), (2.0, 1.0)):
+        with pytest.raises(ValueError, match="word_score"):
+            Grid(word_score=values)
