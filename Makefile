@@ -3,6 +3,7 @@
 # make test-slow  the slow ones
 # make bench      time and memory of the losses against those of other packages
 # make bench-gpu  the same on a CUDA GPU
+# make faults     kills, damage, full disks and more, done to a tiny run (an hour; root mounts disks)
 # make demo EXTRAS=cuda12   the same on a GPU or TPU: cuda12, cuda13 or tpu
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ DATA   ?= runs/simulated
 RUN    ?= runs/demo
 BIN    := .venv/bin
 
-.PHONY: demo test check test-slow bench bench-gpu clean
+.PHONY: demo test check test-slow bench bench-gpu faults clean
 
 # One environment; it is brought up to date when the dependencies change.
 .venv/has-%: setup.cfg
@@ -52,6 +53,9 @@ bench: .venv/bench/has-cpu
 
 bench-gpu: .venv/bench/has-cuda12
 	.venv/bench/bin/python -m benchmarks.losses gpu --out benchmarks/results/losses_gpu
+
+faults: .venv/has-cpu
+	$(BIN)/python -m benchmarks.faults all --out benchmarks/results/faults.md
 
 clean:
 	rm -rf .venv runs build *.egg-info

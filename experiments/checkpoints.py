@@ -5,9 +5,9 @@
     python -m experiments.checkpoints export RUN --out model.npz
 
 verify reads every file and compares it with the checksum it was saved with; list reads the
-manifests alone. Both change nothing, and exit with status 1 where a checkpoint is damaged or there
-is none. Training does the same when it resumes, sets what is damaged aside as <step>.damaged and
-goes on from the checkpoint before.
+manifests alone. Both change nothing, and exit with status 1 where a checkpoint is damaged, the best
+model is gone, or there is no checkpoint. Training does the same when it resumes, sets what is
+damaged aside as <step>.damaged and goes on from the checkpoint before.
 
 export writes the parameters of the best model (or of a checkpoint, --step) as one file for
 numpy.load; the names are paths such as "encoder/kernel".
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not folders:
         raise SystemExit(f"{options.workdir}: no checkpoint here; give the workdir of a run")
     check = manifest.verify if options.job == "verify" else manifest.read
-    damaged = 0
+    damaged, known = 0, set()
     for folder in folders:
         try:
             check(folder)
@@ -61,11 +61,17 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{_name(folder)}  damaged: {error}")
         else:
             print(f"{_name(folder)}  {_describe(folder, options.job)}")
+            best = manifest.read(folder)["facts"]["best"]
+            known |= set() if best is None else {int(best["step"])}
+    missing = sorted(known - set(steps_in(options.workdir / "best")))
+    for step in missing:
+        print(f"{_name(options.workdir / 'best' / str(step))}  missing: the best model so far")
     if options.job == "list":
         for aside in sorted(options.workdir.glob("*/*.damaged*")):
             print(f"{_name(aside)}  set aside")
-    if damaged:
-        raise SystemExit(f"{damaged} of {len(folders)} damaged")
+    if damaged or missing:
+        total = len(folders) + len(missing)
+        raise SystemExit(f"{damaged + len(missing)} of {total} damaged or missing")
 
 
 def _name(folder: Path) -> str:

@@ -5,7 +5,9 @@
 """
 
 import json
+import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +17,7 @@ from orbax.checkpoint import v1 as ocp
 
 from modessm_jax.training import manifest
 from modessm_jax.training.history import History
-from modessm_jax.training.state import TrainState
+from modessm_jax.training.state import TrainState, with_rate
 from modessm_jax.training.writers import write_json
 
 # Keys that may differ between a run and its resumption, because neither the parameters nor the
@@ -25,6 +27,7 @@ FREE_KEYS = frozenset(
     {
         "data.memory_gib",
         "data.workers",
+        "guard.tries",
         "training.keep",
         "training.log_every",
         "training.save_every",
@@ -75,10 +78,13 @@ class Checkpoints:
         """Of the checkpoints there are, sound or not; the latest last."""
         return steps_in(self._directory)
 
-    def save(self, step: int, state: TrainState, batches: Any, history: History) -> None:
+    def save(
+        self, step: int, state: TrainState, batches: Any, history: History, needed: Collection = ()
+    ) -> None:
         """Saves the state after `step` updates, with the iterator that yields the next batch.
 
         Only then do older checkpoints go, and models that no checkpoint left knows as its best.
+        Those in `needed` stay.
 
         Raises:
           CheckpointError: the disk is full, or does not take it for another reason.
@@ -86,12 +92,20 @@ class Checkpoints:
         self._write(self._directory, step, {**_parts(state, history), "data": batches}, history)
         # Checkpoints of later steps are there when the run went back; it will replace them.
         kept = [other for other in self.steps if other <= step]
-        for old in kept[: -self._keep]:
+        for old in set(kept[: -self._keep]) - set(needed):
             shutil.rmtree(self._directory / str(old))
         self._named[step] = _best_step(history.best)
         named = {self._named.get(other) for other in self.steps}
         for old in set(steps_in(self._best)) - named:
             shutil.rmtree(self._best / str(old))
+
+    def drop_after(self, step: int) -> None:
+        """Removes the checkpoints of later steps, the last one first: the run goes back."""
+        for later in reversed(self.steps):
+            if later > step:
+                folder = self._directory / str(later)
+                # Under this name it is cleared up if the process ends while it is being removed.
+                shutil.rmtree(folder.rename(self._directory / f"{later}.partial"))
 
     def save_best(self, step: int, state: TrainState, history: History) -> None:
         """Saves the model as the best so far.
@@ -141,8 +155,10 @@ class Checkpoints:
             params=loaded["weights"],
             ema=loaded.get("ema"),
             opt_state=loaded["optimizer"],
+            rate=state.rate,
         )
         history = _history(loaded)
+        restored = with_rate(restored, history.rate)
         if sound[step] in lost:
             self._replace_best(step, restored, history)
         return restored, history
@@ -166,6 +182,7 @@ class Checkpoints:
             if final.exists():
                 final.rename(former)
             partial.rename(final)
+            manifest.sync_names(place)
         except (OSError, ValueError) as error:
             _tidy(place)
             left = ", ".join(map(str, self.steps)) or "none"
@@ -348,7 +365,10 @@ def _load(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
 
 def _shapes(params: Any) -> dict[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
+    # Orbax tells the number of a layer as a string.
+    names = [re.sub(r"\['(\d+)'\]", r"[\1]", jax.tree_util.keystr(path)) for path, _ in leaves]
+    shapes = [f"{leaf.dtype}{list(leaf.shape)}" for _, leaf in leaves]
+    return dict(zip(names, shapes, strict=True))
 
 
 def _check_shapes(folder: Path, saved: dict[str, str], params: Any) -> None:

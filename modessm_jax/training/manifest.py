@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from modessm_jax.training.writers import write_json
+from modessm_jax.training.writers import json_text, write_json
 
 NAME = "manifest.json"
 
@@ -21,7 +21,7 @@ class DamagedError(ValueError):
 
 
 def seal(folder: Path, facts: dict[str, Any]) -> None:
-    """Writes the manifest of all files in `folder`, which are on the medium when this returns.
+    """Writes the manifest of all files in `folder`; all is on the medium when this returns.
 
     Args:
       folder: complete but for its manifest.
@@ -38,6 +38,17 @@ def seal(folder: Path, facts: dict[str, Any]) -> None:
     write_json(folder / NAME, {"content": content, "sha256": _digest(content)})
     with (folder / NAME).open("rb") as file:
         os.fsync(file.fileno())
+    for directory in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        sync_names(directory)
+
+
+def sync_names(directory: Path) -> None:
+    """Puts on the medium which files and folders a directory has: a rename outlives a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -73,7 +84,8 @@ def read(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise DamagedError("it is missing")
     try:
-        manifest = json.loads((folder / NAME).read_bytes())
+        text = (folder / NAME).read_bytes().decode()
+        manifest = json.loads(text)
         content, digest = manifest["content"], manifest["sha256"]
     except FileNotFoundError as error:
         raise DamagedError(f"{NAME}, which is written last, is missing") from error
@@ -83,6 +95,9 @@ def read(folder: Path) -> dict[str, Any]:
         raise DamagedError(f"{NAME} is damaged ({error})") from error
     if digest != _digest(content):
         raise DamagedError(f"{NAME} is damaged (its sha256 differs)")
+    # JSON has several spellings of one content; only the one that was written is sound.
+    if text != json_text(manifest):
+        raise DamagedError(f"{NAME} is damaged (its content is right, but not as it was spelt)")
     return content
 
 

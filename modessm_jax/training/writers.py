@@ -19,21 +19,34 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Replaces a file by `value` as readable JSON."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Readable JSON of plain values; the same values give the same bytes."""
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"
 
 
 class MetricWriter:
     """Appends figures to `metrics.jsonl` and to TensorBoard's files.
 
-    Each line is an object with "step" (updates made so far), "kind" ("train", "evaluation") and the
-    figures. Nothing in it depends on the clock, so two runs of one seed write the same bytes. Lines
-    beyond the step the run resumes from are removed, as is a last line that was cut short.
+    Each line is an object with "step" (updates made so far), "kind" ("train", "evaluation",
+    "skipped", "setback") and the figures. Nothing in it depends on the clock, so two runs of one
+    seed write the same bytes. Lines beyond the step the run resumes from are removed, as is a last
+    line that was cut short; and the setbacks that led back to that step, for it is the run's
+    history that knows whether they were seen through.
     TensorBoard's files alone hold times ("time/..."), and repeat steps that were run twice.
     """
 
     def __init__(self, workdir: Path, *, resumed_from: int = 0):
         path = workdir / "metrics.jsonl"
-        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= resumed_from]
+        end = (resumed_from, "setback")
+        read = [(line, json.loads(line)) for line in _complete_lines(path)]
+        kept = [
+            line
+            for line, of in read
+            if of["step"] <= resumed_from and (of["step"], of["kind"]) != end
+        ]
         write_text(path, "".join(kept))
         self._lines = path.open("a", encoding="utf-8")
         self._board = Writer(str(workdir / "tensorboard"))
@@ -52,9 +65,14 @@ class MetricWriter:
 
     def write(self, step: int, kind: str, figures: Mapping[str, float]) -> None:
         """Writes one line, and a point of each curve; on disk when this returns."""
-        self._lines.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
-        self._lines.flush()
+        self.note(step, kind, figures)
         self.chart(step, kind, figures)
+
+    def note(self, step: int, kind: str, facts: Mapping[str, Any]) -> None:
+        """Writes one line, of values of any kind that JSON has, and no curve."""
+        self._lines.write(json.dumps({"step": step, "kind": kind, **facts}) + "\n")
+        self._lines.flush()
+        os.fsync(self._lines.fileno())
 
     def chart(self, step: int, kind: str, figures: Mapping[str, float]) -> None:
         """Adds a point to each curve in TensorBoard, and nothing to the record."""

@@ -60,6 +60,14 @@ def test_damage_is_named_and_changes_the_exit_status(workdir, capsys):
     assert not (workdir / "model.npz").exists()
 
 
+def test_a_best_model_that_is_gone_is_missed(workdir, capsys):
+    shutil.rmtree(workdir / "best" / "20")
+    for job in ("verify", "list"):
+        with pytest.raises(SystemExit, match="1 of 3 damaged or missing"):
+            main([job, str(workdir)])
+        assert "best/20                 missing: the best model" in capsys.readouterr().out
+
+
 def test_export(saved, tmp_path, capsys):
     main(["export", str(saved), "--out", str(tmp_path / "m.npz"), "--step", "10"])
     assert "the model of step 10" in capsys.readouterr().out

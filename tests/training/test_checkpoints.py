@@ -10,6 +10,7 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from orbax.checkpoint import v1 as ocp
 
@@ -126,6 +127,19 @@ def test_loads_the_best_for_evaluation_without_data(tmp_path, ema):
     assert load_weights(tmp_path / "checkpoints", initial_params(), 6).step == 6
     with pytest.raises(CheckpointError, match=r"no checkpoint of step 5; there are \[4, 6\]"):
         load_weights(tmp_path / "checkpoints", initial_params(), 5)
+
+
+def test_numbered_layers_are_loaded_without_the_model(tmp_path):
+    params = {"layers": {number: {"kernel": jnp.full(3, float(number))} for number in (0, 1, 10)}}
+    state = create_state(params, optax.sgd(0.1), data_mesh(), ema=False)
+    Checkpoints(tmp_path, keep=1).save_best(2, state, History())
+    assert_equal_trees(load_weights(tmp_path / "best", params).params, params)
+    loaded = load_weights(tmp_path / "best", None).params
+    assert {name: float(layer["kernel"][0]) for name, layer in loaded["layers"].items()} == {
+        "0": 0.0,
+        "1": 1.0,
+        "10": 10.0,
+    }
 
 
 def test_another_models_checkpoint_is_refused(saved):

@@ -61,6 +61,15 @@ def test_every_flipped_bit_of_the_manifest_itself_is_found(folder):
             verify(folder)
 
 
+def test_the_same_content_in_another_spelling_is_damaged(folder):
+    file = folder / "manifest.json"
+    content = json.loads(file.read_text())
+    for text in (json.dumps(content), file.read_text().replace("0.3", "3E-1")):
+        file.write_text(text)
+        with pytest.raises(DamagedError, match="not as it was spelt"):
+            verify(folder)
+
+
 def test_truncated_grown_and_missing_files_are_named(folder):
     rng = np.random.default_rng(0)
     for name in [*FILES, "manifest.json"]:

@@ -1,0 +1,79 @@
+"""Every fault that a training run is to survive, done to a tiny one; a table of what came of it.
+
+    python -m benchmarks.faults all --out benchmarks/results/faults.md
+    python -m benchmarks.faults soak --kills 10
+
+The run is MODE-SSM in all its stages, in processes of their own. `soak` kills them, `damage`
+changes the bytes of checkpoints, `signals` and `places` do what the names say; `all` is all four.
+Prints the table, writes it to --out, and exits with status 1 if a verdict is FAILED. A disk of its
+own (full, read-only) needs root; the table says so where that is wanting.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from absl import logging
+
+from benchmarks.faults import clock, damage, places, report, signals, soak, victim
+
+PARTS = ("soak", "damage", "signals", "places")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("part", choices=["all", *PARTS])
+    parser.add_argument("--kills", type=int, default=50, help="SIGKILLs")
+    parser.add_argument("--writing", type=int, default=10, help="of them in mid-checkpoint")
+    parser.add_argument("--flips", type=int, default=200, help="bits flipped, one at a time")
+    parser.add_argument("--cuts", type=int, default=50, help="files cut short")
+    parser.add_argument("--deletions", type=int, default=20, help="files deleted")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--work", type=Path, help="folder for the runs; kept, and its undisturbed run used again"
+    )
+    parser.add_argument("--out", type=Path, help="file for the table")
+    options = parser.parse_args(arguments)
+    logging.set_verbosity(logging.ERROR)  # Orbax warns of what is no harm
+    rows: list[report.Row] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary) / "faults" if options.work is None else options.work
+        for row in run(options, directory.absolute()):
+            rows.append(row)
+            print(report.table([row]).splitlines()[-1], flush=True)
+            if options.out is not None:
+                report.write(options.out, rows)
+    print(f"\n{report.table(rows)}")
+    sys.exit(any(row.passed is False for row in rows))
+
+
+def run(options: argparse.Namespace, directory: Path) -> Iterator[report.Row]:
+    """The rows of the parts asked for, as they come."""
+    bench = victim.set_up(directory)
+    print(f"undisturbed: {bench.seconds:.0f} s, sha256 {bench.fingerprint[:16]}", flush=True)
+    wanted = PARTS if options.part == "all" else (options.part,)
+    faults: list[Callable[[victim.Bench], report.Row]] = []
+    if "signals" in wanted:
+        faults += [signals.terminated, signals.interrupted, signals.twice, signals.one_of_two]
+    if "places" in wanted:
+        faults += [places.full, places.read_only, clock.backwards, places.two_runs]
+        faults += [places.another_config, places.another_data_set]
+    for fault in faults:
+        try:
+            yield fault(bench)
+        except RuntimeError as error:  # a run did not go on when the fault was over
+            yield report.Row(fault.__name__, 1, report.quoted(str(error)), False)
+    if "damage" in wanted:
+        counts = (options.flips, options.cuts, options.deletions)
+        harmed = damage.Damage(bench, options.seed)
+        yield from harmed.rows(dict(zip(damage.HARMS, counts, strict=True)))
+        yield harmed.rerun()
+    if "soak" in wanted:
+        yield from soak.Soak(bench, options.seed).until(options.kills, options.writing)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""A wall clock that goes backwards, again and again, while the run is trained and resumed."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.faults.report import Row
+from benchmarks.faults.victim import Bench, Victim, ending, fingerprint
+
+# Stands before the C library's: an hour is lost every second. The monotonic clock is left alone, as
+# it is when an administrator or a time server sets the clock.
+_SHIM = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <sys/time.h>
+#include <time.h>
+
+static int (*real)(clockid_t, struct timespec *);
+
+static time_t lost(void) {
+    static time_t begun;
+    struct timespec now;
+    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+    real(CLOCK_MONOTONIC, &now);
+    if (!begun) begun = now.tv_sec;
+    return 3600 * (now.tv_sec - begun);
+}
+
+int clock_gettime(clockid_t id, struct timespec *out) {
+    time_t back = lost();
+    int status = real(id, out);
+    if (!status && id == CLOCK_REALTIME) out->tv_sec -= back;
+    return status;
+}
+
+int gettimeofday(struct timeval *out, void *zone) {
+    struct timespec now;
+    int status = clock_gettime(CLOCK_REALTIME, &now);
+    out->tv_sec = now.tv_sec;
+    out->tv_usec = now.tv_nsec / 1000;
+    return status;
+}
+
+time_t time(time_t *out) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (out) *out = now.tv_sec;
+    return now.tv_sec;
+}
+"""
+
+_PROBE = "import time; a = time.time(); time.sleep(2.5); print(time.time() - a < -3600)"
+
+
+def backwards(bench: Bench) -> Row:
+    """The clock loses an hour each second; the run is killed under way and run again."""
+    fault = "clock going backwards"
+    library = build(bench.directory)
+    if library is None:
+        return Row(fault, 0, "needs a C compiler (cc), which is not here", None)
+    environment = {"LD_PRELOAD": str(library)}
+    workdir = bench.workdir("clock")
+    victim = Victim(bench.data, workdir, environment=environment)
+    reached = victim.wait_until(lambda: (victim.step or 0) >= 5)
+    victim.signal(signal.SIGKILL)
+    victim.end()
+    victim.survivors()
+    status = Victim(bench.data, workdir, environment=environment).end()
+    same = status == 0 and fingerprint(workdir) == bench.fingerprint
+    return Row(
+        fault,
+        2,
+        f"an hour lost every second, killed on the way and run again: exit status {status}, "
+        f"{ending(same)}",
+        seen_going_back(library) and reached and same,
+    )
+
+
+def build(directory: Path) -> Path | None:
+    """Compiles the library to be named in LD_PRELOAD; None where there is no compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    source, library = directory / "clock.c", directory / "clock.so"
+    source.write_text(_SHIM, encoding="utf-8")
+    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
+    subprocess.run(command, check=True)
+    return library
+
+
+def seen_going_back(library: Path | None) -> bool:
+    """Whether Python's clock goes back where that library stands before the C library's."""
+    probe = subprocess.run(
+        [sys.executable, "-c", _PROBE],
+        env={} if library is None else {"LD_PRELOAD": str(library)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return probe.stdout.strip() == "True"

@@ -1,0 +1,180 @@
+"""Disks that are full or take nothing, and working directories that are another run's."""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from benchmarks.faults.report import Row, quoted
+from benchmarks.faults.victim import Bench, Victim, copy, ending, fingerprint, prepare, simulate
+from modessm_jax.training import manifest
+from modessm_jax.training.checkpoints import steps_in
+
+_ROOM = 512 * 2**20  # bytes of the small disk; more than a whole run takes
+_LEFT = 64 * 2**10  # of which so much is left when it is filled
+
+
+def full(bench: Bench) -> Row:
+    """The disk fills up when there is one checkpoint; later somebody makes room."""
+    fault = "disk full while a checkpoint is saved"
+    with contextlib.ExitStack() as stack:
+        disk = _small_disk(bench, stack)
+        if disk is None:
+            return _impossible(fault)
+        workdir = prepare(bench.undisturbed, disk / "run")
+        victim = Victim(bench.data, workdir)
+        victim.wait_until(lambda: bool(steps_in(workdir / "checkpoints")))
+        _fill(disk)
+        status = victim.end()
+        message = _last_words(victim)
+        left = steps_in(workdir / "checkpoints")
+        sound = bool(left) and all(_sound(workdir / "checkpoints" / str(step)) for step in left)
+        (disk / "filler").unlink()
+        again = Victim(bench.data, workdir)
+        again.must_end_with(0)
+        resumed = bool(left) and f"resuming after step {left[-1]}" in again.said
+        same = fingerprint(workdir) == bench.fingerprint
+    named = "No space left on device" in message and "could not be saved" in message
+    return Row(
+        fault,
+        1,
+        f"exit status {status}: {quoted(message)}; checkpoints {left} "
+        f"{'sound' if sound else 'DAMAGED'}; with room again: {ending(same)}",
+        status == 1 and named and sound and resumed and same,
+    )
+
+
+def read_only(bench: Bench) -> Row:
+    """A run is to go on where nothing can be written, and then where it can."""
+    fault = "read-only working directory"
+    with contextlib.ExitStack() as stack:
+        disk = _small_disk(bench, stack)
+        if disk is None:
+            return _impossible(fault)
+        workdir = _half_done(bench, disk / "run")
+        before = _listing(workdir)
+        _mount("-o", "remount,ro", str(disk))
+        victim = Victim(bench.data, workdir)
+        status, message = victim.end(), _last_words(victim)
+        untouched = _listing(workdir) == before
+        _mount("-o", "remount,rw", str(disk))
+        Victim(bench.data, workdir).must_end_with(0)
+        same = fingerprint(workdir) == bench.fingerprint
+    return Row(
+        fault,
+        1,
+        f"exit status {status}: {quoted(message)}; writable again: {ending(same)}",
+        status == 1 and "Read-only file system" in message and untouched and same,
+    )
+
+
+def two_runs(bench: Bench) -> Row:
+    """A second process starts where a first one trains."""
+    workdir = bench.workdir("two_runs")
+    first = Victim(bench.data, workdir)
+    first.wait_until(lambda: first.step is not None)
+    second = Victim(bench.data, workdir, name="second")
+    status, message = second.end(), _last_words(second)
+    first.must_end_with(0)
+    same = fingerprint(workdir) == bench.fingerprint
+    return Row(
+        "a second run in the same working directory",
+        1,
+        f"the second: exit status {status}: {quoted(message)}; the first: {ending(same)}",
+        status == 1 and "is in use by process" in message and same,
+    )
+
+
+def another_config(bench: Bench) -> Row:
+    """A run is resumed with another weight decay."""
+    difference = r"optimizer\.weight_decay: 0\.001 then, 0\.5 now"
+    change = "--config.optimizer.weight_decay=0.5"
+    return _refused(bench, "a checkpoint of another config", difference, bench.data, change)
+
+
+def another_data_set(bench: Bench) -> Row:
+    """A run is resumed with other recordings of the same sessions."""
+    other = bench.directory / "other"
+    simulate(other, seed=1)
+    difference = r"dataset\.trials\.train\.\S+: '8 trials, .*' then, '8 trials, .*' now"
+    return _refused(bench, "a checkpoint of another data set", difference, other)
+
+
+def _refused(bench: Bench, fault: str, difference: str, data: Path, *overrides: str) -> Row:
+    workdir = _half_done(bench, bench.directory / "refused")
+    before = _listing(workdir)
+    victim = Victim(data, workdir, *overrides)
+    status = victim.end()
+    shown = re.search(difference, victim.said)
+    untouched = _listing(workdir) == before
+    Victim(bench.data, workdir).must_end_with(0)
+    same = fingerprint(workdir) == bench.fingerprint
+    words = "NO difference shown" if shown is None else shown[0]
+    return Row(
+        fault,
+        1,
+        f"exit status {status}: {quoted(words)}; with its own: {ending(same)}",
+        status == 1 and shown is not None and untouched and same,
+    )
+
+
+def _half_done(bench: Bench, workdir: Path) -> Path:
+    """A copy of the undisturbed run that has yet to write its last checkpoint."""
+    copy(bench.undisturbed, workdir)
+    shutil.rmtree(workdir / "checkpoints" / str(steps_in(workdir / "checkpoints")[-1]))
+    return workdir
+
+
+def _small_disk(bench: Bench, stack: contextlib.ExitStack) -> Path | None:
+    """An empty disk of `_ROOM` bytes until the stack is left; None where one may not mount it."""
+    disk = bench.directory / "disk"
+    disk.mkdir(exist_ok=True)
+    try:
+        _mount("-t", "tmpfs", "-o", f"size={_ROOM}", "tmpfs", str(disk))
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    stack.callback(subprocess.run, ["umount", str(disk)], check=True)
+    return disk
+
+
+def _mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True, capture_output=True)
+
+
+def _fill(disk: Path) -> None:
+    free = shutil.disk_usage(disk).free
+    with (disk / "filler").open("wb") as filler:
+        os.posix_fallocate(filler.fileno(), 0, max(1, free - _LEFT))
+
+
+def _impossible(fault: str) -> Row:
+    return Row(fault, 0, "needs the right to mount a tmpfs, which this process has not", None)
+
+
+def _sound(folder: Path) -> bool:
+    try:
+        manifest.verify(folder)
+    except manifest.DamagedError:
+        return False
+    return True
+
+
+def _listing(workdir: Path) -> dict[str, tuple[int, int]]:
+    """The size and time of change of what a refused run may not touch."""
+    files = [
+        file
+        for place in ("checkpoints", "best", "config.json", "dataset.json", "metrics.jsonl")
+        for file in ((workdir / place), *(workdir / place).rglob("*"))
+        if file.is_file()
+    ]
+    stats = {str(file): file.stat() for file in files}
+    return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+
+
+def _last_words(victim: Victim) -> str:
+    """The error it ended with; Orbax's threads may print others after it."""
+    errors = re.findall(r"^\w*Error: .*", victim.said, re.MULTILINE)
+    ours = [error for error in errors if error.startswith(("CheckpointError", "BusyError"))]
+    return (ours or errors or ["NO error"])[-1]

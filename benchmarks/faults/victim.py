@@ -1,0 +1,256 @@
+"""Starting the run that the faults befall, as a user would, and telling what it has come to."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from benchmarks.faults.config import STAGES, STEPS
+from modessm_jax.data.simulate.calendar import Sizes
+from modessm_jax.data.simulate.files import write_dataset
+from modessm_jax.training.checkpoints import load_weights
+from modessm_jax.training.writers import write_json
+
+COMMAND = (
+    sys.executable,
+    "-m",
+    "experiments.train",
+    f"--config={Path(__file__).with_name('config.py')}",
+)
+HUNG = 7200.0  # seconds after which a process is said to hang; a busy machine compiles for long
+
+# It compiles for minutes otherwise; the bits compared are of the same programs in every run.
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    # The name of the folder they are in would be part of what programs are known by.
+    "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+class Bench(NamedTuple):
+    """What all faults share: simulated data, and the undisturbed run."""
+
+    directory: Path
+    seconds: float  # the undisturbed run took, with its programs compiled
+    fingerprint: str
+
+    @property
+    def data(self) -> Path:
+        """The root of the recordings."""
+        return self.directory / "data"
+
+    @property
+    def undisturbed(self) -> Path:
+        """The working directory of the run that nothing befell."""
+        return self.directory / "undisturbed"
+
+    def workdir(self, name: str) -> Path:
+        """A new working directory that holds nothing but compiled programs."""
+        return prepare(self.undisturbed, self.directory / name)
+
+
+def prepare(source: Path, workdir: Path) -> Path:
+    """Makes `workdir` anew, with the compiled programs of another run."""
+    shutil.rmtree(workdir, ignore_errors=True)
+    shutil.copytree(source / "compiled", workdir / "compiled")
+    return workdir
+
+
+def copy(source: Path, target: Path) -> Path:
+    """Copies a folder; what was there goes."""
+    shutil.rmtree(target, ignore_errors=True)
+    return Path(shutil.copytree(source, target))
+
+
+def set_up(directory: Path) -> Bench:
+    """Simulates the data, compiles the programs, and makes the undisturbed run; or finds it made.
+
+    The run that compiles is made again with what it compiled: both must end the same.
+    """
+    facts = directory / "bench.json"
+    if facts.exists():
+        return Bench(directory, **json.loads(facts.read_text(encoding="utf-8")))
+    directory.mkdir(parents=True)
+    simulate(directory / "data", seed=0)
+    compiling, undisturbed = directory / "compiling", directory / "undisturbed"
+    Victim(directory / "data", compiling).must_end_with(0)
+    start = time.monotonic()
+    Victim(directory / "data", prepare(compiling, undisturbed)).must_end_with(0)
+    seconds = time.monotonic() - start
+    ends = [fingerprint(workdir) for workdir in (compiling, undisturbed)]
+    if ends[0] != ends[1]:
+        raise RuntimeError(f"two undisturbed runs differ: {directory}")
+    write_json(facts, {"seconds": seconds, "fingerprint": ends[1]})
+    return Bench(directory, seconds, ends[1])
+
+
+def simulate(root: Path, seed: int) -> None:
+    """Two sessions of ten short sentences, with eight channels."""
+    sizes = Sizes(
+        sessions=2,
+        train=8,
+        val=2,
+        test=0,
+        electrodes=4,
+        min_words=2,
+        max_words=3,
+        seed=seed,
+    )
+    write_dataset(root, sizes, overwrite=True, report=lambda line: None)
+
+
+class Victim:
+    """One process of the run, in a session of its own; its output goes to a file."""
+
+    def __init__(
+        self,
+        data: Path,
+        workdir: Path,
+        *overrides: str,
+        name: str = "",
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ):
+        places = (f"--config.data.root={data}", f"--workdir={workdir}")
+        # Beside the data: the working directory's disk may be full.
+        self._log = data.with_name(f"{name or workdir.name}.log")
+        with self._log.open("w", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                [*COMMAND, *places, *overrides],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**ENVIRONMENT, **os.environ, **environment},
+                start_new_session=True,
+            )
+
+    @property
+    def said(self) -> str:
+        """All it has printed."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    @property
+    def step(self) -> int | None:
+        """The updates it has said to be made; None before it resumed or made the first."""
+        steps = re.findall(r"^(?:resuming after )?step (\d+)", self.said, re.MULTILINE)
+        return int(steps[-1]) if steps else None
+
+    def wait_until(self, condition: Callable[[], bool]) -> bool:
+        """Whether the condition came true before the process ended."""
+        give_up = time.monotonic() + HUNG
+        while not condition():
+            if not self.running:
+                return False
+            if time.monotonic() > give_up:
+                self.stop()
+                raise RuntimeError(f"hangs; its output is in {self._log}")
+            time.sleep(0.01)
+        return True
+
+    def wait_until_said(self, words: str) -> bool:
+        """Whether it printed the words before it ended."""
+        return self.wait_until(lambda: words in self.said)
+
+    def end(self) -> int:
+        """Waits for its end; the exit status, negative for a signal."""
+        self.wait_until(lambda: False)
+        return self._process.wait()
+
+    def must_end_with(self, status: int) -> None:
+        """Waits for its end.
+
+        Raises:
+            RuntimeError: it ended with another status; the message has its last words.
+        """
+        ended = self.end()
+        if ended != status:
+            raise RuntimeError(f"ended with {ended}, not {status}: {self.said[-2000:]}")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal to the process, not to its loader's workers."""
+        self._process.send_signal(number)
+
+    def survivors(self, seconds: float = 20.0) -> int:
+        """Workers that are still there so long after the process's end; they are then killed."""
+        give_up = time.monotonic() + seconds
+        while members := _members(self._process.pid):
+            if time.monotonic() > give_up:
+                self.stop()
+                return members
+            time.sleep(0.2)
+        return 0
+
+    def stop(self) -> None:
+        """Kills it and its workers."""
+        if _members(self._process.pid):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def _members(group: int) -> int:
+    """How many processes of a group are alive, zombies left out."""
+    count = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, of_group = stat.read_text().rpartition(")")[2].split()[:3]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        count += int(of_group) == group and state not in "ZX"
+    return count
+
+
+def stage_of(step: int) -> str:
+    """The stage in which the update after so many is made."""
+    return STAGES[min(step // STEPS, len(STAGES) - 1)]
+
+
+def half_written(workdir: Path) -> bool:
+    """Whether a checkpoint is being written, or was when the process died."""
+    return any(any(workdir.glob(f"{place}/*.partial*")) for place in ("checkpoints", "best"))
+
+
+def fingerprint(workdir: Path) -> str:
+    """sha256 of a complete run: the last checkpoint's arrays, its history, and metrics.jsonl.
+
+    Of the history all is used but the seconds that things took.
+    """
+    saved = load_weights(workdir / "checkpoints", None)
+    folder = workdir / "checkpoints" / str(saved.step)
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = ocp.checkpointables_metadata(str(folder)).metadata["optimizer"]
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), like)
+    optimizer = ocp.load_checkpointables(str(folder), {"optimizer": like})["optimizer"]
+    digest = hashlib.sha256(f"step {saved.step}".encode())
+    leaves = jax.tree_util.tree_leaves_with_path((saved.params, saved.ema, optimizer))
+    for path, leaf in leaves:
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype}{leaf.shape}".encode())
+        digest.update(np.asarray(leaf).tobytes())
+    history = {k: v for k, v in json.loads(saved.history.to_json()).items() if k != "seconds"}
+    digest.update(json.dumps(history, sort_keys=True).encode())
+    digest.update((workdir / "metrics.jsonl").read_bytes())
+    return digest.hexdigest()
+
+
+def ending(same: bool) -> str:
+    """How a run ended, in the words of the table."""
+    return "ends sha256-identical" if same else "ends DIFFERENT"
