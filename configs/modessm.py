@@ -95,6 +95,7 @@ def full() -> ConfigDict:
                 "eps": 1e-8,
             },
             "training": common.training("rnnt_per"),
+            "guard": common.guard(),
         }
     )
     config.stages = ConfigDict(

@@ -16,7 +16,12 @@ class History:
     best: dict[str, float] | None = None  # the evaluation with the lowest `select_by`
     infeasible: list[str] = dataclasses.field(default_factory=list)  # trials named so far
     window: dict[str, float] = dataclasses.field(default_factory=dict)  # sums since the last line
-    window_steps: int = 0
+    window_steps: int = 0  # of these sums: those that were not skipped
+    skipped: int = 0  # steps that were not finite and changed nothing
+    skipped_in_a_row: int = 0
+    setbacks: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # see `Recovery`
+    rate: float = 1.0  # factor of the learning rate
+    trend: dict[str, Any] = dataclasses.field(default_factory=dict)  # see `Guard`
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -29,10 +34,12 @@ class History:
         return cls(**json.loads(text))
 
     def add(self, scalars: Mapping[str, Any]) -> None:
-        """Adds one step's figures to the window."""
+        """Adds one step's figures to the window; of a skipped step, only that it was skipped."""
+        skipped = float(scalars.get("skipped", 0.0)) > 0.0
         for name, value in scalars.items():
-            self.window[name] = self.window.get(name, 0.0) + float(value)
-        self.window_steps += 1
+            if not skipped or name == "skipped":
+                self.window[name] = self.window.get(name, 0.0) + float(value)
+        self.window_steps += not skipped
 
     def drain(self, *, counts: tuple[str, ...]) -> dict[str, float]:
         """The window's means, sums for `counts`; empties it."""

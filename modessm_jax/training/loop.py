@@ -10,21 +10,28 @@ from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from clu import parameter_overview
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from modessm_jax.text import percent
 from modessm_jax.training.checkpoints import Checkpoints, claim
+from modessm_jax.training.diagnosis import diagnose, nonfinite_paths
+from modessm_jax.training.guard import DIVERGENCE, NONFINITE, Guard, Setback
 from modessm_jax.training.history import History
 from modessm_jax.training.lock import only_run
+from modessm_jax.training.logbook import Logbook, tell_setback
 from modessm_jax.training.mesh import data_mesh
 from modessm_jax.training.preemption import PreemptedError
-from modessm_jax.training.progress import Clock, Progress
-from modessm_jax.training.settings import Settings
+from modessm_jax.training.progress import Clock, Progress, format_accounts
+from modessm_jax.training.recovery import (
+    DivergedError,
+    NonFiniteError,
+    Recovery,
+    SetbackError,
+)
+from modessm_jax.training.settings import GuardSettings, Settings
 from modessm_jax.training.stages import Stage, plan_stages
-from modessm_jax.training.state import TrainState, create_state
+from modessm_jax.training.state import TrainState, all_finite, create_state
 from modessm_jax.training.step import (
     Apply,
     Augment,
@@ -36,13 +43,6 @@ from modessm_jax.training.step import (
 )
 from modessm_jax.training.watchdog import Watchdog
 from modessm_jax.training.writers import MetricWriter, write_json, write_text
-
-_COUNTS = ("infeasible", "valid")
-_NAMED_AT_ONCE = 8
-
-
-class NonFiniteError(ValueError):
-    """The loss or its gradient became NaN or infinite."""
 
 
 def never(step: int) -> bool:
@@ -71,23 +71,28 @@ def train(
     Run again after any interruption, it continues from the latest checkpoint and gives, bit for bit
     on one machine, what an uninterrupted run gives. A run that is complete is only summed up again.
 
+    A step that is not finite changes nothing, and the log names its trials. After more of these in
+    a row than `guard.nonfinite_budget` the run goes back to its last checkpoint; with
+    `guard.divergence` it also does when the loss keeps rising, see `Guard` and `Recovery`.
+
     Left in `workdir`: config.json, dataset.json, parameters.txt, metrics.jsonl, tensorboard/,
-    checkpoints/, best/, results.json, run.lock, and compiled/ (XLA's programs, so that a restart
-    neither waits for compilation nor gets other programs than the run began with); and stacks.txt
-    if it ever hung.
+    checkpoints/, best/, results.json, seconds.json (time spent), run.lock, and compiled/ (XLA's
+    programs, so that a restart neither waits for compilation nor gets other programs than the run
+    began with); and stacks.txt if it ever hung.
 
     Args:
-      config: `training` (see `Settings`), `optimizer` (see `make_optimizer`), `objective`
-        (`normalize_by` and, if there, `tie_modes`: see `make_step`) and the stages (see
-        `read_stages`) are used; all of it is saved and compared.
+      config: `training` (see `Settings`), `guard` if there (see `GuardSettings`), `optimizer` (see
+        `make_optimizer`), `objective` (`normalize_by` and, if there, `tie_modes`: see
+        `make_gradient`) and the stages (see `read_stages`) are used; all of it is saved and
+        compared.
       workdir: made if need be.
-      apply: the model; see `make_step`.
+      apply: the model; see `make_gradient`.
       params: its initial parameters, float32. They must be the same whenever the run is restarted.
       batches: endless iterator of numpy `Batch` that Orbax can save (`get_state`, `set_state`).
       evaluate: from parameters to figures, `config.training.select_by` among them.
       trial_name: names a trial by its index, for the log.
       dataset: what identifies the data, as plain JSON values; saved and compared.
-      augment: see `make_step`.
+      augment: see `make_gradient`.
       corrupt: likewise.
       mesh: devices; all of them by default.
       stop: whether to save and end after so many updates; see `Preemption.reached`.
@@ -99,66 +104,75 @@ def train(
       BusyError: another process trains in the directory.
       CheckpointError: the directory holds a run of another config or data set; or there is no room
         for a checkpoint.
-      NonFiniteError: the loss or gradient is not finite; the log names the trials.
+      DivergedError: the loss rose again after the run had gone back `guard.tries` times.
+      NonFiniteError: steps stay not finite, although the run has gone back `guard.tries` times; the
+        message says what is wrong where.
       PreemptedError: `stop` asked for it; everything is saved.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     plain = json.loads(config.to_json())
     settings = Settings(**{k: v for k, v in plain["training"].items() if k != "steps"})
+    guard = GuardSettings(**plain.get("guard", {}))
     mesh = data_mesh() if mesh is None else mesh
     plans = plan_stages(plain, params)
-    steps = [
-        make_step(
-            apply=apply,
-            plan=plan,
-            normalize_by=plain["objective"]["normalize_by"],
-            seed=settings.seed,
-            mesh=mesh,
-            augment=augment,
-            corrupt=corrupt,
-            ema_decay=settings.ema_decay,
-            accumulate=settings.accumulate,
-            tie_modes=plain["objective"].get("tie_modes", False),
-        )
-        for plan in plans
-    ]
+    charging: dict[str, Any] = dict(
+        apply=apply,
+        normalize_by=plain["objective"]["normalize_by"],
+        seed=settings.seed,
+        mesh=mesh,
+        augment=augment,
+        corrupt=corrupt,
+        accumulate=settings.accumulate,
+        tie_modes=plain["objective"].get("tie_modes", False),
+    )
+    steps = [make_step(plan=plan, ema_decay=settings.ema_decay, **charging) for plan in plans]
+
+    def begin() -> TrainState:
+        return create_state(params, plans[0].optimizer, mesh, ema=settings.ema_decay > 0.0)
+
     with ExitStack() as stack:
         stack.enter_context(only_run(workdir))
         checkpoints = Checkpoints(workdir, keep=settings.keep)
         claim(workdir, plain, dataset, resuming=bool(checkpoints.steps))
-        state = create_state(params, plans[0].optimizer, mesh, ema=settings.ema_decay > 0.0)
-        history = History(stages=[{"name": plans[0].stage.name, "begun": 0}])
-        restored = checkpoints.restore(state, batches)
-        if restored is not None:
-            state, history = restored
-        start = int(state.step)
+        clock = Clock(workdir / "seconds.json")
+        stack.callback(clock.note, now=True)
+        stages = [plan.stage for plan in plans]
+        recovery = Recovery(begin, stages[0].name, batches, checkpoints, clock, settings, guard)
+        state, history = recovery.resume()
         overview = parameter_overview.get_parameter_overview(params, include_stats=False)
         write_text(workdir / "parameters.txt", overview + "\n")
-        writer = stack.enter_context(MetricWriter(workdir, resumed_from=start))
         watchdog = stack.enter_context(Watchdog(workdir / "stacks.txt"))
         run = _Run(
-            settings,
-            mesh,
-            [plan.stage for plan in plans],
-            steps,
-            checkpoints,
-            history,
-            writer,
-            evaluate,
-            trial_name,
-            stop,
+            settings, mesh, stages, steps, checkpoints, recovery, clock, evaluate, stop,
             watchdog.alive,
-            start,
-        )
-        run.until_done(state, batches)
+        )  # fmt: skip
+        while True:
+            start = int(state.step)
+            with MetricWriter(workdir, resumed_from=start) as writer:
+                progress = Progress(start, clock, start=start)
+                logbook = Logbook(history, writer, progress, clock, trial_name, settings)
+                logbook.setbacks(start)
+                try:
+                    run.until_done(state, batches, history, logbook, Guard(guard, history))
+                    break
+                except SetbackError as found:
+                    trouble = found
+            if recovery.hopeless(trouble.setback.cause, history):
+                plan = plans[len(history.stages) - 1]
+                raise _surrender(trouble, guard.tries, trial_name, plan=plan, **charging)
+            setback = trouble.setback
+            del trouble, state  # makes room on the device
+            state, history = recovery.go_back(setback, history)
+            print(tell_setback(history.setbacks[-1]), flush=True)
     results = run.results(int(parameter_overview.count_parameters(params)))
     write_json(workdir / "results.json", results)
+    print(format_accounts(results["seconds"]), flush=True)
     return results
 
 
 class _Run:
-    """One process's part of a run."""
+    """One process's part of a run, until it ends or has to go back."""
 
     def __init__(
         self,
@@ -167,32 +181,73 @@ class _Run:
         stages: list[Stage],
         steps: list[Any],
         checkpoints: Checkpoints,
-        history: History,
-        writer: MetricWriter,
+        recovery: Recovery,
+        clock: Clock,
         evaluate: Callable[[Any], Mapping[str, float]],
-        trial_name: Callable[[int], str],
         stop: Callable[[int], bool],
         alive: Callable[[], None],
-        start: int,
     ):
         self._settings = settings
         self._mesh = mesh
         self._stages = stages
         self._steps = steps
         self._checkpoints = checkpoints
-        self._history = history
-        self._writer = writer
+        self._recovery = recovery
+        self._clock = clock
         self._evaluate = evaluate
-        self._trial_name = trial_name
         self._stop = stop
         self._alive = alive
-        self._start = start
-        self._clock = Clock(history.seconds)
-        self._progress = Progress(self._last_step, self._clock, start=start)
         self._programs: dict[Any, Any] = {}
-        # The step whose report has yet to be written. One step late, the device is already at
-        # work on the next update while the host waits for the figures of this one.
-        self._pending: tuple[int, StepReport] | None = None
+
+    def until_done(
+        self,
+        state: TrainState,
+        batches: Iterator[Any],
+        history: History,
+        logbook: Logbook,
+        guard: Guard,
+    ) -> None:
+        """Goes on from `state`.
+
+        Raises:
+          PreemptedError: it was asked to end, and has saved.
+          SetbackError: it has to go back.
+        """
+        self._history, self._logbook, self._guard = history, logbook, guard
+        # The step whose report has yet to be taken in, with its batch. One step late, the device is
+        # already at work on the next update while the host waits for the figures of this one.
+        self._pending: tuple[int, StepReport, Any] | None = None
+        start = int(state.step)
+        logbook.progress.steps = self._last_step
+        last_stage = len(history.stages) == len(self._stages)
+        if last_stage and history.last_evaluated == start and self._stage_over(start):
+            logbook.progress.say(f"already complete: {start} steps")
+            return
+        if start:
+            logbook.progress.say(f"resuming after step {start}")
+        for done in itertools.count(start):
+            self._alive()
+            self._clock.note()
+            unsaved = done > start
+            if self._stop(done):
+                self._end_early(done, state, batches, unsaved=unsaved)
+            # The order matters: what is saved is the state that was evaluated, with an iterator
+            # that has not been drawn from since. A run that ended early may have saved before it
+            # could evaluate.
+            evaluation_due = self._stage_over(done) or done % self._settings.eval_every == 0
+            if evaluation_due and history.last_evaluated < done:
+                self._evaluate_now(done, state)
+                self._alive()
+                unsaved = True
+            over = self._stage_over(done)
+            last = over and len(history.stages) == len(self._stages)
+            if over and not last:
+                state = self._begin_stage(done, state)
+            if unsaved and (over or done % self._settings.save_every == 0):
+                self._save_now(done, state, batches)
+            if last:
+                break
+            state = self._advance(done, state, batches)
 
     @property
     def _stage(self) -> Stage:
@@ -211,45 +266,14 @@ class _Run:
         impatient = stage.patience > 0 and history.last_evaluated == done
         return impatient and history.without_better(stage.select_by) >= stage.patience
 
-    def until_done(self, state: TrainState, batches: Iterator[Any]) -> None:
-        settings, history = self._settings, self._history
-        last_stage = len(history.stages) == len(self._stages)
-        if last_stage and history.last_evaluated == self._start and self._stage_over(self._start):
-            self._progress.say(f"already complete: {self._start} steps")
-            return
-        if self._start:
-            self._progress.say(f"resuming after step {self._start}")
-        for done in itertools.count(self._start):
-            self._alive()
-            unsaved = done > self._start
-            if self._stop(done):
-                self._end_early(done, state, batches, unsaved=unsaved)
-            # The order matters: what is saved is the state that was evaluated, with an iterator
-            # that has not been drawn from since. A run that ended early may have saved before it
-            # could evaluate.
-            evaluation_due = self._stage_over(done) or done % settings.eval_every == 0
-            if evaluation_due and history.last_evaluated < done:
-                self._evaluate_now(done, state)
-                self._alive()
-                unsaved = True
-            over = self._stage_over(done)
-            last = over and len(history.stages) == len(self._stages)
-            if over and not last:
-                state = self._begin_stage(done, state)
-            if unsaved and (over or done % settings.save_every == 0):
-                self._save_now(done, state, batches)
-            if last:
-                break
-            state = self._advance(done, state, batches)
-
     def _begin_stage(self, done: int, state: TrainState) -> TrainState:
         """Goes over to the next stage, with all of the state."""
-        if self._history.window_steps:
-            self._log(done)  # the next stage has other figures
+        self._logbook.line(done)  # the next stage has other figures
+        self._guard.begin_stage()
         stage = self._stages[len(self._history.stages)]
         self._history.stages.append({"name": stage.name, "begun": done})
-        self._progress.steps = self._last_step
-        self._progress.say(f"step {done}: stage {stage.name} begins")
+        self._logbook.progress.steps = self._last_step
+        self._logbook.progress.say(f"step {done}: stage {stage.name} begins")
         return dataclasses.replace(state, begun=jnp.copy(state.step))
 
     def _end_early(self, done: int, state: TrainState, batches: Any, *, unsaved: bool) -> NoReturn:
@@ -266,8 +290,8 @@ class _Run:
             program = self._program(state, placed)
             with self._clock.account("step"):
                 state, report = program(state, placed)
-                self._write_pending()
-                self._pending = (done + 1, report)
+                self._take_pending(state)
+                self._pending = (done + 1, report, batch)
         return state
 
     def _program(self, state: TrainState, batch: Any) -> Any:
@@ -281,85 +305,43 @@ class _Run:
             self._alive()
         return self._programs[key]
 
-    def _write_pending(self) -> None:
+    def _take_pending(self, state: TrainState) -> None:
         if self._pending is None:
             return
-        step, report = self._pending
+        step, report, batch = self._pending
         self._pending = None
         report = jax.device_get(report)
-        self._history.add(report.scalars)
-        self._name_infeasible(step, report.infeasible)
-        loss, norm = float(report.scalars["loss"]), float(report.scalars["gradient_norm"])
-        finite = bool(np.isfinite(loss) and np.isfinite(norm))
-        if step % self._settings.log_every == 0 or step == self._last_step or not finite:
-            self._log(step)
-        else:
-            self._progress.tick(step, self._figures(loss))
-        if not finite:
-            trials = self._names(report.nonfinite)
-            raise NonFiniteError(
-                f"step {step}: the loss is {loss} and the gradient norm {norm}; not finite in "
-                f"trials: {', '.join(trials) or 'none (the gradient alone)'}. The checkpoints are "
-                "from before; lower optimizer.peak_lr or clip_norm, or look at these trials"
-            )
-
-    def _log(self, step: int) -> None:
-        means = self._history.drain(counts=_COUNTS)
-        self._writer.write(step, "train", means)
-        rate = self._progress.rate(step)
-        times = {"steps_per_second": rate, "input_stall": self._clock.input_stall}
-        self._writer.chart(step, "time", times)
-        self._progress.show(step, self._figures(means["loss"]), rate)
-
-    def _figures(self, loss: float) -> str:
-        parts = [f"loss {loss:.4f}"]
-        if self._history.evaluations:
-            parts.append(self._rates(self._history.evaluations[-1]))
-        parts.append(f"waiting for data {percent(self._clock.input_stall)}")
-        return "  ".join(parts)
-
-    def _rates(self, metrics: Mapping[str, float | int]) -> str:
-        """The error rate that is selected by, beside the usual one."""
-        names = [
-            name for name in dict.fromkeys(("per", self._settings.select_by)) if name in metrics
-        ]
-        return "  ".join(
-            f"{name.upper().replace('_', ' ')} {percent(metrics[name])}" for name in names
-        )
+        self._logbook.step(step, report)
+        setback = self._guard.judge(step, report.scalars)
+        if setback is not None:
+            raise SetbackError(setback, state, batch)
 
     def _evaluate_now(self, done: int, state: TrainState) -> None:
         with self._clock.account("step"):
-            self._write_pending()
+            self._take_pending(state)
+            self._assert_finite(done, state)
         with self._clock.account("evaluation"):
             measured = self._evaluate(state.evaluation_params)
         metrics = {name: float(value) for name, value in sorted(measured.items())}
         best = self._history.evaluated(done, metrics, self._settings.select_by)
-        self._writer.write(done, "evaluation", metrics)
-        mark = " (best so far)" if best else ""
-        self._progress.say(f"step {done}: {self._rates(metrics)}{mark}")
+        self._logbook.evaluation(done, metrics, best=best)
         if best:
             with self._clock.account("checkpoint"):
                 self._checkpoints.save_best(done, state, self._history)
 
     def _save_now(self, done: int, state: TrainState, batches: Any) -> None:
         with self._clock.account("step"):
-            self._write_pending()
+            self._take_pending(state)
+            self._assert_finite(done, state)
         self._history.seconds = dict(self._clock.seconds)
+        needed = self._recovery.needed(done, self._history)
         with self._clock.account("checkpoint"):
-            self._checkpoints.save(done, state, batches, self._history)
+            self._checkpoints.save(done, state, batches, self._history, needed)
 
-    def _names(self, trials: Any) -> list[str]:
-        return [self._trial_name(int(trial)) for trial in sorted(set(trials.tolist()) - {-1})]
-
-    def _name_infeasible(self, step: int, trials: Any) -> None:
-        new = [name for name in self._names(trials) if name not in self._history.infeasible]
-        if new:
-            self._history.infeasible += new
-            more = len(new) - _NAMED_AT_ONCE
-            shown = ", ".join(new[:_NAMED_AT_ONCE]) + (f" and {more} more" if more > 0 else "")
-            self._progress.say(
-                f"step {step}: too few frames for the labels of {shown}; left out of the loss"
-            )
+    def _assert_finite(self, done: int, state: TrainState) -> None:
+        """Skipped steps keep the state finite; this is for what only a checkpoint would show."""
+        if not all_finite((state.params, state.ema, state.opt_state)):
+            raise SetbackError(Setback(NONFINITE, done, done), state, None)
 
     def results(self, parameters: int) -> dict[str, Any]:
         history = self._history
@@ -371,6 +353,8 @@ class _Run:
             "last": history.evaluations[-1],
             "best": history.best,
             "infeasible": sorted(history.infeasible),
+            "skipped": history.skipped,
+            "setbacks": history.setbacks,
             "seconds": {name: round(value, 3) for name, value in self._clock.seconds.items()},
             "input_stall": round(self._clock.input_stall, 5),
         }
@@ -381,3 +365,26 @@ class _Run:
         ends = [stage["begun"] for stage in stages[1:]] + [self._history.last_evaluated]
         by_step = {record["step"]: record for record in evaluations}
         return [{**stage, "end": by_step[end]} for stage, end in zip(stages, ends, strict=True)]
+
+
+def _surrender(
+    trouble: SetbackError, tries: int, trial_name: Callable[[int], str], **charging: Any
+) -> ValueError:
+    """What a run ends with that has gone back often enough."""
+    cause, found, sound = trouble.setback
+    if cause == DIVERGENCE:
+        return DivergedError(
+            f"step {found}: the loss has risen since step {sound}, although the run went back "
+            f"{tries} times (guard.tries) to a lower learning rate and other data. The checkpoints "
+            "are from before; lower optimizer.peak_lr or clip_norm in a new run"
+        )
+    params, batch = trouble.state.params, trouble.batch
+    if batch is None:
+        diagnosis = f"  parameters or their optimiser's state: {nonfinite_paths(params)}"
+    else:
+        diagnosis = diagnose(params, found - 1, batch, trial_name, **charging)
+    return NonFiniteError(
+        f"step {found}: steps stay not finite, although the run went back {tries} times "
+        f"(guard.tries).\n{diagnosis}\nThe checkpoints are finite and from before; mend these "
+        "trials, or lower optimizer.peak_lr or clip_norm in a new run"
+    )

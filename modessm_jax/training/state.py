@@ -1,13 +1,15 @@
 """All that a training step reads and replaces."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from modessm_jax.training.mesh import replicated
 
@@ -21,6 +23,7 @@ class TrainState:
     params: Any  # nested dict of float32 arrays
     ema: Any  # like params: their running average, or None
     opt_state: Any
+    rate: Any  # float32 []: factor of the learning rate, below 1 in a run that has diverged
 
     @property
     def evaluation_params(self) -> Any:
@@ -54,10 +57,22 @@ def create_state(
         params = jax.tree.map(jnp.copy, params)
         average = jax.tree.map(jnp.copy, params) if ema else None
         begin = jnp.zeros((), jnp.int32)
-        return TrainState(begin, jnp.copy(begin), params, average, optimizer.init(params))
+        rate = jnp.ones((), jnp.float32)
+        return TrainState(begin, jnp.copy(begin), params, average, optimizer.init(params), rate)
 
     source = jax.device_put(params, replicated(mesh))
     return jax.jit(create, out_shardings=replicated(mesh))(source)
+
+
+def with_rate(state: TrainState, rate: float) -> TrainState:
+    """The state with another factor of the learning rate."""
+    return dataclasses.replace(state, rate=jax.device_put(np.float32(rate), state.rate.sharding))
+
+
+@jax.jit
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether no number in a tree of arrays is NaN or infinite."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def averaged(ema: Any, params: Any, updates: Int[Array, ""], decay: float) -> Any:

@@ -13,6 +13,7 @@ from modessm_jax.data.batch import Batch
 from modessm_jax.losses.cost import Cost
 from modessm_jax.losses.objectives import total
 from modessm_jax.models.outputs import Outputs
+from modessm_jax.phonemes import BLANK, CLASSES
 from modessm_jax.sequence import Sequence
 from modessm_jax.training import charges
 from modessm_jax.training.mesh import replicated, split_over_batch, split_over_second_axis
@@ -27,6 +28,8 @@ Apply = Callable[[Any, Sequence, Any, Any, Any], Outputs]
 Augment = Callable[[Sequence, Any, int], tuple[Sequence, Any]]
 # (features, key) -> features as bad electrodes would have it.
 Corrupt = Callable[[Sequence, Any], Sequence]
+# (params, step, batch) -> (loss, scalars, examples, gradient)
+GradientOf = Callable[[Any, Any, Batch], tuple[Any, dict[str, Any], "Examples", Any]]
 
 
 @struct.dataclass
@@ -35,11 +38,15 @@ class StepReport:
 
     scalars: dict[str, Any]  # float32 [] each
     infeasible: Any  # int32 [batch]: trial where an objective cannot be met, else -1
-    nonfinite: Any  # int32 [batch]: trial where an objective is NaN or infinite, else -1
+    # int32 [batch]: in a step that is skipped, the trials whose cost is not finite, or all of the
+    # batch where each cost is and only the gradient is not; else -1.
+    nonfinite: Any
 
 
 @struct.dataclass
-class _Examples:
+class Examples:
+    """What a batch was charged."""
+
     costs: dict[str, Cost]
     frames: Any  # int32 [batch]
     diagnostics: dict[str, Any]  # [batch] each
@@ -67,7 +74,7 @@ def place(batch: Batch, mesh: Mesh, accumulate: int = 1) -> Batch:
     return jax.device_put(batch, split_over_batch(mesh))
 
 
-def make_step(
+def make_gradient(
     *,
     apply: Apply,
     plan: StagePlan,
@@ -76,20 +83,19 @@ def make_step(
     mesh: Mesh,
     augment: Augment = no_augmentation,
     corrupt: Corrupt | None = None,
-    ema_decay: float = 0.0,
     accumulate: int = 1,
     tie_modes: bool = False,
-) -> Any:
-    """Builds the jitted `(state, batch) -> (state, StepReport)`; the state it is given is donated.
+) -> GradientOf:
+    """Builds `(params, step, batch) -> (loss, scalars, examples, gradient)`.
 
-    The result is a pure function of its arguments: randomness comes from `(seed, state.step)`, and
+    The result is a pure function of its arguments: randomness comes from `(seed, step)`, and
     augmentation sees the whole batch before it is divided. With `accumulate` > 1 the gradient is
     summed over that many micro-batches, in one call, and equals the gradient of the whole batch:
     every cost is divided by counts over the whole batch. (Dropout draws anew for each micro-batch.)
 
     The objectives with a weight are charged as `charges.charge` says, and for the mean of a trial's
-    views where there are two. Parameters that the stage does not train stay as they are, their
-    average and their optimiser's state included, and cost no backward pass.
+    views where there are two. Labels that are no phonemes cost NaN: most losses would take them for
+    others. Parameters that the stage does not train cost no backward pass.
 
     Args:
       apply: the model.
@@ -99,7 +105,6 @@ def make_step(
       mesh: devices; the batch is divided among them.
       augment: `(features, key, views) -> (features, hidden)`.
       corrupt: `(features, key) -> features`, for the objective "flow".
-      ema_decay: decay of the running average in the state.
       accumulate: micro-batches of one update.
       tie_modes: whether trials of one block (in one micro-batch) share their speaking mode.
 
@@ -114,7 +119,7 @@ def make_step(
         raise ValueError(f"stage {stage.name}: the objective 'flow' needs config.corruption")
     views = charges.views(weights)
 
-    def charge(params: Any, part: tuple[Any, ...], key: Any) -> _Examples:
+    def charge(params: Any, part: tuple[Any, ...], key: Any) -> Examples:
         features, hidden, corrupted, session, block, labels = part
         features, hidden, corrupted = _flatten_views((features, hidden, corrupted))
         labels = _repeat(labels, views)
@@ -122,18 +127,20 @@ def make_step(
         params = jax.tree.map(
             lambda x, trains: x if trains else jax.lax.stop_gradient(x), params, plan.trained
         )
+        strange = labels.mask & ((labels.values <= BLANK) | (labels.values >= CLASSES))
         outputs = apply(params, features, _repeat(session, views), hidden, key, **wanted)
         together = _repeat(block, views) if tie_modes else None
         charged = charges.charge(outputs, labels, weights, together)
         costs = {}
         for name, cost in charged.items():
-            nats, valid = _split_views((cost.nats, cost.valid), views)
+            nats = jnp.where(strange.any(axis=1), jnp.nan, cost.nats)
+            nats, valid = _split_views((nats, cost.valid), views)
             costs[name] = Cost(nats.mean(axis=1), valid.all(axis=1))
         rows = labels.mask.shape[0]
         lengths = outputs.encoder.lengths.reshape(rows, -1)[:, 0]  # the same in every mode
         frames, diagnostics = _split_views((lengths, outputs.diagnostics), views)
         diagnostics = {name: values.mean(axis=1) for name, values in diagnostics.items()}
-        return _Examples(costs, frames[:, 0], diagnostics)
+        return Examples(costs, frames[:, 0], diagnostics)
 
     def reduce(costs: Mapping[str, Cost], frames: Any, labels: Any) -> Any:
         return total(costs, weights, frames, labels, normalize_by)
@@ -182,22 +189,44 @@ def make_step(
         loss, scalars = reduce(examples.costs, examples.frames, labels)
         return loss, scalars, examples, gradient
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepReport]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+    def gradient_of(params: Any, step: Any, batch: Batch) -> Any:
+        key = jax.random.fold_in(jax.random.key(seed), step)
         augment_key, model_key = jax.random.split(key)
         features, hidden = augment(batch.features, augment_key, views)
         corrupted = None
         if charges.FLOW in weights and corrupt is not None:
             corrupted = corrupt(features, jax.random.fold_in(augment_key, 1))
         seen = _split_views((features, hidden, corrupted), views)
-        gradient_of = whole if accumulate == 1 else in_parts
-        loss, scalars, examples, gradient = gradient_of(
-            state.params,
-            (*seen, batch.session, batch.block, batch.labels),
-            batch.labels.lengths,
-            model_key,
-        )
-        rate = jnp.asarray(plan.schedule(state.step - state.begun), jnp.float32)
+        part = (*seen, batch.session, batch.block, batch.labels)
+        of_all = whole if accumulate == 1 else in_parts
+        return of_all(params, part, batch.labels.lengths, model_key)
+
+    return gradient_of
+
+
+def make_step(*, plan: StagePlan, mesh: Mesh, ema_decay: float = 0.0, **charging: Any) -> Any:
+    """Builds the jitted `(state, batch) -> (state, StepReport)`; the state it is given is donated.
+
+    Parameters that the stage does not train stay as they are, their average and their optimiser's
+    state included. So does everything but the count of steps where the loss or the norm of the
+    gradient is not finite: such a step is skipped.
+
+    Args:
+      plan: what the stage trains, from `plan_stages`.
+      mesh: devices; the batch is divided among them.
+      ema_decay: decay of the running average in the state.
+      charging: further arguments of `make_gradient`.
+
+    Raises:
+      ValueError: as `make_gradient` does.
+    """
+    gradient_of = make_gradient(plan=plan, mesh=mesh, **charging)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepReport]:
+        loss, scalars, examples, gradient = gradient_of(state.params, state.step, batch)
+        norm = optax.tree.norm(gradient)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        rate = jnp.asarray(plan.schedule(state.step - state.begun), jnp.float32) * state.rate
         updates, opt_state = plan.optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, jax.tree.map(lambda x: rate * x, updates))
         ema = state.ema
@@ -207,10 +236,13 @@ def make_step(
             ema = jax.tree.map(
                 lambda new, old, trains: new if trains else old, new, ema, plan.trained
             )
-        report = _report(loss, scalars, examples, batch.trial)
-        report.scalars["gradient_norm"] = optax.tree.norm(gradient)
+        params, ema, opt_state = _choose(
+            finite, (params, ema, opt_state), (state.params, state.ema, state.opt_state)
+        )
+        report = _report(loss, scalars, examples, batch.trial, finite)
+        report.scalars["gradient_norm"] = norm
         report.scalars["learning_rate"] = rate
-        return TrainState(state.step + 1, state.begun, params, ema, opt_state), report
+        return TrainState(state.step + 1, state.begun, params, ema, opt_state, state.rate), report
 
     everywhere = replicated(mesh)
     return jax.jit(
@@ -221,24 +253,31 @@ def make_step(
     )
 
 
-def _report(loss: Any, scalars: dict[str, Any], examples: _Examples, trial: Any) -> StepReport:
+def _choose(finite: Any, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, old)
+
+
+def _report(
+    loss: Any, scalars: dict[str, Any], examples: Examples, trial: Any, finite: Any
+) -> StepReport:
     """Summarises the examples; rows that only fill up the batch (trial -1) count for nothing."""
     real = trial >= 0
     valid = jnp.stack([cost.valid for cost in examples.costs.values()]).all(axis=0)
-    finite = jnp.stack([jnp.isfinite(cost.nats) for cost in examples.costs.values()]).all(axis=0)
+    sound = jnp.stack([jnp.isfinite(cost.nats) for cost in examples.costs.values()]).all(axis=0)
+    suspects = real & ~sound
+    suspects = jnp.where(suspects.any(), suspects, real) & ~finite
     infeasible = real & ~valid
     scalars = {
         "loss": loss,
         **scalars,
         "valid": (real & valid).sum(dtype=jnp.float32),
         "infeasible": infeasible.sum(dtype=jnp.float32),
+        "skipped": 1.0 - finite.astype(jnp.float32),
     }
     count = jnp.maximum(real.sum(dtype=jnp.float32), 1.0)
     for name, values in examples.diagnostics.items():
         scalars[f"diagnostics/{name}"] = jnp.where(real, values, 0.0).sum() / count
-    return StepReport(
-        scalars, jnp.where(infeasible, trial, -1), jnp.where(real & ~finite, trial, -1)
-    )
+    return StepReport(scalars, jnp.where(infeasible, trial, -1), jnp.where(suspects, trial, -1))
 
 
 def _repeat(tree: Any, views: int) -> Any:

@@ -20,6 +20,16 @@ def test_window_averages_figures_and_sums_counts():
     assert history.window == {} and history.window_steps == 0
 
 
+def test_a_skipped_step_counts_and_adds_nothing_else():
+    history = History()
+    history.add({"loss": 1.0, "valid": 8.0, "skipped": 0.0})
+    history.add({"loss": math.nan, "valid": 8.0, "skipped": 1.0})
+    means = history.drain(counts=("skipped", "valid"))
+    assert means == {"loss": 1.0, "valid": 8.0, "skipped": 1.0}
+    history.add({"loss": math.nan, "valid": 8.0, "skipped": 1.0})
+    assert history.drain(counts=("skipped", "valid")) == {"skipped": 1.0}
+
+
 def test_the_lowest_finite_evaluation_is_best_and_the_first_of_equals():
     history = History()
     rates = [math.nan, 0.5, 0.4, 0.4, 0.6]

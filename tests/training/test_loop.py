@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from modessm_jax.training.checkpoints import CheckpointError, load_weights
 from modessm_jax.training.lock import BusyError
-from modessm_jax.training.loop import NonFiniteError, never, train
+from modessm_jax.training.loop import never, train
 from modessm_jax.training.mesh import data_mesh
 from modessm_jax.training.preemption import PreemptedError
 from tests.training import toy
@@ -31,12 +31,13 @@ TRAINING = dict(
 )
 
 
-def configuration(**training):
+def configuration(guard=None, **training):
     return ConfigDict(
         {
             "optimizer": toy.OPTIMIZER,
             "objective": {"weights": {"phoneme": 1.0}, "normalize_by": "frames"},
             "training": {**TRAINING, **training},
+            "guard": guard or {},
         }
     )
 
@@ -79,12 +80,13 @@ def run(
     trial_name="trial {}".format,
     stop=never,
     dataset="toy",
+    apply=toy.apply,
     **source,
 ):
     return train(
         config or configuration(),
         workdir,
-        apply=toy.apply,
+        apply=apply,
         params=toy.initial_params(),
         batches=iter(grain.MapDataset.source(Source(**source)).to_iter_dataset()),
         evaluate=evaluate,
@@ -123,6 +125,7 @@ def test_leaves_everything_a_reader_needs(straight):
         "config.json",
         "dataset.json",
         "run.lock",
+        "seconds.json",
         "parameters.txt",
         "metrics.jsonl",
         "tensorboard",
@@ -269,16 +272,14 @@ def test_another_config_does_not_touch_the_run(straight):
     assert (workdir / "config.json").read_bytes() == before
 
 
-def test_a_non_finite_loss_stops_the_run_and_is_written_and_named(tmp_path):
-    def spoil(index, batch):
-        if index == 4:
-            batch.features.values[3] = np.nan
-
-    with pytest.raises(NonFiniteError, match=r"step 5: the loss is nan.*: trial 35\. "):
-        run(tmp_path, change=spoil)
-    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
-    assert last["step"] == 5 and np.isnan(last["loss"])
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["4"]
+def test_work_that_a_killed_process_did_is_counted_as_lost(straight, tmp_path, capsys):
+    with pytest.raises(Killed):
+        run(tmp_path, end=7)  # saved after step 4
+    noted = json.loads((tmp_path / "seconds.json").read_text())
+    assert noted["lost"] == 0.0
+    results = run(tmp_path)
+    assert 0.0 < results["seconds"]["lost"] < noted["step"] + noted["input"] + noted["evaluation"]
+    assert "lost 0:00:0" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_infeasible_trials_are_named_once_and_no_transfer_is_implicit(tmp_path, capsys):

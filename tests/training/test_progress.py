@@ -3,7 +3,7 @@ import io
 import pytest
 
 from modessm_jax.training import progress
-from modessm_jax.training.progress import Clock, Progress
+from modessm_jax.training.progress import Clock, Progress, format_accounts
 
 
 class Terminal(io.StringIO):
@@ -25,7 +25,8 @@ def passing(monkeypatch):
 
 
 def test_accounts_add_up_and_tell_the_input_stall(passing):
-    clock = Clock({"step": 5.0})
+    clock = Clock()
+    clock.seconds["step"] = 5.0
     for _ in range(2):
         with clock.account("input"):
             passing(1.0)
@@ -39,6 +40,37 @@ def test_accounts_add_up_and_tell_the_input_stall(passing):
         passing(3.0)
         raise RuntimeError
     assert clock.seconds["evaluation"] == 3.0
+
+
+def test_what_was_done_since_the_checkpoint_is_lost_and_nothing_else(passing, tmp_path):
+    path = tmp_path / "seconds.json"
+    clock = Clock(path)
+    with clock.account("step"):
+        passing(4.0)
+    saved = dict(clock.seconds)
+    for name in ("compile", "input", "step", "evaluation", "checkpoint"):
+        with clock.account(name):
+            passing(1.0)
+    clock.note(now=True)
+    resumed = Clock(path)
+    resumed.go_back(saved)
+    assert resumed.seconds == saved | {"compile": 1.0, "checkpoint": 1.0, "lost": 3.0}
+    assert resumed.input_stall == 0.0
+    assert format_accounts(resumed.seconds).startswith(
+        "time 0:00:09: step 0:00:04 (44.44 %), lost 0:00:03 (33.33 %), "
+    )
+
+
+def test_accounts_are_noted_now_and_then_and_a_torn_file_is_none(passing, tmp_path):
+    path = tmp_path / "seconds.json"
+    path.write_text("{")
+    clock = Clock(path)
+    assert clock.seconds["step"] == 0.0
+    clock.note()
+    assert path.read_text() == "{"
+    passing(6.0)
+    clock.note()
+    assert Clock(path).seconds == clock.seconds
 
 
 def test_plain_lines_off_a_terminal(passing):

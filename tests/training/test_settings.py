@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from modessm_jax.training.settings import Settings
+from configs import common
+from modessm_jax.training.settings import GuardSettings, Settings
 
 VALID: dict[str, Any] = dict(
     accumulate=1,
@@ -28,3 +29,22 @@ def test_settings_that_make_no_run_are_refused(change, message):
     Settings(**VALID)
     with pytest.raises(ValueError, match=message):
         Settings(**{**VALID, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"nonfinite_budget": -1}, r"guard\.nonfinite_budget is -1"),
+        ({"tries": -1}, r"guard\.tries is -1"),
+        ({"window": 8}, r"guard\.window is 8; it must be at least 16"),
+        ({"rise": 1.0}, r"guard\.rise is 1\.0"),
+        ({"lr_factor": 0.0}, r"guard\.lr_factor is 0\.0"),
+    ],
+)
+def test_a_guard_that_makes_no_sense_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        GuardSettings(**change)
+
+
+def test_the_recipes_state_the_guard_as_it_is_without_them():
+    assert GuardSettings(**common.guard()) == GuardSettings()

@@ -1,0 +1,111 @@
+"""What the guards cost a healthy run: the small recipe's step with and without, paired.
+
+    python -m benchmarks.guard_cost --out benchmarks/results/guard_cost
+
+One process; the two take turns on the same batch, of the size of spoken digits. "Guarded" selects
+between the new state and the old, fetches the figures and judges them, divergence included; the
+other applies the update and fetches the figures. Checking a state before it is saved is measured
+by itself. Seconds are those of the processor, so that other processes do not count; give it one
+core (`taskset -c 0`). Writes OUT.md.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.losses.measure import Spread, spread
+from benchmarks.losses.report import milliseconds, table
+from benchmarks.step import CHANNELS, SESSIONS, batch
+from configs.multiscale import get_config
+from modessm_jax.data.augment import Augmentation
+from modessm_jax.training import step as training
+from modessm_jax.training.guard import Guard
+from modessm_jax.training.history import History
+from modessm_jax.training.mesh import data_mesh
+from modessm_jax.training.runs import build_model
+from modessm_jax.training.settings import GuardSettings
+from modessm_jax.training.stages import plan_stages
+from modessm_jax.training.state import TrainState, all_finite, create_state
+
+Judge = Callable[[int, Any], Any]
+
+
+def build(config: dict[str, Any], *, guarded: bool) -> tuple[Any, TrainState, Judge]:
+    """A compiled step, its first state, and what is done with its figures."""
+    model = build_model(config, CHANNELS, SESSIONS)
+    mesh = data_mesh(jax.devices()[:1])
+    plan = plan_stages(config, model.params)[0]
+    choose = training._choose
+    if not guarded:
+        training._choose = lambda finite, new, old: new  # the step calls it when it is traced
+    step = training.make_step(
+        apply=model.apply, plan=plan, normalize_by=config["objective"]["normalize_by"], seed=0,
+        mesh=mesh, augment=Augmentation(**config["augment"]), ema_decay=0.99,
+    )  # fmt: skip
+    state = create_state(model.params, plan.optimizer, mesh, ema=True)
+    placed = training.place(batch(config["data"]["batch_size"]), mesh)
+    state, _ = jax.block_until_ready(step(state, placed))
+    training._choose = choose
+    judge = Guard(GuardSettings(divergence=True), History()).judge
+    return (
+        lambda state: step(state, placed),
+        state,
+        judge if guarded else lambda number, scalars: None,
+    )
+
+
+def measure(rounds: int) -> dict[str, Spread]:
+    """Processor seconds of a step of each kind, their ratio round by round, and of the check."""
+    config = get_config("small").to_dict()
+    built = {name: build(config, guarded=name == "guarded") for name in ("plain", "guarded")}
+    seconds: dict[str, list[float]] = {name: [] for name in (*built, "judge", "check")}
+    states = {name: state for name, (_, state, _) in built.items()}
+    bool(all_finite(states["guarded"].params))
+    for number in range(rounds):
+        names = list(built) if number % 2 else list(built)[::-1]
+        for name in names:
+            step, _, judge = built[name]
+            start = time.process_time()
+            states[name], report = step(states[name])
+            scalars = jax.device_get(report).scalars
+            judged = time.process_time()
+            judge(number, scalars)
+            end = time.process_time()
+            seconds[name].append(end - start)
+            if name == "guarded":
+                seconds["judge"].append(end - judged)
+                bool(all_finite(states[name].params))
+                seconds["check"].append(time.process_time() - end)
+    found = {name: np.array(values) for name, values in seconds.items()}
+    spreads = {name: spread(values) for name, values in found.items()}
+    return {**spreads, "ratio": spread(found["guarded"] / found["plain"])}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.guard_cost", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--rounds", type=int, default=101)
+    parser.add_argument("--out", type=Path, required=True, help="path without suffix")
+    options = parser.parse_args()
+    found = measure(options.rounds)
+    ratio = found.pop("ratio")
+    names = {"plain": "step without guards", "guarded": "step with guards",
+             "judge": "of this, judging its figures", "check": "checking parameters"}  # fmt: skip
+    rows = [
+        (names[name], milliseconds(s.median),
+         f"{milliseconds(s.lower)} to {milliseconds(s.upper)}")
+        for name, s in found.items()
+    ]  # fmt: skip
+    rows.append(("ratio", f"{ratio.median:.4f}", f"{ratio.lower:.4f} to {ratio.upper:.4f}"))
+    text = table(("small recipe, one step", "ms, median", "quartiles"), rows) + "\n"
+    options.out.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

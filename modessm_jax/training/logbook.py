@@ -1,0 +1,129 @@
+"""What is written and shown of a run: its figures, and the trials to look at."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from modessm_jax.text import percent
+from modessm_jax.training.guard import DIVERGENCE
+from modessm_jax.training.history import History
+from modessm_jax.training.progress import Clock, Progress
+from modessm_jax.training.settings import Settings
+from modessm_jax.training.step import StepReport
+from modessm_jax.training.writers import MetricWriter
+
+_COUNTS = ("infeasible", "skipped", "valid")
+_NAMED_AT_ONCE = 8
+
+
+class Logbook:
+    """Sums up the steps since the last line in the history, and writes the lines.
+
+    Args:
+      trial_name: names a trial by its index.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        writer: MetricWriter,
+        progress: Progress,
+        clock: Clock,
+        trial_name: Any,
+        settings: Settings,
+    ):
+        self._history = history
+        self._writer = writer
+        self.progress = progress
+        self._clock = clock
+        self._trial_name = trial_name
+        self._settings = settings
+
+    def step(self, step: int, report: StepReport) -> None:
+        """Takes in what an update had to say, in host memory."""
+        self._history.add(report.scalars)
+        self._name_infeasible(step, report.infeasible)
+        if report.scalars["skipped"]:
+            self._skipped(step, report)
+        if step % self._settings.log_every == 0 or step == self.progress.steps:
+            self.line(step)
+        elif not report.scalars["skipped"]:
+            self.progress.tick(step, self._figures(float(report.scalars["loss"])))
+
+    def line(self, step: int) -> None:
+        """Writes and shows the means over the steps since the last line, if there were any."""
+        if not self._history.window:
+            return
+        means = self._history.drain(counts=_COUNTS)
+        self._writer.write(step, "train", means)
+        rate = self.progress.rate(step)
+        times = {"steps_per_second": rate, "input_stall": self._clock.input_stall}
+        self._writer.chart(step, "time", times)
+        self.progress.show(step, self._figures(means.get("loss")), rate)
+
+    def evaluation(self, step: int, metrics: Mapping[str, float], *, best: bool) -> None:
+        """Writes and shows an evaluation."""
+        self._writer.write(step, "evaluation", metrics)
+        mark = " (best so far)" if best else ""
+        self.progress.say(f"step {step}: {self._rates(metrics)}{mark}")
+
+    def setbacks(self, step: int) -> None:
+        """Writes why the run went back to `step`, each time it did."""
+        for setback in self._history.setbacks:
+            if setback["to"] == step:
+                self._writer.note(step, "setback", setback)
+
+    def _figures(self, loss: float | None) -> str:
+        parts = ["no step was finite" if loss is None else f"loss {loss:.4f}"]
+        if self._history.evaluations:
+            parts.append(self._rates(self._history.evaluations[-1]))
+        parts.append(f"waiting for data {percent(self._clock.input_stall)}")
+        return "  ".join(parts)
+
+    def _rates(self, metrics: Mapping[str, float | int]) -> str:
+        """The error rate that is selected by, beside the usual one."""
+        names = [
+            name for name in dict.fromkeys(("per", self._settings.select_by)) if name in metrics
+        ]
+        return "  ".join(
+            f"{name.upper().replace('_', ' ')} {percent(metrics[name])}" for name in names
+        )
+
+    def _names(self, trials: Any) -> list[str]:
+        return [self._trial_name(int(trial)) for trial in sorted(set(trials.tolist()) - {-1})]
+
+    def _name_infeasible(self, step: int, trials: Any) -> None:
+        new = [name for name in self._names(trials) if name not in self._history.infeasible]
+        if new:
+            self._history.infeasible += new
+            self.progress.say(
+                f"step {step}: too few frames for the labels of {_some(new)}; left out of the loss"
+            )
+
+    def _skipped(self, step: int, report: StepReport) -> None:
+        trials = self._names(report.nonfinite)
+        loss, norm = (float(report.scalars[name]) for name in ("loss", "gradient_norm"))
+        facts = {"loss": repr(loss), "gradient_norm": repr(norm), "trials": trials}
+        self._writer.note(step, "skipped", facts)
+        self.progress.say(
+            f"step {step}: skipped, the loss is {loss:g} and the gradient norm {norm:g}; "
+            f"look at {_some(trials)}"
+        )
+
+
+def tell_setback(setback: Mapping[str, Any]) -> str:
+    """A record of `History.setbacks` in words."""
+    if setback["cause"] == DIVERGENCE:
+        return (
+            f"step {setback['found']}: the loss has risen since step {setback['sound']}; back to "
+            f"step {setback['to']}, {setback['batches_skipped']} batches on, with "
+            f"{setback['rate']:g} times the learning rate"
+        )
+    return (
+        f"step {setback['found']}: too many steps in a row were not finite; back to step "
+        f"{setback['to']}"
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _NAMED_AT_ONCE
+    return ", ".join(names[:_NAMED_AT_ONCE]) + (f" and {more} more" if more > 0 else "")

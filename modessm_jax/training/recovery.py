@@ -1,0 +1,136 @@
+"""Where a run goes on from: its latest checkpoint, or one from before its trouble."""
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from modessm_jax.training.checkpoints import Checkpoints
+from modessm_jax.training.guard import DIVERGENCE, Setback
+from modessm_jax.training.history import History
+from modessm_jax.training.progress import Clock
+from modessm_jax.training.settings import GuardSettings, Settings
+from modessm_jax.training.state import TrainState, with_rate
+
+
+class NonFiniteError(ValueError):
+    """The loss or its gradient stays NaN or infinite, whenever the run goes back."""
+
+
+class DivergedError(ValueError):
+    """The loss rises and stays high, whenever the run goes back."""
+
+
+class SetbackError(Exception):
+    """Ends what a run is doing, so that it goes back."""
+
+    def __init__(self, setback: Setback, state: TrainState, batch: Any):
+        super().__init__(setback)
+        self.setback = setback
+        self.state = state  # the latest
+        self.batch = batch  # of the step that showed the trouble, in host memory
+
+
+class Place(NamedTuple):
+    """Where a run goes on, with the iterator that belongs to it."""
+
+    state: TrainState
+    history: History
+
+
+class Recovery:
+    """Restores a run.
+
+    A run goes back only to checkpoints that it would have made had it never been interrupted: after
+    every `save_every` steps, and where a stage begins. So one that was killed, or stopped and
+    saved in between, goes back to the same as one that was not (with the same `save_every`).
+
+    Args:
+      begin: makes the state before the first step.
+      first_stage: its name.
+      batches: the run's iterator, not yet drawn from.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[], TrainState],
+        first_stage: str,
+        batches: Any,
+        checkpoints: Checkpoints,
+        clock: Clock,
+        settings: Settings,
+        guard: GuardSettings,
+    ):
+        self._begin = begin
+        self._first_stage = first_stage
+        self._batches = batches
+        self._first_batch = copy.deepcopy(batches.get_state())
+        self._checkpoints = checkpoints
+        self._clock = clock
+        self._settings = settings
+        self._guard = guard
+
+    def resume(self) -> Place:
+        """The latest checkpoint, or the beginning."""
+        state = self._begin()
+        restored = self._checkpoints.restore(state, self._batches)
+        if restored is None:
+            self._batches.set_state(copy.deepcopy(self._first_batch))
+            history = History(stages=[{"name": self._first_stage, "begun": 0}])
+            restored = state, history
+        place = Place(*restored)
+        self._clock.go_back(place.history.seconds)
+        return place
+
+    def hopeless(self, cause: str, history: History) -> bool:
+        """Whether the run has gone back for this cause as often as it may."""
+        return sum(past["cause"] == cause for past in history.setbacks) >= self._guard.tries
+
+    def go_back(self, setback: Setback, former: History) -> Place:
+        """The last checkpoint from before the trouble; the later ones are removed.
+
+        After a divergence the learning rate is lowered, and the batches drawn since that checkpoint
+        are skipped: Chowdhery et al. 2022, "PaLM", got over every spike of the loss that way. All
+        of that is saved in the place of the checkpoint, so that it is done once, and `setbacks`, of
+        which the history keeps all, records it.
+        """
+        target = max(
+            (s for s in self._checkpoints.steps
+             if s <= setback.sound and self._scheduled(s, former)), default=-1
+        )  # fmt: skip
+        self._checkpoints.drop_after(target)
+        state, history = self.resume()
+        to, skipped = int(state.step), 0
+        if setback.cause == DIVERGENCE:
+            # Batches that were skipped between the checkpoint and now have been drawn as well.
+            unknown = former.setbacks[len(history.setbacks) :]
+            skipped = setback.found - to + sum(past["batches_skipped"] for past in unknown)
+            history.rate = former.rate * self._guard.lr_factor
+        else:
+            history.rate = former.rate
+        with self._clock.account("input"):
+            for _ in range(skipped):
+                next(self._batches)
+        record = {
+            **setback._asdict(),
+            "to": to,
+            "batches_skipped": skipped,
+            "rate": history.rate,
+        }
+        # Sorted, as it comes back from a checkpoint: the log of a resumed run has the same bytes.
+        history.setbacks = [*former.setbacks, dict(sorted(record.items()))]
+        history.skipped_in_a_row = 0
+        history.seconds = dict(self._clock.seconds)
+        state = with_rate(state, history.rate)
+        self._checkpoints.save(to, state, self._batches, history, self.needed(to, history))
+        return Place(state, history)
+
+    def needed(self, done: int, history: History) -> set[int]:
+        """Steps whose checkpoints the run may have to go back to."""
+        reach = self._guard.window if self._guard.divergence else 0
+        steps = [step for step in self._checkpoints.steps if self._scheduled(step, history)]
+        before = [step for step in steps if step <= max(done - reach, history.stages[-1]["begun"])]
+        return {step for step in steps if step >= max(before, default=0)}
+
+    def _scheduled(self, step: int, history: History) -> bool:
+        begins = {stage["begun"] for stage in history.stages}
+        return step % self._settings.save_every == 0 or step in begins

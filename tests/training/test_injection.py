@@ -1,0 +1,79 @@
+"""A thousand spoiled steps: none of them reaches the parameters, each names its trials."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from modessm_jax.training.mesh import data_mesh
+from modessm_jax.training.state import all_finite, create_state
+from modessm_jax.training.step import make_step, place
+from tests.training import toy
+
+STEPS = 1000
+MARK = 777.0
+KINDS = ("nan", "inf", "label too large", "label blank", "label negative", "gradient")
+
+
+@jax.custom_vjp
+def spoil_gradient(x, rows):
+    del rows
+    return x
+
+
+spoil_gradient.defvjp(
+    lambda x, rows: (x, rows),
+    lambda rows, g: (jnp.where(rows[:, None, None], jnp.nan, g), None),
+)
+
+
+def apply(params, features, session, hidden, key):
+    """The toy model; rows that are marked have a finite cost and a gradient of NaN."""
+    outputs = toy.apply(params, features, session, hidden, key)
+    logits = outputs.logits["phoneme"]
+    marked = (features.values > MARK - 1.0).any(axis=(1, 2))
+    logits = logits.with_values(spoil_gradient(logits.values, marked))
+    return dataclasses.replace(outputs, logits={**outputs.logits, "phoneme": logits})
+
+
+def inject(kind, batch, rows):
+    if kind in ("nan", "inf"):
+        batch.features.values[rows] = float(kind)
+    elif kind == "gradient":
+        batch.features.values[rows] = MARK
+    else:
+        wrong = {"label too large": toy.CLASSES, "label blank": 0, "label negative": -3}
+        batch.labels.values[rows, 0] = wrong[kind]
+
+
+@pytest.mark.slow
+def test_a_thousand_injections_change_nothing_and_name_their_trials():
+    mesh = data_mesh(jax.devices()[:1])
+    plan = toy.plan(steps=2 * STEPS)
+    step = make_step(
+        apply=apply, plan=plan, normalize_by="frames", seed=3, mesh=mesh,
+        augment=toy.augment, ema_decay=0.9,
+    )  # fmt: skip
+    state = create_state(toy.initial_params(), plan.optimizer, mesh, ema=True)
+    random = np.random.default_rng(0)
+    batches = [toy.batch_of(index) for index in range(8)]
+    for number in range(STEPS):
+        if number % 10 == 0:  # so that the parameters move
+            state, report = step(state, place(batches[number // 10 % 8], mesh))
+            assert report.scalars["skipped"] == 0.0 and (report.nonfinite == -1).all()
+        batch = jax.tree.map(np.copy, batches[number % 8])
+        kind = KINDS[number % len(KINDS)]
+        rows = random.choice(toy.ROWS, random.integers(1, 4), replace=False)
+        inject(kind, batch, rows)
+        before = jax.device_get((state.params, state.ema, state.opt_state))
+        state, report = step(state, place(batch, mesh))
+        after = jax.device_get((state.params, state.ema, state.opt_state))
+        jax.tree.map(np.testing.assert_array_equal, before, after)
+        assert report.scalars["skipped"] == 1.0, (number, kind)
+        # Which trial a gradient comes from is not known: all of the batch are to be looked at.
+        named = batch.trial if kind == "gradient" else batch.trial[rows]
+        assert set(np.asarray(report.nonfinite).tolist()) - {-1} == set(named.tolist()), kind
+    assert all_finite((state.params, state.ema, state.opt_state))
+    assert state.step == STEPS + STEPS // 10
