@@ -113,6 +113,7 @@ def test_an_untrained_bridge_changes_nothing_and_a_trained_one_does() -> None:
     assert np.abs(logits(params) - logits(params, denoise=True)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_stream_can_be_denoised_too() -> None:
     module = build_module(
         SMALL | {"causal": True}, channels=4, sessions=3, hides_bins=False, seed=0

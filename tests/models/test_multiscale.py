@@ -50,6 +50,7 @@ def test_every_parameter_receives_a_gradient(changes) -> None:
     assert dead == []
 
 
+@pytest.mark.slow
 def test_a_diphone_head_is_summed_to_phonemes() -> None:
     apply, params, *_ = model(diphones=True)
     features, session, labels = batch()

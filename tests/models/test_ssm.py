@@ -39,6 +39,7 @@ def test_block(causal: bool, kernel: int) -> None:
     verify(block(causal, kernel=kernel), D)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [True, False])
 def test_encoder_from_features(causal: bool) -> None:
     """Gate, depthwise stem, patches of two frames, a block."""

@@ -85,6 +85,7 @@ def test_what_a_run_leaves(straight: Path) -> None:
         assert (straight / name).exists(), name
 
 
+@pytest.mark.slow
 def test_stopped_between_checkpoints_and_run_again(
     root: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +126,7 @@ def test_stopped_by_a_signal_and_run_again(root: Path, straight: Path, tmp_path:
     assert logs[0] == logs[1]
 
 
+@pytest.mark.slow
 def test_same_seed_same_run_and_another_seed_another(
     root: Path, straight: Path, tmp_path: Path
 ) -> None:

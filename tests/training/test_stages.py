@@ -154,7 +154,9 @@ def test_every_stage_has_a_schedule_of_its_own_from_its_own_start(whole):
     assert "loss/interctc" in train_lines[9] and "loss/interctc" not in train_lines[12]
 
 
-@pytest.mark.parametrize("end", [2, 5, 7, 9, 13])
+@pytest.mark.parametrize(
+    "end", [5, 7, *(pytest.param(step, marks=pytest.mark.slow) for step in (2, 9, 13))]
+)
 def test_a_run_killed_in_any_stage_ends_as_one_that_was_not(whole, tmp_path, end):
     with pytest.raises(Killed):
         run(tmp_path, end=end)
