@@ -18,8 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import paired
 from benchmarks.losses.measure import Spread, spread
-from benchmarks.losses.report import milliseconds, table
 from benchmarks.step import CHANNELS, SESSIONS, batch
 from configs.multiscale import get_config
 from modessm_jax.data.augment import Augmentation
@@ -92,19 +92,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=101)
     parser.add_argument("--out", type=Path, required=True, help="path without suffix")
     options = parser.parse_args()
-    found = measure(options.rounds)
-    ratio = found.pop("ratio")
-    names = {"plain": "step without guards", "guarded": "step with guards",
-             "judge": "of this, judging its figures", "check": "checking parameters"}  # fmt: skip
-    rows = [
-        (names[name], milliseconds(s.median),
-         f"{milliseconds(s.lower)} to {milliseconds(s.upper)}")
-        for name, s in found.items()
-    ]  # fmt: skip
-    rows.append(("ratio", f"{ratio.median:.4f}", f"{ratio.lower:.4f} to {ratio.upper:.4f}"))
-    text = table(("small recipe, one step", "ms, median", "quartiles"), rows) + "\n"
-    options.out.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text)
+    names = {
+        "plain": "step without guards",
+        "guarded": "step with guards",
+        "judge": "of this, judging its figures",
+        "check": "checking parameters",
+    }
+    paired.write(options.out, "small recipe, one step", names, measure(options.rounds))
 
 
 if __name__ == "__main__":

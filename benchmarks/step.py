@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks import paired
 from benchmarks.losses.measure import Spread, spread
-from benchmarks.losses.report import milliseconds, table
 from configs.multiscale import get_config
 from modessm_jax.data.augment import Augmentation
 from modessm_jax.data.batch import Batch
@@ -98,17 +98,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--out", type=Path, required=True, help="path without suffix")
     options = parser.parse_args()
-    found = measure(options.rounds)
-    ratio = found.pop("ratio")
-    rows = [
-        (f"step with CTC of {name}", milliseconds(s.median),
-         f"{milliseconds(s.lower)} to {milliseconds(s.upper)}")
-        for name, s in found.items()
-    ]  # fmt: skip
-    rows.append(("ratio", f"{ratio.median:.2f}", f"{ratio.lower:.2f} to {ratio.upper:.2f}"))
-    text = table(("small recipe, one step", "ms, median", "quartiles"), rows) + "\n"
-    options.out.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text)
+    names = {name: f"step with CTC of {name}" for name in ("optax", "modessm_jax")}
+    paired.write(options.out, "small recipe, one step", names, measure(options.rounds))
 
 
 if __name__ == "__main__":
