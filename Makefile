@@ -3,7 +3,7 @@
 # make test-slow  the slow ones
 # make bench      time and memory of the losses against those of other packages
 # make bench-gpu  the same on a CUDA GPU
-# make faults     kills, damage, full disks and more, done to a tiny run (an hour; root mounts disks)
+# make faults     kills, damage, full disks and more, done to a tiny run (long; root mounts disks)
 # make demo EXTRAS=cuda12   the same on a GPU or TPU: cuda12, cuda13 or tpu
 
 PYTHON ?= python3
