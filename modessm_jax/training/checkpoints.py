@@ -18,21 +18,6 @@ from orbax.checkpoint import v1 as ocp
 from modessm_jax.training import manifest
 from modessm_jax.training.history import History
 from modessm_jax.training.state import TrainState, with_rate
-from modessm_jax.training.writers import write_json
-
-# Keys that may differ between a run and its resumption, because neither the parameters nor the
-# choice of the best depend on them. `eval_every` is not among them: it decides which models are
-# candidates for the best. Nor is `steps`, which shapes the learning rate from the first update on.
-FREE_KEYS = frozenset(
-    {
-        "data.memory_gib",
-        "data.workers",
-        "guard.tries",
-        "training.keep",
-        "training.log_every",
-        "training.save_every",
-    }
-)
 
 
 class CheckpointError(ValueError):
@@ -235,43 +220,6 @@ def load_weights(directory: Path, like: Any, step: int | None = None) -> Weights
     return Weights(step, loaded["weights"], loaded.get("ema"), _history(loaded))
 
 
-def claim(
-    workdir: Path, config: dict[str, Any], dataset: dict[str, Any], *, resuming: bool
-) -> None:
-    """Writes `config.json` and `dataset.json`, or checks that they are the resumed run's.
-
-    Args:
-      workdir: of the run.
-      config: as plain JSON values.
-      dataset: what identifies the data, as plain JSON values.
-      resuming: whether the directory holds a checkpoint; without one there is nothing to protect.
-
-    Raises:
-      CheckpointError: they differ from the saved ones in a key that changes the result.
-    """
-    present = {"config": config, "dataset": dataset}
-    paths = {name: workdir / f"{name}.json" for name in present}
-    if resuming:
-        for path in paths.values():
-            if not path.exists():
-                raise CheckpointError(f"{path} is missing beside checkpoints; choose a new workdir")
-        saved = {n: json.loads(path.read_text(encoding="utf-8")) for n, path in paths.items()}
-        then = _flat(saved["config"]) | _flat(saved["dataset"], "dataset.")
-        now = _flat(config) | _flat(dataset, "dataset.")
-        lines = [
-            f"  {key}: {then.get(key, 'absent')!r} then, {now.get(key, 'absent')!r} now"
-            for key in sorted((then.keys() | now.keys()) - FREE_KEYS)
-            if then.get(key, "absent") != now.get(key, "absent")
-        ]
-        if lines:
-            raise CheckpointError(
-                f"{workdir} holds a run of another config or data set; resume it with its own or "
-                "choose a new workdir. They differ in\n" + "\n".join(lines)
-            )
-    for name, path in paths.items():
-        write_json(path, present[name])
-
-
 def steps_in(directory: Path) -> list[int]:
     """The steps of the checkpoints in a directory, the latest last."""
     return sorted(int(folder.name) for folder in directory.glob("*") if folder.name.isdigit())
@@ -392,13 +340,3 @@ def _unreadable(folder: Path, cause: str) -> CheckpointError:
 
 def _history(loaded: dict[str, Any]) -> History:
     return History.from_json(loaded["history"]["json"])
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict) or not tree:
-        return {prefix.removesuffix("."): tree}
-    return {
-        key: value
-        for name, branch in tree.items()
-        for key, value in _flat(branch, f"{prefix}{name}.").items()
-    }

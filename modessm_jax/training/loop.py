@@ -14,7 +14,8 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from modessm_jax.training.checkpoints import Checkpoints, claim
+from modessm_jax.training.checkpoints import Checkpoints
+from modessm_jax.training.claim import claim
 from modessm_jax.training.diagnosis import diagnose, nonfinite_paths
 from modessm_jax.training.guard import DIVERGENCE, NONFINITE, Guard, Setback
 from modessm_jax.training.history import History
