@@ -82,10 +82,6 @@ def twice(bench: Bench) -> Row:
     )
 
 
-def _ended(same: bool) -> str:
-    return "ends sha256-identical" if same else "ends DIFFERENT"
-
-
 def one_of_two(bench: Bench) -> Row:
     """Of two processes under `jax.distributed`, only the second is told."""
     del bench

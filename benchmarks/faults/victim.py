@@ -96,6 +96,9 @@ def set_up(directory: Path) -> Bench:
     ends = [fingerprint(workdir) for workdir in (compiling, undisturbed)]
     if ends[0] != ends[1]:
         raise RuntimeError(f"two undisturbed runs differ: {directory}")
+    kept = [{path.name for path in w.glob("compiled/*-cache")} for w in (compiling, undisturbed)]
+    if kept[0] != kept[1]:
+        raise RuntimeError(f"a run compiles again what one before it did: {kept[1] - kept[0]}")
     write_json(facts, {"seconds": seconds, "fingerprint": ends[1]})
     return Bench(directory, seconds, ends[1])
 

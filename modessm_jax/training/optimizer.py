@@ -108,5 +108,7 @@ def make_optimizer(
         return jax.tree.map(jnp.zeros_like, updates), state
 
     resting = optax.GradientTransformation(adamw.init, rest)
-    inner = {name: adamw if name in active else resting for name in set(jax.tree.leaves(groups))}
+    # In an order that is the same in every process, or a restart would find no program compiled.
+    names = sorted(set(jax.tree.leaves(groups)))
+    inner = {name: adamw if name in active else resting for name in names}
     return optax.chain(optax.clip_by_global_norm(clip_norm), optax.partition(inner, groups))

@@ -91,6 +91,13 @@ def test_each_group_is_adamw_of_its_own_age_and_a_resting_one_is_left_alone():
                 np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
 
 
+def test_groups_are_taken_in_an_order_that_every_process_has():
+    params = {name: jnp.zeros(2) for name in ("late", "early", "middle", "after", "before")}
+    groups = {name: name for name in params}
+    state: Any = make_optimizer(**ADAMW, groups=groups).init(params)
+    assert list(state[1].inner_states) == sorted(params)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
