@@ -1,6 +1,7 @@
 """The table of faults and what came of each."""
 
 import platform
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +40,6 @@ def write(out: Path, rows: Sequence[Row]) -> None:
 
 
 def quoted(words: str, limit: int = 200) -> str:
-    """Output as code, cut to a length that a table bears."""
-    words = " ".join(words.split()).replace("`", "'")
+    """Output as code, folders left out, cut to a length that a table bears."""
+    words = re.sub(r"/[^\s:]*/", "", " ".join(words.split())).replace("`", "'")
     return f"`{words if len(words) <= limit else words[: limit - 3] + '...'}`"

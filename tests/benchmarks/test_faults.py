@@ -104,6 +104,7 @@ def test_the_table_says_what_failed_and_what_was_not_done(tmp_path):
         "| c | 0 | needs root | not done |",
     ]
     assert report.quoted("x" * 300).endswith("...`")
+    assert report.quoted("OSError: '/some/where/run.lock'") == "`OSError: 'run.lock'`"
 
 
 def test_a_disk_that_one_may_not_mount_is_not_done(bench, monkeypatch):
