@@ -10,47 +10,9 @@ a rise that would have been one the worst rise was; and how many runs had an ala
 import argparse
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from modessm_jax.training.guard import Guard, Setback, excess
-from modessm_jax.training.history import History
+from modessm_jax.training.replay import read_lines, replay
 from modessm_jax.training.settings import GuardSettings
-
-
-class Replay(NamedTuple):
-    """What the guard makes of a run."""
-
-    steps: int
-    alarm: Setback | None  # the first
-    worst: float  # the highest that all but a few of the latest steps were, as a share of an alarm
-
-
-def replay(lines: list[dict[str, Any]], begun: set[int], settings: GuardSettings) -> Replay:
-    """Judges the steps of a run.
-
-    Args:
-      lines: of metrics.jsonl, one for each step.
-      begun: steps with which stages begin.
-      settings: of the guard.
-
-    Raises:
-      ValueError: a line stands for several steps, or for none.
-    """
-    history = History()
-    guard = Guard(settings, history)
-    alarm, worst, step = None, 0.0, 0
-    for line in (line for line in lines if line["kind"] == "train"):
-        step += 1
-        if line["step"] != step:
-            raise ValueError(
-                f"the line of step {line['step']} follows that of step {step - 1}; train with "
-                "--config.training.log_every=1"
-            )
-        alarm = guard.judge(step, line) if alarm is None else alarm
-        worst = max(worst, excess(history.trend, settings))
-        if step in begun:
-            guard.begin_stage()
-    return Replay(step, alarm, worst)
 
 
 def main() -> None:
@@ -64,10 +26,7 @@ def main() -> None:
     alarms = 0
     for run in options.runs:
         stages = json.loads((run / "results.json").read_text(encoding="utf-8"))["stages"]
-        lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        found = replay(
-            [json.loads(line) for line in lines], {stage["begun"] for stage in stages}, settings
-        )
+        found = replay(read_lines(run), {stage["begun"] for stage in stages}, settings)
         alarms += found.alarm is not None
         said = "silent" if found.alarm is None else f"alarm at step {found.alarm.found}"
         print(f"{run}: {found.steps} steps, {said}, worst rise {found.worst:.2f} of an alarm's")

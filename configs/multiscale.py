@@ -40,6 +40,7 @@ def full() -> ConfigDict:
                 "dropout": 0.3,
                 "stochastic_depth": 0.1,
                 "session": "affine",  # or "layernorm", "none"
+                "fusion_norm": True,  # LayerNorm after the fusion of the scales
                 "smoothing": 2.0,  # sigma in bins; 0: none
                 "interctc": True,
                 "head_scale": 1.0,  # of the CTC heads' first weights

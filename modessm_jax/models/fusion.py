@@ -29,7 +29,8 @@ class CrossScaleFusion(nnx.Module):
     """The middle pathway attends to the fast and the slow one; the three are mixed and added to it.
 
     `ratios` are the frame rates (fast over medium, medium over slow). Everything happens within a
-    chunk and its bounded past, so the fusion streams whenever its attention has chunks.
+    chunk and its bounded past, so the fusion streams whenever its attention has chunks. The sum
+    is normalised where `final_norm` is set.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class CrossScaleFusion(nnx.Module):
         ratios: tuple[int, int],
         heads: int,
         rate: float,
+        final_norm: bool,
         chunk: int | None,
         left: int,
         dtype: Any,
@@ -52,7 +54,7 @@ class CrossScaleFusion(nnx.Module):
         self.to_fast, self.to_slow = attention(), attention()
         self.norm = nnx.LayerNorm(3 * d, dtype=dtype, rngs=rngs)
         self.mix = nnx.Linear(3 * d, d, dtype=dtype, rngs=rngs)
-        self.final_norm = nnx.LayerNorm(d, dtype=dtype, rngs=rngs)
+        self.final_norm = nnx.LayerNorm(d, dtype=dtype, rngs=rngs) if final_norm else None
         self.dropout = Dropout(rate)
 
     def __call__(
@@ -82,4 +84,4 @@ class CrossScaleFusion(nnx.Module):
         joined = jnp.concatenate([from_fast, medium.values, from_slow], axis=-1)
         mixed = jax.nn.gelu(self.mix(self.norm(joined)))
         mixed = medium.values + self.dropout(mixed, key)
-        return medium.with_values(self.final_norm(mixed))
+        return medium.with_values(mixed if self.final_norm is None else self.final_norm(mixed))

@@ -26,8 +26,8 @@ class MultiScale(nnx.Module):
     """Features of a session to phoneme logits.
 
     Smoothing, session adaptation, a learned vector in place of time-masked bins, one strided
-    convolution and a stack of Conformer blocks for each scale, cross-scale fusion, linear CTC head
-    (over diphones, summed to phonemes, if `diphones`).
+    convolution and a stack of Conformer blocks for each scale, cross-scale fusion (normalised if
+    `fusion_norm`), linear CTC head (over diphones, summed to phonemes, if `diphones`).
     `strides`, `patches` (kernels of the strided convolutions), `smoothing` (sigma; 0: none),
     `chunk` and `left` are in bins. `causal` makes every part streamable: `step` then takes any
     multiple of `block_size` bins, a chunk, and gives what the whole call gives.
@@ -49,6 +49,7 @@ class MultiScale(nnx.Module):
         dropout: float,
         stochastic_depth: float,
         session: str,
+        fusion_norm: bool,
         smoothing: float,
         interctc: bool,
         diphones: bool,
@@ -124,6 +125,7 @@ class MultiScale(nnx.Module):
             ratios=(medium // fast, slow // medium),
             heads=heads,
             rate=dropout,
+            final_norm=fusion_norm,
             chunk=chunk // medium if causal else None,
             left=left // medium,
             dtype=compute,

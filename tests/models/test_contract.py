@@ -104,7 +104,15 @@ class Fusion(Block):
 
     def __init__(self, chunk: int | None):
         self.fusion = CrossScaleFusion(
-            8, ratios=(2, 2), heads=2, rate=0.1, chunk=chunk, left=2, dtype=F32, rngs=rngs()
+            8,
+            ratios=(2, 2),
+            heads=2,
+            rate=0.1,
+            final_norm=True,
+            chunk=chunk,
+            left=2,
+            dtype=F32,
+            rngs=rngs(),
         )
         self.stride, self.block_size = 2, 2 * (chunk or 2)
         self.back, self.ahead = (None, None) if chunk is None else (4, 0)
@@ -152,8 +160,8 @@ class Whole(Block):
         self.model = MultiScale(
             channels=4, sessions=2, hides_bins=False, d=8, layers=(1, 2, 1), heads=2, ff=8,
             kernel=3, strides=(2, 4, 8), patches=(4, 8, 8), dropout=0.1, stochastic_depth=0.1,
-            session=session, smoothing=1.0, interctc=False, diphones=False, head_scale=1.0,
-            causal=causal, chunk=8, left=8, dtype="float32", rngs=rngs(),
+            session=session, fusion_norm=True, smoothing=1.0, interctc=False, diphones=False,
+            head_scale=1.0, causal=causal, chunk=8, left=8, dtype="float32", rngs=rngs(),
         )  # fmt: skip
         self.block_size, self.stride = self.model.block_size, self.model.stride
         self.back, self.ahead = None, 0 if causal else None

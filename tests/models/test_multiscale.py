@@ -15,8 +15,8 @@ from modessm_jax.sequence import Sequence
 SMALL = {
     "name": "multiscale", "d": 8, "layers": (1, 2, 1), "heads": 2, "ff": 8, "kernel": 3,
     "strides": (2, 4, 8), "patches": (4, 8, 8), "dropout": 0.1, "stochastic_depth": 0.2,
-    "session": "affine", "smoothing": 1.0, "interctc": True, "diphones": False, "head_scale": 1.0,
-    "causal": False, "chunk": 8, "left": 8, "dtype": "float32",
+    "session": "affine", "fusion_norm": True, "smoothing": 1.0, "interctc": True,
+    "diphones": False, "head_scale": 1.0, "causal": False, "chunk": 8, "left": 8, "dtype": "float32",
 }  # fmt: skip
 
 
@@ -38,7 +38,9 @@ def loss(apply, params, features, session, labels, key=None):
     return jnp.stack(costs).sum()
 
 
-@pytest.mark.parametrize("changes", [{}, {"causal": True, "session": "layernorm"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"causal": True, "session": "layernorm", "fusion_norm": False}]
+)
 def test_every_parameter_receives_a_gradient(changes) -> None:
     apply, params, *_ = model(**changes)
     gradient = jax.jit(jax.grad(lambda p: loss(apply, p, *batch())))(params)

@@ -55,6 +55,7 @@ def config_of(root: Path) -> dict:
             "dropout": 0.1,
             "stochastic_depth": 0.0,
             "session": "affine",
+            "fusion_norm": True,
             "smoothing": 1.0,
             "interctc": False,
             "diphones": False,

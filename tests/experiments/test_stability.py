@@ -1,0 +1,67 @@
+"""The study's command, with runs that take the place of training."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from experiments import stability
+from modessm_jax.training.settings import GuardSettings
+
+GIVEN = ["--rates", "1e-3", "2e-3", "--warmups", "5", "--clips", "1.0", "--norms", "with"]
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[list[str]]:
+    """Runs whose loss rises at the higher rate, unless they are guarded; the commands given."""
+    commands: list[list[str]] = []
+
+    def run(command, stdout, stderr):
+        commands.append(command)
+        value = dict(
+            word.split("=", 1) for word in command if word.startswith("--") and "=" in word
+        )
+        workdir = Path(value["--workdir"])
+        high = value["--config.optimizer.peak_lr"] == "0.002"
+        rises = high and value["--config.guard.divergence"] == "False"
+        losses = [1.0] * 40 + [9.0 if rises else 0.9] * 20
+        rows: list[dict] = [
+            {"step": i, "kind": "train", "skipped": 0.0, "loss": loss, "gradient_norm": 1.0}
+            for i, loss in enumerate(losses, 1)
+        ]
+        rows.append({"step": 60, "kind": "evaluation", "per": 0.8 if rises else 0.1})
+        (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (workdir / "config.json").write_text(json.dumps({"guard": vars(GuardSettings(window=16))}))
+        (workdir / "results.json").write_text("{}")
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(stability.subprocess, "run", run)
+    return commands
+
+
+def places(folder: Path) -> list[str]:
+    return ["--data", str(folder / "d"), "--work", str(folder / "w"), "--out", str(folder / "o")]
+
+
+def test_only_what_diverged_is_guarded_and_nothing_is_made_twice(tmp_path, trained) -> None:
+    further = ["--", "--config.data.batch_size=8"]
+    stability.main([*places(tmp_path), *GIVEN, *further])
+    assert len(trained) == 3  # two rates, and the higher once more
+    assert all(command[-1] == "--config.data.batch_size=8" for command in trained)
+    text = (tmp_path / "o.md").read_text()
+    assert "1 of 2 runs diverged." in text and "guarded: ended with 10.00 % PER, within" in text
+    assert str(tmp_path) not in text and "--config.data.batch_size=8" in text
+    assert (tmp_path / "o.png").exists()
+    stability.main([*places(tmp_path), *GIVEN, *further])
+    assert len(trained) == 3
+
+
+def test_a_run_that_cannot_begin_ends_the_study_and_says_where_to_look(tmp_path, monkeypatch):
+    def fail(command, stdout, stderr):
+        stdout.write("ValueError: no such data\n")
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(stability.subprocess, "run", fail)
+    with pytest.raises(SystemExit, match=r"failed; its output is in .*output.log"):
+        stability.main([*places(tmp_path), *GIVEN])
