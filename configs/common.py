@@ -23,6 +23,7 @@ def data() -> dict[str, Any]:
         "root": "",  # folder of <session>/data_{train,val,test}.hdf5
         "sessions": (),  # some of its sessions; empty: all
         "table": "",  # block table of the corpora, if there is one
+        "lexicon": "",  # to measure word error rates while training, if there is one
         "batch_size": 64,
         "buckets": 8,  # padded lengths, each compiled once
         "sessions_per_batch": 0,  # the baseline draws 4; 0: shuffle everything
@@ -56,7 +57,7 @@ def training(select_by: str) -> dict[str, Any]:
         "eval_every": 1_000,
         "save_every": 1_000,
         "keep": 3,
-        "select_by": select_by,
+        "select_by": select_by,  # "per", with a transducer "rnnt_per"; with a lexicon "wer"
     }
 
 

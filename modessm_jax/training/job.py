@@ -12,7 +12,10 @@ from modessm_jax.data.corruption import Corruption
 from modessm_jax.data.pipeline import evaluation_batches, training_batches
 from modessm_jax.data.plan import BatchPlan
 from modessm_jax.data.trials import Recordings, read_recordings
+from modessm_jax.decoding.greedy_words import GreedyWords
+from modessm_jax.decoding.lexicon import Lexicon
 from modessm_jax.training.evaluation import evaluate, make_scorer
+from modessm_jax.training.greedy_wer import greedy_word_rates
 from modessm_jax.training.loop import never, train
 from modessm_jax.training.mesh import data_mesh
 from modessm_jax.training.report import format_stages, format_table, write_report
@@ -52,6 +55,7 @@ def run(
     corrupt = _terms(Corruption, plain, "corruption") if "corruption" in plain else None
     model = build_model(plain, train_split.channels, len(train_split.sessions))
     mesh = data_mesh()
+    _check_selection(plain)
     batch_size, buckets = data["batch_size"], data["buckets"]
     plan = BatchPlan(
         train_split.bins,
@@ -66,9 +70,12 @@ def run(
     held_out = evaluation_batches(val_split, batch_size, model.multiple, buckets)
     scorer = make_scorer(model, mesh)
 
+    words = GreedyWords(Lexicon.read(Path(data["lexicon"])).words) if data["lexicon"] else None
+
     def score(params: Any) -> Mapping[str, float]:
         rule = plain["objective"]["normalize_by"]
-        return evaluate(scorer, params, held_out, val_split, normalize_by=rule).scalars()
+        found = evaluate(scorer, params, held_out, val_split, normalize_by=rule)
+        return found.scalars() | ({} if words is None else greedy_word_rates(found, words))
 
     try:
         results = train(
@@ -109,6 +116,18 @@ def _read(data: Mapping[str, Any], split: str) -> Recordings:
         table=data["table"],
         memory_gib=data["memory_gib"],
     )
+
+
+def _check_selection(config: Mapping[str, Any]) -> None:
+    """Hours before the first evaluation would tell."""
+    places = {"training": config["training"], **config.get("stages", {})}
+    for place, of in places.items():
+        chosen = of.get("select_by", "") if isinstance(of, Mapping) else ""
+        if chosen.endswith("wer") and not config["data"]["lexicon"]:
+            raise ValueError(
+                f"{place}.select_by is {chosen!r}, for which words must be known: give a lexicon "
+                "by data.lexicon, as `python -m experiments.language_model lexicon` writes it"
+            )
 
 
 def _terms(kind: type[_Terms], config: Mapping[str, Any], key: str) -> _Terms:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from configs.multiscale import get_config
 from modessm_jax.data.validation import DataError
+from modessm_jax.decoding.lexicon import build_lexicon
 from modessm_jax.training import job
 from modessm_jax.training.checkpoints import CheckpointError
 from modessm_jax.training.preemption import PreemptedError, Preemption
@@ -52,7 +53,8 @@ def root(tmp_path_factory) -> Path:
 def config_of(root: Path, **changes: Any) -> ConfigDict:
     config = get_config("small")
     config.update(TINY)
-    config.update({"data": {"root": str(root)}})
+    build_lexicon(["a", "one"]).write(root / "lexicon.txt")
+    config.update({"data": {"root": str(root), "lexicon": str(root / "lexicon.txt")}})
     config.update(changes)
     return config
 
@@ -81,8 +83,17 @@ def test_what_a_run_leaves(straight: Path) -> None:
     lines = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "learning_rate" in line] == [1, 2, 3, 4]
     assert [line["step"] for line in lines if "per" in line] == [2, 4]
+    assert [line["step"] for line in lines if line.get("wer", -1.0) >= 0.0] == [2, 4]
     for name in ("dataset.json", "parameters.txt", "report.png", "checkpoints", "best"):
         assert (straight / name).exists(), name
+
+
+def test_words_to_select_by_must_be_known(root: Path, tmp_path: Path) -> None:
+    config = config_of(root, training={"select_by": "wer"})
+    config.data.lexicon = ""
+    with pytest.raises(ValueError, match=r"training.select_by is 'wer'.*give a lexicon"):
+        job.run(config, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -1,0 +1,52 @@
+"""Word error rates of an evaluation, against counts done by hand."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modessm_jax.data.hdf5 import Trial
+from modessm_jax.decoding.greedy_words import GreedyWords
+from modessm_jax.decoding.lexicon import build_lexicon
+from modessm_jax.phonemes import CLASSES, SILENCE
+from modessm_jax.training.greedy_wer import greedy_word_rates
+from modessm_jax.training.results import Evaluation, Example, TrialResult
+
+LEXICON = build_lexicon(["one", "two", "three"]).words
+WORDS = GreedyWords(LEXICON)
+
+
+def spoken(*words: str) -> list[int]:
+    return [sound for word in words for sound in (*LEXICON[word][0], SILENCE)]
+
+
+def evaluation(*results: tuple[str | None, list[int], list[int] | None]) -> Evaluation:
+    made = []
+    for number, (sentence, ctc, rnnt) in enumerate(results):
+        labels = np.array(ctc, np.int32)
+        trial = Trial("a", 1, number, Path("nowhere"), "trial_0000", 9, labels, sentence, None)
+        made.append(TrialResult(trial, ctc, 9, 1.0, True, rnnt))
+    example = Example(made[0], np.zeros((9, 1), np.float32), np.zeros((9, CLASSES), np.float32))
+    return Evaluation("val", made, 0.5, example, 0.0)
+
+
+def test_words_of_both_heads_are_counted() -> None:
+    found = greedy_word_rates(
+        evaluation(
+            ("One, two!", spoken("one", "two"), spoken("one", "three")),
+            ("three", [*spoken("three")[:-2], SILENCE], spoken("three")),  # still the nearest
+            ("one two", spoken("two"), []),
+        ),
+        WORDS,
+    )
+    assert found == {"wer": 1 / 5, "rnnt_wer": 3 / 5}
+
+
+def test_without_a_transducer_there_is_one_rate_and_without_a_sentence_none() -> None:
+    one = evaluation(("two", spoken("two"), None))
+    assert greedy_word_rates(one, WORDS) == {"wer": 0.0}
+    trial = dataclasses.replace(one.trials[0].trial, sentence=None)
+    silent = dataclasses.replace(one, trials=[dataclasses.replace(one.trials[0], trial=trial)])
+    with pytest.raises(ValueError, match=r"has no sentence.*data.lexicon"):
+        greedy_word_rates(silent, WORDS)
