@@ -5,10 +5,12 @@
 The second runs were trained without modes, one for each of the first and with its seed.
 
 The truth of simulated recordings stands in `truth.json` beside them; of recordings whose sessions
-are named `<speaker>.<condition>` it is the condition. Nobody tells the model which of its modes is
-which, so accuracy is that of the better of the two assignments, and chance is the commoner mode's
-share. Tied, the trials of a block share a mode: the product of their posteriors. Differences are of
-all seeds together, with a 95 % bootstrap interval over trials. Writes OUT.md.
+are named `<speaker>.<condition>` it is whether the condition is the one that all speakers share
+(in subvocal_emg F, beside which half of the speakers have A and half S). Nobody tells the model
+which of its modes is which, so accuracy is that of the better of the two assignments, and chance is
+the commoner mode's share. Tied, the trials of a block share a mode: the product of their
+posteriors. Differences are of all seeds together, with a 95 % bootstrap interval over trials.
+Writes OUT.md.
 """
 
 import argparse
@@ -36,7 +38,12 @@ def truth(run: Run, evaluation: Evaluation) -> list[str]:
     if path.exists():
         modes = json.loads(path.read_text(encoding="utf-8"))
         return [modes[trial.session][str(trial.block)] for trial in trials]
-    return [trial.session.rpartition(".")[2] for trial in trials]
+    spoken: dict[str, set[str]] = defaultdict(set)
+    for trial in trials:
+        speaker, _, condition = trial.session.rpartition(".")
+        spoken[speaker].add(condition)
+    shared = set.intersection(*spoken.values())
+    return [str(trial.session.rpartition(".")[2] in shared) for trial in trials]
 
 
 def accuracy(posteriors: np.ndarray, labels: list[str]) -> float:
