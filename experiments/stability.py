@@ -6,9 +6,10 @@
 
 Trains the multi-scale model with every combination of peak rate, warm-up, clipping and final
 LayerNorm, each run in a process of its own; those that diverge, once more with the divergence
-guard. Arguments after `--` go to every run (see `python -m experiments.train --help`). Runs that
-are complete are not made again, and interrupted ones go on: give the same command. Writes OUT.md
-and OUT.png.
+guard. `--design mends` takes the first value of each, then every other value in its place alone,
+and the last of each together: what every mend does by itself, in a few runs. Arguments after `--`
+go to every run (see `python -m experiments.train --help`). Runs that are complete are not made
+again, and interrupted ones go on: give the same command. Writes OUT.md and OUT.png.
 """
 
 import argparse
@@ -21,10 +22,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from modessm_jax.training.stability import Cell, Outcome, cells, read_outcome
+from modessm_jax.training.stability import Cell, Outcome, cells, mends, read_outcome
 from modessm_jax.training.stability_report import Pair, draw, format_report
 
-_NORMS = {"with": True, "without": False}
+_NORMS = {"without": False, "with": True}
+_DESIGNS = {"all": cells, "mends": mends}
 _ENDED = "ended"  # file in a run's folder that holds its process's exit status
 
 
@@ -32,7 +34,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(list(itertools.takewhile(lambda word: word != "--", given)))
     further = list(itertools.dropwhile(lambda word: word != "--", given))[1:]
-    grid = cells(options.rates, options.warmups, options.clips, [_NORMS[x] for x in options.norms])
+    norms = [_NORMS[name] for name in options.norms]
+    grid = _DESIGNS[options.design](options.rates, options.warmups, options.clips, norms)
     study: dict[Cell, Pair] = {}
     start = time.monotonic()
     try:
@@ -79,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
         default=list(_NORMS),
         help="final LayerNorm: %(default)s",
     )
+    add("--design", choices=_DESIGNS, default="all", help="(%(default)s)")
     add("--steps", type=int, default=400, help="of each run (%(default)s)")
     add("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
     return found

@@ -59,6 +59,18 @@ def cells(
     return [Cell(*choice) for choice in itertools.product(ordered, warmups, clips, norms)]
 
 
+def mends(
+    rates: Sequence[float], warmups: Sequence[int], clips: Sequence[float], norms: Sequence[bool]
+) -> list[Cell]:
+    """The first of all, each other value in its place alone, and the last of all together."""
+    first = Cell(rates[0], warmups[0], clips[0], norms[0])
+    alone = [first._replace(rate=value) for value in rates]
+    alone += [first._replace(warmup=value) for value in warmups]
+    alone += [first._replace(clip=value) for value in clips]
+    alone += [first._replace(norm=value) for value in norms]
+    return list(dict.fromkeys([*alone, Cell(rates[-1], warmups[-1], clips[-1], norms[-1])]))
+
+
 class Outcome(NamedTuple):
     """What became of a run.
 

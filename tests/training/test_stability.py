@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from modessm_jax.training.settings import GuardSettings
-from modessm_jax.training.stability import Cell, cells, read_outcome
+from modessm_jax.training.stability import Cell, cells, mends, read_outcome
 
 CELL = Cell(rate=2e-3, warmup=40, clip=0.5, norm=False)
 
@@ -31,6 +31,15 @@ def test_all_combinations_highest_rates_first() -> None:
     grid = cells([5e-4, 2e-3], [40, 100], [1.0], [True, False])
     assert len(set(grid)) == len({cell.name for cell in grid}) == 8
     assert [cell.rate for cell in grid] == [2e-3] * 4 + [5e-4] * 4
+
+
+def test_mends_one_at_a_time() -> None:
+    found = mends([2e-3, 5e-4], [40, 100], [1.0, 0.5], [False, True])
+    before = Cell(2e-3, 40, 1.0, False)
+    assert found[0] == before and found[-1] == Cell(5e-4, 100, 0.5, True)
+    changed = [sum(a != b for a, b in zip(before, cell, strict=True)) for cell in found]
+    assert changed == [0, 1, 1, 1, 1, 4]
+    assert mends([1e-3], [40], [1.0], [True]) == [Cell(1e-3, 40, 1.0, True)]
 
 
 def test_a_cell_says_all_that_sets_it_apart() -> None:
