@@ -1,21 +1,25 @@
 """Decodes a split into words, and reports word error rates.
 
     python -m experiments.decode --workdir RUN --split val --lexicon LEXICON --lm LM.arpa --tune
+    python -m experiments.decode --workdir RUN --head rnnt --beam 50 --lexicon LEXICON ...
     python -m experiments.decode --logits val_metrics.pkl --data_root DATA --out OUT ...
 
-What is searched are the phoneme probabilities of a training run's best model, or else logits of the
-official Brain-to-Text '25 pipeline: val_metrics.pkl, beside which is args.yaml. --save_logits
-writes those two files.
+What is searched are the phoneme probabilities of a training run's best model, or with --head rnnt
+its transducer; or else logits of the official Brain-to-Text '25 pipeline: val_metrics.pkl, beside
+which is args.yaml. --save_logits writes those two files. A transducer is asked anew for every
+hypothesis, so its search takes many times as long: take a narrower --beam.
 
 LM is an n-gram, ARPA or KenLM binary; without it every sentence of the lexicon is as likely as any
 other. --tune chooses n-gram weight, word score and blank penalty on val, whichever split is
 decoded: val itself is cut in two halves, each decoded with the weights chosen on the other. What
-tuning found is kept in OUT, with a picture. Without --tune the weights are those given here.
+tuning found is kept in OUT, with a picture. Without --tune the weights are those given here. A
+transducer leaves words out at little cost where the n-gram makes them dear: try a higher
+--word_score; its blank penalty helps too, and is tuned only if values are given.
 
-Written to OUT (words/ in RUN): n-best lists as JSON lines (SPLIT.jsonl; session, block_num,
-trial_num and candidates with their scores in nats), figures (SPLIT.json) and a picture (SPLIT.png).
-A split without sentences gets predictions only. Sentences of the training split, and of the files
-given with --text, count as seen: error rates stand for seen and unseen sentences apart.
+Written to OUT (in RUN words/, or words_rnnt/): n-best lists as JSON lines (SPLIT.jsonl; session,
+block_num, trial_num and candidates with their scores in nats), figures (SPLIT.json) and a picture
+(SPLIT.png). A split without sentences gets predictions only. Sentences of the training split, and
+of the files given with --text, count as seen: error rates stand for seen and unseen ones apart.
 """
 
 import argparse
@@ -30,7 +34,12 @@ from modessm_jax.data.transcripts import read_transcripts
 from modessm_jax.data.trials import SPLITS
 from modessm_jax.decoding.lexicon import Lexicon
 from modessm_jax.decoding.word_search import SearchOptions
-from modessm_jax.training.posteriors import Posteriors, posteriors_from, posteriors_of
+from modessm_jax.training.posteriors import (
+    Posteriors,
+    encodings_of,
+    posteriors_from,
+    posteriors_of,
+)
 from modessm_jax.training.programs import compiled_programs
 from modessm_jax.training.runs import load_run
 from modessm_jax.training.tuning import Grid, Weights
@@ -69,10 +78,11 @@ def decode(given: argparse.Namespace) -> None:
     else:
         run = load_run(given.workdir)
         data = run.config["data"]
-        source = partial(posteriors_of, run, data_root=given.data_root)
+        of_head = {"ctc": posteriors_of, "rnnt": encodings_of}[given.head]
+        source = partial(of_head, run, data_root=given.data_root)
         root = Path(given.data_root or data["root"])
         sessions = None if given.data_root else data["sessions"]
-        title = f"{given.workdir}, best model, step {run.step}"
+        title = f"{given.workdir}, best model, step {run.step}, {given.head} head"
     texts = [path.read_text(encoding="utf-8").splitlines() for path in given.text]
     if any(root.glob("*/data_train.hdf5")):
         texts.append(read_transcripts(root, "train", sessions))
@@ -83,14 +93,20 @@ def decode(given: argparse.Namespace) -> None:
     written = job.write(evaluation)
     if given.save_logits is not None:
         trials = [result.trial for result in evaluation.results]
-        write_official_logits(given.save_logits, {t.key: t.log_probabilities for t in trials})
+        write_official_logits(given.save_logits, {t.key: t.frames for t in trials})
     print(title)
     print(format_words(evaluation))
     print("\nwritten: " + ", ".join(map(str, written)))
 
 
 def _job(given: argparse.Namespace) -> WordJob:
-    folder = given.out or (given.workdir and given.workdir / "words")
+    rnnt = given.head == "rnnt"
+    if rnnt and given.workdir is None:
+        raise ValueError("--head rnnt needs --workdir: logits hold what a CTC head says")
+    if rnnt and given.save_logits is not None:
+        raise ValueError("--save_logits are those of the CTC head; leave --head rnnt away")
+    words = "words_rnnt" if rnnt else "words"
+    folder = given.out or (given.workdir and given.workdir / words)
     if given.workdir is None and None in (given.data_root, folder):
         raise ValueError("--logits need --data_root, for the sentences, and --out")
     stated = {field.name: getattr(given, field.name) for field in fields(SearchOptions)}
@@ -98,8 +114,9 @@ def _job(given: argparse.Namespace) -> WordJob:
     tried = {name: tuple(options.pop(name)) for name in Weights._fields if name in options}
     grid = None
     if given.tune:
-        # Without an n-gram its weight weighs nothing.
-        grid = Grid(**({"lm_weight": (1.0,)} if given.lm is None else {}) | tried)
+        # Without an n-gram its weight weighs nothing; a transducer's search is slow to try more.
+        single = {"lm_weight": given.lm is None, "blank_penalty": rnnt}
+        grid = Grid(**{name: (1.0,) for name, alone in single.items() if alone} | tried)
     else:
         options |= {name: _only(name, values) for name, values in tried.items()}
     return WordJob(
@@ -134,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     either = parser.add_mutually_exclusive_group(required=True)
     either.add_argument("--workdir", type=Path, help="of a training run")
     either.add_argument("--logits", type=Path, help="of the split, in place of a run")
+    parser.add_argument("--head", choices=["ctc", "rnnt"], default="ctc", help="of the run (ctc)")
     parser.add_argument("--val_logits", type=Path, help="to tune on, where the split is not val")
     parser.add_argument("--split", choices=SPLITS, default="val", help="which trials (val)")
     parser.add_argument("--lexicon", type=Path, required=True, help="the words to be recognised")
@@ -141,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tune", action="store_true", help="choose the weights on val")
     parser.add_argument("--text", type=Path, nargs="+", default=[], help="what the n-gram has seen")
     parser.add_argument("--data_root", type=Path, help="where the data are, if they have moved")
-    parser.add_argument("--out", type=Path, help="folder to write to (words/ in the workdir)")
+    parser.add_argument("--out", type=Path, help="folder to write to (in the workdir)")
     parser.add_argument("--save_logits", type=Path, help="folder for val_metrics.pkl, args.yaml")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser.add_argument("--processes", type=int, default=cores, help="of the search (every core)")

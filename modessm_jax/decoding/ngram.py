@@ -69,6 +69,10 @@ class NGram:
             score += self._floor
         return after, score * math.log(10)
 
+    def alone(self, word: str) -> float:
+        """log p(word), whatever stands before it: the unigram."""
+        return self.extend(self._state(start=False), word)[1]
+
     def end(self, state: State) -> float:
         """log p(the sentence ends here | the words before)."""
         return self.extend(state, arpa.END)[1]

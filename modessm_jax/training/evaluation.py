@@ -18,7 +18,7 @@ from scipy.special import softmax
 from modessm_jax.data.batch import Batch
 from modessm_jax.data.trials import Recordings
 from modessm_jax.decoding.greedy import greedy, to_lists
-from modessm_jax.decoding.transducer import make_transducer
+from modessm_jax.decoding.transducer import Transducer, make_transducer
 from modessm_jax.decoding.transducer_beam import beam
 from modessm_jax.decoding.transducer_greedy import greedy as transducer_greedy
 from modessm_jax.losses.cost import Cost
@@ -79,13 +79,16 @@ def make_scorer(
     )
 
 
+def transducer_of(predict: Predict, params: Any, joint: Joint) -> Transducer:
+    """A model's predictor and joint network, ready for a search."""
+    return make_transducer(
+        partial(predict.initial_state, params), partial(predict.step, params), joint
+    )
+
+
 def _search(params: Any, predict: Predict, found: JointInputs, width: int) -> Sequence:
     """The labels a transducer says, int32 `[batch, labels]`."""
-    transducer = make_transducer(
-        partial(predict.initial_state, params),
-        partial(predict.step, params),
-        Joint(found.kernel, found.bias),
-    )
+    transducer = transducer_of(predict, params, Joint(found.kernel, found.bias))
     if width == 1:
         return transducer_greedy(transducer, found.encoder)
     frames = found.encoder.mask.shape[1]

@@ -19,7 +19,7 @@ from modessm_jax.models.build import Functional
 from modessm_jax.training import charges
 from modessm_jax.training.checkpoints import CheckpointError, load_weights, steps_in
 from modessm_jax.training.loss_scale import BOTH, CTC, RNNT, Pair
-from modessm_jax.training.runs import Run, load_run
+from modessm_jax.training.runs import Run, build_model, load_run
 
 
 class Point(NamedTuple):
@@ -69,7 +69,8 @@ def along_run(workdir: Path, *, batches: int) -> Course:
         )
     held_out = _held_out(run, batches)
     probe = jax.jit(_make_course_probe(run.functional))
-    place, initial = workdir / "checkpoints", run.functional.params
+    place = workdir / "checkpoints"
+    initial = build_model(run.config, run.channels, len(run.sessions)).params
     steps = steps_in(place)
     if not steps:
         raise CheckpointError(f"{place}: no checkpoint here; train first")

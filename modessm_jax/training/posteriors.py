@@ -1,46 +1,49 @@
-"""What a model says about every frame of a split: the input of the searches for words."""
+"""What a model says about every frame of a split: the input of the searches for words.
+
+For a CTC head those are log-probabilities of the classes, for a transducer the encoder's frames,
+which mean something only together with its predictor and joint network.
+"""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int
 
 from modessm_jax.data.batch import Batch
 from modessm_jax.data.index import Key, describe, read_index
+from modessm_jax.data.trials import Trial
 from modessm_jax.data.validation import DataError
+from modessm_jax.decoding.transducer_greedy import greedy
+from modessm_jax.losses.joint import Joint
 from modessm_jax.phonemes import BLANK
 from modessm_jax.sequence import Sequence
+from modessm_jax.training.evaluation import transducer_of
 from modessm_jax.training.mesh import data_mesh, replicated, split_over_batch
+from modessm_jax.training.run_transducer import RunTransducer
 from modessm_jax.training.runs import Run, read_split
 
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """Of one trial: natural log-probabilities, and the sentence and corpus where known."""
+    """Of one trial: what is to be searched, and the sentence and corpus where known."""
 
     key: Key
     sentence: str | None
     corpus: str | None
-    log_probabilities: Float32[np.ndarray, "frames classes"]
+    frames: Float32[np.ndarray, "frames width"]  # natural log-probabilities, or the encoder's
+    phonemes: list[int]  # as read greedily
 
     @property
     def name(self) -> str:
         """The trial's name for people to read."""
         return describe(self.key)
-
-    @cached_property
-    def phonemes(self) -> list[int]:
-        """The best class of every frame, repeats merged, then blanks removed."""
-        best = self.log_probabilities.argmax(axis=1).tolist()
-        return [phoneme for phoneme, _ in groupby(best) if phoneme != BLANK]
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Posteriors:
 
     split: str
     trials: list[Posterior]
+    transducer: RunTransducer | None = None  # whose encoder's frames these are; None: of CTC
 
     @property
     def labelled(self) -> bool:
@@ -57,19 +61,21 @@ class Posteriors:
 
     @cached_property
     def digest(self) -> str:
-        """A checksum of the trials, their sentences and every probability."""
+        """A checksum of the trials, their sentences and every number that is searched."""
         sha = hashlib.sha256(self.split.encode())
         for trial in self.trials:
-            values = np.ascontiguousarray(trial.log_probabilities)
+            values = np.ascontiguousarray(trial.frames)
             sha.update(f"{trial.name} {trial.sentence!r} {values.shape}".encode())
             sha.update(values.tobytes())
+        if self.transducer is not None:
+            sha.update(self.transducer.digest.encode())
         return sha.hexdigest()
 
 
 def posteriors_of(
     run: Run, split: str, data_root: str | Path | None = None, **further: Any
 ) -> Posteriors:
-    """Runs the best model of a run over a split of its data.
+    """Runs the best model of a run over a split of its data, up to its CTC head.
 
     Args:
         run: from `load_run`.
@@ -80,30 +86,78 @@ def posteriors_of(
     Raises:
         DataError: the data are missing or unfit, or have a session the model was not trained on.
     """
-    recordings, batches = read_split(run, split, data_root)
 
-    def score(params: Any, batch: Batch) -> Sequence:
+    def score(params: Any, batch: Batch) -> tuple[tuple[Sequence, ...], None]:
         outputs = run.functional.apply(params, batch.features, batch.session, **further)
         logits = outputs.logits["phoneme"]
-        return logits.with_values(jax.nn.log_softmax(logits.values.astype(jnp.float32)))
+        return (logits.with_values(jax.nn.log_softmax(logits.values.astype(jnp.float32))),), None
 
+    found, _ = _run_over(run, split, data_root, score)
+    return Posteriors(split, [_heard(trial, each, merged(each)) for trial, (each,) in found])
+
+
+def encodings_of(
+    run: Run, split: str, data_root: str | Path | None = None, **further: Any
+) -> Posteriors:
+    """Runs the best model of a run over a split of its data, up to its transducer's joint network.
+
+    Args:
+        run: from `load_run`.
+        split: "train", "val" or "test".
+        data_root: where the data are, if not where they were in training.
+        further: arguments for the model, such as `denoise=True`.
+
+    Raises:
+        ValueError: the model has no transducer.
+        DataError: the data are missing or unfit, or have a session the model was not trained on.
+    """
+    predict = run.functional.predict
+    if predict is None:
+        raise ValueError(
+            f"model.name = {run.config['model']['name']!r} has no transducer; search its CTC head, "
+            "or train a modessm"
+        )
+
+    def score(params: Any, batch: Batch) -> tuple[tuple[Sequence, ...], Joint]:
+        outputs = run.functional.apply(params, batch.features, batch.session, **further)
+        found: Any = outputs.transducer
+        joint = Joint(found.kernel, found.bias)
+        labels = greedy(transducer_of(predict, params, joint), found.encoder)
+        frames = found.encoder.with_values(found.encoder.values.astype(jnp.float32))
+        return (frames, labels), joint
+
+    found, joint = _run_over(run, split, data_root, score)
+    heard = [_heard(trial, frames, phonemes) for trial, (frames, phonemes) in found]
+    return Posteriors(split, heard, RunTransducer.of(run, joint))
+
+
+def _run_over(
+    run: Run,
+    split: str,
+    data_root: str | Path | None,
+    score: Callable[[Any, Batch], tuple[tuple[Sequence, ...], Any]],
+) -> tuple[list[tuple[Trial, tuple[np.ndarray, ...]]], Any]:
+    """Every trial with what `score` says of it, padding cut off; and what else it gives, once."""
+    recordings, batches = read_split(run, split, data_root)
     mesh = data_mesh()
     everywhere = replicated(mesh)
     scorer = jax.jit(
         score, in_shardings=(everywhere, split_over_batch(mesh)), out_shardings=everywhere
     )
-    found: dict[int, np.ndarray] = {}
+    found: dict[int, tuple[np.ndarray, ...]] = {}
+    rest = None
     for batch in batches:
-        scores = scorer(run.params, batch)
-        values, frames = np.asarray(scores.values), np.asarray(scores.mask).sum(axis=1)
+        sequences, rest = jax.device_get(scorer(run.params, batch))
         for row, index in enumerate(batch.trial.tolist()):
             if index >= 0:
-                found[index] = values[row, : frames[row]].copy()
-    trials = [
-        Posterior((of.session, of.block, of.number), of.sentence, of.corpus, found[index])
-        for index, of in enumerate(recordings.trials)
-    ]
-    return Posteriors(split, trials)
+                cut = (each.values[row, : each.mask[row].sum()].copy() for each in sequences)
+                found[index] = tuple(cut)
+    return [(trial, found[index]) for index, trial in enumerate(recordings.trials)], rest
+
+
+def _heard(trial: Trial, frames: np.ndarray, phonemes: np.ndarray) -> Posterior:
+    key = trial.session, trial.block, trial.number
+    return Posterior(key, trial.sentence, trial.corpus, frames, phonemes.tolist())
 
 
 def posteriors_from(
@@ -130,4 +184,19 @@ def posteriors_from(
                 f"of the emissions, {len(keys)} trials {problem} in {data_root}, such as "
                 f"{describe(keys[0])}. Give the emissions of this split, all of them."
             )
-    return Posteriors(split, [Posterior(key, index[key], None, emissions[key]) for key in index])
+    return Posteriors(
+        split,
+        [
+            Posterior(key, index[key], None, emissions[key], merged(emissions[key]).tolist())
+            for key in index
+        ],
+    )
+
+
+def merged(
+    log_probabilities: Float32[np.ndarray, "frames classes"],
+) -> Int[np.ndarray, "phonemes"]:
+    """The best class of every frame, repeats merged, then blanks removed."""
+    best = log_probabilities.argmax(axis=1)
+    best = best[np.diff(best, prepend=BLANK) != 0]
+    return best[best != BLANK]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from modessm_jax.data.pipeline import EvaluationBatches, evaluation_batches
 from modessm_jax.data.trials import Recordings, Trial, read_recordings
 from modessm_jax.data.validation import DataError
@@ -22,7 +24,7 @@ class Run(NamedTuple):
     config: dict[str, Any]
     sessions: tuple[str, ...]  # the meaning of the model's session ids
     channels: int
-    functional: Functional  # its params are the initial ones
+    functional: Functional  # its params are shapes
     params: Any  # the best evaluation's
     step: int  # updates made to them
 
@@ -36,6 +38,18 @@ def build_model(config: Mapping[str, Any], channels: int, sessions: int) -> Func
         hides_bins=config["augment"].get("time_masks", 0) > 0,
         seed=config["training"]["seed"],
     )
+
+
+def build_shapes(config: Mapping[str, Any], channels: int, sessions: int) -> Functional:
+    """The same, its parameters in shapes alone: initial values take seconds to compute."""
+    built: list[Functional] = []
+
+    def params() -> Any:
+        built.append(build_model(config, channels, sessions))
+        return built[0].params
+
+    shapes = jax.eval_shape(params)
+    return built[0]._replace(params=shapes)
 
 
 def describe_data(*splits: Recordings) -> dict[str, Any]:
@@ -75,7 +89,7 @@ def load_run(workdir: str | Path) -> Run:
     workdir = Path(workdir)
     config, dataset = (_read(workdir / name) for name in ("config.json", "dataset.json"))
     sessions, channels = tuple(dataset["sessions"]), dataset["channels"]
-    functional = build_model(config, channels, len(sessions))
+    functional = build_shapes(config, channels, len(sessions))
     weights = load_weights(workdir / "best", functional.params)
     return Run(config, sessions, channels, functional, weights.evaluation_params, weights.step)
 

@@ -9,12 +9,15 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import jax
 import numpy as np
 
 from modessm_jax.decoding.lexicon import Lexicon
 from modessm_jax.decoding.ngram import NGram
+from modessm_jax.decoding.transducer_words import TransducerWordSearch
 from modessm_jax.decoding.word_search import SearchOptions, WordHypothesis, WordSearch
 from modessm_jax.training.progress import Clock, Progress
+from modessm_jax.training.run_transducer import RunTransducer
 
 _TRIALS_AT_ONCE = 4
 _SECONDS_BETWEEN_LINES = 10.0
@@ -45,7 +48,8 @@ class WordDecoder:
         self,
         lexicon: Lexicon,
         lm: Path | None,
-        log_probabilities: Sequence[np.ndarray],
+        frames: Sequence[np.ndarray],
+        transducer: RunTransducer | None = None,
         *,
         processes: int = 1,
         stream: Any = None,
@@ -55,14 +59,16 @@ class WordDecoder:
         Args:
             lexicon: the words to be recognised.
             lm: file of the n-gram, ARPA or KenLM binary; None for none.
-            log_probabilities: of each trial, float32 [frames, classes].
+            frames: of each trial, float32 [frames, width]: log-probabilities of the classes, or
+                what the encoder of the transducer gives.
+            transducer: the rest of it; None searches log-probabilities.
             processes: 1 searches in this process.
             stream: where progress is shown; standard output by default.
         """
-        self._frames = [len(values) for values in log_probabilities]
+        self._frames = [len(values) for values in frames]
         self._stream = sys.stdout if stream is None else stream
         self._processes = processes
-        state = (lexicon, lm, tuple(log_probabilities))
+        state = (lexicon, lm, tuple(frames), transducer)
         self._pool: ProcessPoolExecutor | None = None
         if processes == 1:
             self._here = _Searcher(*state)
@@ -122,26 +128,45 @@ class WordDecoder:
 class _Searcher:
     """What one process holds."""
 
-    def __init__(self, lexicon: Lexicon, lm: Path | None, log_probabilities: Sequence[np.ndarray]):
+    def __init__(
+        self,
+        lexicon: Lexicon,
+        lm: Path | None,
+        frames: Sequence[np.ndarray],
+        transducer: RunTransducer | None,
+    ):
         self._lexicon = lexicon
         self._lm = None if lm is None else NGram(lm)
-        self._log_probabilities = log_probabilities
-        self._search: WordSearch | None = None
+        self._frames = frames
+        self._transducer = transducer
+        self._search: WordSearch | TransducerWordSearch | None = None
+
+    def _begin(self, options: SearchOptions) -> WordSearch | TransducerWordSearch:
+        if self._transducer is None:
+            return WordSearch(self._lexicon, self._lm, options)
+        functions = self._transducer.functions()
+        search = TransducerWordSearch(functions, self._lexicon, self._lm, options)
+        # What is compiled on the way is no trial's time.
+        search(self._frames[0][:1])
+        return search
 
     def __call__(self, task: Task) -> Found:
         if self._search is None:
-            self._search = WordSearch(self._lexicon, self._lm, task.options)
+            self._search = self._begin(task.options)
         elif self._search.options != task.options:
             self._search = self._search.with_options(task.options)
-        start = time.thread_time()  # on a busy machine, not the time the others took
-        hypotheses = self._search(self._log_probabilities[task.trial])
-        return Found(hypotheses, time.thread_time() - start)
+        # On a busy machine, not the time the others took; JAX computes in threads of its own.
+        start = time.process_time()
+        hypotheses = self._search(self._frames[task.trial])
+        return Found(hypotheses, time.process_time() - start)
 
 
 _PROCESS: dict[str, _Searcher] = {}
 
 
 def _begin(*state: object) -> None:
+    # An accelerator would not hold all processes, and is no faster at a step of one hypothesis.
+    jax.config.update("jax_platforms", "cpu")
     _PROCESS["searcher"] = _Searcher(*cast(Any, state))
 
 

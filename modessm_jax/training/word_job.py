@@ -144,5 +144,7 @@ class WordJob:
             return decoder([Task(trial, options) for trial, options in enumerate(each)])
 
     def _decoder(self, posteriors: Posteriors) -> WordDecoder:
-        matrices = [trial.log_probabilities for trial in posteriors.trials]
-        return WordDecoder(*self.vocabulary, matrices, processes=self.processes)
+        frames = [trial.frames for trial in posteriors.trials]
+        return WordDecoder(
+            *self.vocabulary, frames, posteriors.transducer, processes=self.processes
+        )

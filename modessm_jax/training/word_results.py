@@ -105,7 +105,7 @@ class WordEvaluation:
     @property
     def frames_a_second(self) -> float:
         """What one core searches, the model left out."""
-        frames = sum(len(result.trial.log_probabilities) for result in self.results)
+        frames = sum(len(result.trial.frames) for result in self.results)
         return frames / sum(result.found.seconds for result in self.results)
 
     @cached_property

@@ -43,6 +43,7 @@ def nats(*common: float) -> float:
 
 def test_scores_are_natural_logarithms(ngram):
     assert ngram.order == 2
+    assert ngram.alone("b") == pytest.approx(nats(-1))
     assert ngram.score(["a", "b"]) == pytest.approx(nats(-0.5, -0.25, -0.75))
     assert ngram.score(["a", "a"]) == pytest.approx(nats(-0.5, -0.125, -0.5, -0.125, -0.75))
     assert ngram.score([]) == pytest.approx(nats(-0.75))

@@ -1,11 +1,14 @@
 """Transducers small enough to search by hand, whose predictor tells every history apart."""
 
 import itertools
+from functools import cache
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modessm_jax import phonemes
 from modessm_jax.decoding.transducer import Transducer, log_probabilities
 from modessm_jax.losses.joint import Joint
 from modessm_jax.sequence import Sequence
@@ -65,6 +68,25 @@ class Toy(NamedTuple):
 
 def best_first(scores: dict[Labels, float]) -> dict[Labels, float]:
     return dict(sorted(scores.items(), key=lambda item: -item[1]))
+
+
+@cache
+def parrot(sure: float = 1 - 1e-9) -> Transducer:
+    """Says each frame's label, unless it was the last one said, and then a blank."""
+
+    def start(batch: int) -> Any:
+        return (), jax.nn.one_hot(jnp.zeros(batch, jnp.int32), phonemes.CLASSES)
+
+    def advance(state: Any, labels: Any) -> Any:
+        return state, jax.nn.one_hot(labels, phonemes.CLASSES)
+
+    def joint(frame: Any, last: Any) -> Any:
+        said = (frame * last).sum(axis=-1, keepdims=True)
+        silent = jax.nn.one_hot(jnp.zeros(frame.shape[:-1], jnp.int32), phonemes.CLASSES)
+        wanted = jnp.where(said > 0, silent, frame)
+        return jnp.log(jnp.where(wanted > 0, sure, (1 - sure) / (phonemes.CLASSES - 1)))
+
+    return Transducer(start, advance, joint)
 
 
 def random_toy(seed: int, blank: float = 0.0) -> Toy:

@@ -1,17 +1,21 @@
 """The command line that decodes into words, from logits to files, in this process."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 
+from experiments import decode
 from experiments.decode import main
 from modessm_jax.data.official_logits import read_official_logits, write_official_logits
 from modessm_jax.decoding.nbest import read_nbest
+from modessm_jax.training.runs import Run
 from tests.training.spoken import (
     LEXICON,
     SENTENCES,
     TRAINING,
+    encodings,
     log_probabilities,
     write_data,
     write_lm,
@@ -86,6 +90,31 @@ def test_test_gets_predictions_with_the_weights_of_val(given, tmp_path, capsys):
 def test_what_is_unfit_is_named(given, tmp_path, more, message):
     with pytest.raises(SystemExit, match=message):
         main(arguments(given, "--out", str(tmp_path), *more))
+
+
+def test_a_runs_transducer_is_searched_and_kept_apart(given, tmp_path, monkeypatch, capsys):
+    nothing: Any = None
+    config = {"data": {"root": given["--data_root"], "sessions": []}}
+    run = Run(config, (), 0, nothing, nothing, 7)
+    monkeypatch.setattr(decode, "load_run", lambda workdir: run)
+    monkeypatch.setattr(decode, "encodings_of", lambda run, split, data_root: encodings(split))
+    of_run = {key: value for key, value in given.items() if key not in ("--logits", "--data_root")}
+    tuned = ["--tune", "--lm_weight", "0", "1", "--word_score", "0"]
+    test = ["--split", "test", "--workdir", str(tmp_path), "--head", "rnnt"]
+    main(arguments(of_run, *test, *tuned))
+    printed = capsys.readouterr().out
+    assert "best model, step 7, rnnt head" in printed
+    assert "tuning: 2 choices of weights, 2 sentences" in printed  # none of the blank's penalty
+    assert [each.text for each in read_nbest(tmp_path / "words_rnnt/test.jsonl")] == SENTENCES[:2]
+
+
+def test_logits_are_of_a_ctc_head(given, tmp_path):
+    rnnt = ["--head", "rnnt"]
+    with pytest.raises(SystemExit, match="--head rnnt needs --workdir"):
+        main(arguments(given, "--out", str(tmp_path), *rnnt))
+    run = ["--workdir", str(tmp_path), "--lexicon", given["--lexicon"]]
+    with pytest.raises(SystemExit, match="--save_logits are those of the CTC head"):
+        main([*run, *rnnt, "--save_logits", str(tmp_path)])
 
 
 def test_a_missing_run_is_named(given, tmp_path):

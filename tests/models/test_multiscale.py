@@ -16,7 +16,8 @@ SMALL = {
     "name": "multiscale", "d": 8, "layers": (1, 2, 1), "heads": 2, "ff": 8, "kernel": 3,
     "strides": (2, 4, 8), "patches": (4, 8, 8), "dropout": 0.1, "stochastic_depth": 0.2,
     "session": "affine", "fusion_norm": True, "smoothing": 1.0, "interctc": True,
-    "diphones": False, "head_scale": 1.0, "causal": False, "chunk": 8, "left": 8, "dtype": "float32",
+    "diphones": False, "head_scale": 1.0, "causal": False, "chunk": 8, "left": 8,
+    "dtype": "float32",
 }  # fmt: skip
 
 

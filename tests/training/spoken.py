@@ -1,5 +1,6 @@
 """Sentences as a sure model would hear them, over a lexicon with homophones."""
 
+import dataclasses
 from pathlib import Path
 
 import h5py
@@ -7,9 +8,13 @@ import numpy as np
 
 from modessm_jax.decoding import kneser_ney
 from modessm_jax.decoding.lexicon import Lexicon
+from modessm_jax.decoding.transducer import Transducer
+from modessm_jax.losses.joint import Joint
 from modessm_jax.phonemes import BLANK, CLASSES, SILENCE, phoneme_id
-from modessm_jax.training.posteriors import Posterior, Posteriors
+from modessm_jax.training.posteriors import Posterior, Posteriors, merged
+from modessm_jax.training.run_transducer import RunTransducer
 from tests.data.layout import write_trial
+from tests.decoding.transducers import parrot
 
 
 def ids(symbols: str) -> tuple[int, ...]:
@@ -46,19 +51,34 @@ def log_probabilities(sentence: str) -> np.ndarray:
     return np.log(values)
 
 
+class Parrot(RunTransducer):
+    """The rest of a transducer whose frames say what is to be said; see `parrot`."""
+
+    def functions(self) -> Transducer:
+        return parrot(0.9)
+
+
+def encodings(split: str = "val") -> Posteriors:
+    """The first of these sentences as a transducer's encoder gives them."""
+    heard = posteriors(split, SENTENCES[:2], labelled=split != "test")
+    trials = [
+        dataclasses.replace(trial, frames=(trial.frames > np.log(0.5)).astype(np.float32))
+        for trial in heard.trials
+    ]
+    return Posteriors(split, trials, Parrot({}, 0, 0, {}, Joint(np.zeros(1), np.zeros(1))))
+
+
 def posteriors(
     split: str = "val", sentences: list[str] = SENTENCES, labelled: bool = True
 ) -> Posteriors:
     """Of two sessions and two corpora."""
-    trials = [
-        Posterior(
-            ("ab"[2 * number // len(sentences)], 1, number),
-            sentence if labelled else None,
-            ["Switchboard", "Harvard"][number % 2],
-            log_probabilities(sentence),
-        )
-        for number, sentence in enumerate(sentences)
-    ]
+    trials = []
+    for number, sentence in enumerate(sentences):
+        key = "ab"[2 * number // len(sentences)], 1, number
+        said = sentence if labelled else None
+        corpus = ["Switchboard", "Harvard"][number % 2]
+        frames = log_probabilities(sentence)
+        trials.append(Posterior(key, said, corpus, frames, merged(frames).tolist()))
     return Posteriors(split, trials)
 
 

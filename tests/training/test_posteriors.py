@@ -9,14 +9,19 @@ import pytest
 
 from modessm_jax.data.trials import read_recordings
 from modessm_jax.data.validation import DataError
-from modessm_jax.models.build import Functional
+from modessm_jax.decoding.greedy import to_lists
+from modessm_jax.decoding.transducer_greedy import greedy
+from modessm_jax.losses.joint import Joint
+from modessm_jax.models.build import Functional, Predict
+from modessm_jax.models.outputs import JointInputs
 from modessm_jax.phonemes import BLANK, CLASSES
 from modessm_jax.sequence import Sequence
-from modessm_jax.training.posteriors import Posterior, posteriors_from, posteriors_of
+from modessm_jax.training.evaluation import transducer_of
+from modessm_jax.training.posteriors import encodings_of, merged, posteriors_from, posteriors_of
 from modessm_jax.training.runs import Run
 from tests.data.layout import write_split
-from tests.training.spoken import SENTENCES, posteriors, write_data
-from tests.training.toy import CHANNELS, apply, initial_params
+from tests.training.spoken import SENTENCES, encodings, posteriors, write_data
+from tests.training.toy import CHANNELS, WIDTH, apply, initial_params
 
 LENGTHS = [12, 18, 14]
 
@@ -36,27 +41,72 @@ def test_each_trial_has_what_the_model_says_of_it_alone(tmp_path):
     recordings = read_recordings(tmp_path, "val")
     assert [trial.name for trial in found.trials] == [trial.name for trial in recordings.trials]
     assert [trial.sentence for trial in found.trials][:2] == ["sentence 0", "sentence 1"]
-    assert [len(trial.log_probabilities) for trial in found.trials] == [6, 9, 7, 6, 9, 7]
+    assert [len(trial.frames) for trial in found.trials] == [6, 9, 7, 6, 9, 7]
     last = Sequence(jnp.asarray(recordings.features(5)[None]), jnp.ones((1, 14), bool))
     alone = evaluate(params, last, jnp.array([1]))
     expected = jax.nn.log_softmax(alone.logits["phoneme"].values[0])
-    np.testing.assert_allclose(found.trials[5].log_probabilities, expected, atol=1e-5)
+    np.testing.assert_allclose(found.trials[5].frames, expected, atol=1e-5)
+
+
+def test_a_transducer_has_what_its_encoder_and_greedy_search_say_of_each_trial_alone(tmp_path):
+    for session in ("a", "b"):
+        write_split(tmp_path, session, "val", LENGTHS, channels=CHANNELS)
+    data = {"batch_size": 4, "buckets": 1, "sessions": [], "table": "", "memory_gib": 1.0}
+    random = np.random.default_rng(0)
+    table = random.normal(size=(CLASSES, WIDTH)).astype(np.float32)
+    joint = Joint(*(random.normal(size=s).astype(np.float32) for s in ((WIDTH, CLASSES), CLASSES)))
+    joint.bias[BLANK] += 3
+
+    def heard(params, features, session):
+        outputs = evaluate(params, features, session)
+        inputs = JointInputs(outputs.encoder, None, joint.kernel, joint.bias)
+        return dataclasses.replace(outputs, transducer=inputs)
+
+    def step(params, state, labels):
+        del params
+        return state, jnp.asarray(table)[labels]
+
+    predict = Predict(lambda params, batch: jnp.zeros((batch,)), step)
+    params = initial_params()
+    functional = Functional(heard, params, multiple=2, predict=predict)
+    config = {"data": {"root": str(tmp_path), **data}, "model": {"name": "toy"}}
+    run = Run(config, ("a", "b"), CHANNELS, functional, params, 7)
+    found = encodings_of(run, "val")
+    recordings = read_recordings(tmp_path, "val")
+    assert [len(trial.frames) for trial in found.trials] == [6, 9, 7, 6, 9, 7]
+    last = Sequence(jnp.asarray(recordings.features(5)[None]), jnp.ones((1, 14), bool))
+    encoder = evaluate(params, last, jnp.array([1])).encoder
+    np.testing.assert_allclose(found.trials[5].frames, encoder.values[0], atol=1e-5)
+    alone = to_lists(greedy(transducer_of(predict, params, joint), encoder))
+    assert alone == [found.trials[5].phonemes] and alone[0]
+    assert found.transducer is not None
+    np.testing.assert_array_equal(found.transducer.joint.kernel, joint.kernel)
+    without = run._replace(functional=functional._replace(predict=None))
+    with pytest.raises(ValueError, match="'toy' has no transducer"):
+        encodings_of(without, "val")
+
+
+def test_the_checksum_is_of_the_transducer_too():
+    given = encodings()
+    assert given.digest == encodings().digest
+    assert given.transducer is not None
+    kernel = dataclasses.replace(given.transducer, joint=Joint(np.ones(1), np.zeros(1)))
+    assert dataclasses.replace(given, transducer=kernel).digest != given.digest
+    assert dataclasses.replace(given, transducer=None).digest != given.digest
 
 
 def test_phonemes_are_merged_before_blanks_are_removed():
     values = np.zeros((7, CLASSES), np.float32)
     values[np.arange(7), [3, 3, BLANK, 3, BLANK, BLANK, 5]] = 1
-    assert Posterior(("a", 1, 0), None, None, values).phonemes == [3, 3, 5]
+    assert merged(values).tolist() == [3, 3, 5]
 
 
 def test_emissions_get_the_sentences_of_their_data(tmp_path):
     write_data(tmp_path, "val", SENTENCES)
-    emissions = {
-        ("a", 1, k): trial.log_probabilities for k, trial in enumerate(posteriors().trials)
-    }
+    emissions = {("a", 1, k): trial.frames for k, trial in enumerate(posteriors().trials)}
     found = posteriors_from(dict(reversed(emissions.items())), "val", tmp_path)
     assert [trial.sentence for trial in found.trials] == SENTENCES
-    assert all(trial.log_probabilities is emissions[trial.key] for trial in found.trials)
+    assert all(trial.frames is emissions[trial.key] for trial in found.trials)
     strange = {**emissions, ("b", 1, 0): emissions["a", 1, 0]}
     with pytest.raises(DataError, match=r"1 trials are none of val in .* b/block 1/trial 0"):
         posteriors_from(strange, "val", tmp_path)
@@ -69,9 +119,9 @@ def test_the_checksum_is_of_everything():
     given = posteriors()
     assert given.digest == posteriors().digest
     first, *others = given.trials
-    louder = first.log_probabilities.copy()
+    louder = first.frames.copy()
     louder[0, 0] += 1e-3
-    changes = [{"sentence": "cats"}, {"key": ("a", 2, 0)}, {"log_probabilities": louder}]
+    changes = [{"sentence": "cats"}, {"key": ("a", 2, 0)}, {"frames": louder}]
     changed = [
         dataclasses.replace(given, trials=[dataclasses.replace(first, **change), *others])
         for change in changes

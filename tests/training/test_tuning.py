@@ -60,7 +60,7 @@ def test_a_search_is_tuned(tmp_path):
     """Without the n-gram homophones are confused, so its weight matters and nothing else does."""
     given = posteriors()
     grid = dataclasses.replace(GRID, lm_weight=(0.0, 0.5, 1.0, 1.5))
-    matrices = [trial.log_probabilities for trial in given.trials]
+    matrices = [trial.frames for trial in given.trials]
     decoder = WordDecoder(LEXICON, write_lm(tmp_path), matrices, stream=io.StringIO())
     tuning = tune(decoder, given, SearchOptions(beam=20), grid)
     assert tuning.errors.shape == (4, 1, 3, 6)
