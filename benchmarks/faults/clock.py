@@ -1,4 +1,4 @@
-"""A wall clock that is set back by an hour while the run is trained, and again while it resumes."""
+"""A wall clock that loses an hour while the run is trained, and again while it resumes."""
 
 import shutil
 import signal
@@ -10,48 +10,42 @@ from pathlib import Path
 from benchmarks.faults.report import Row
 from benchmarks.faults.victim import Bench, Victim, ending, fingerprint
 
-# Stands before the C library's: some seconds into the process, an hour is lost. The monotonic clock
-# is left alone, as it is when an administrator or a time server sets the clock. Once: the kernel
-# is not deceived, and what waits for a time of this clock would wait for ever if hours went on.
+# Stands before the C library's, for the interpreter: seconds into the process, an hour is lost.
+# The monotonic clock is left alone, as it is when an administrator or a time server sets the clock.
+# So is what native libraries see: the kernel, which times their waits and dates their files, is not
+# deceived, and between two clocks they wait for ever.
 AFTER = "CLOCK_BACK_AFTER"  # environment variable: seconds
 _SHIM = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdlib.h>
-#include <sys/time.h>
+#include <string.h>
 #include <time.h>
 
 static int (*real)(clockid_t, struct timespec *);
 
+static int from_python(void *caller) {
+    Dl_info of;
+    if (!dladdr(caller, &of)) return 0;
+    const char *name = strrchr(of.dli_fname, '/');
+    name = name ? name + 1 : of.dli_fname;
+    return !strncmp(name, "python", 6) || !strncmp(name, "libpython", 9);
+}
+
 static time_t lost(void) {
     static time_t begun;
     struct timespec now;
-    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
     real(CLOCK_MONOTONIC, &now);
     if (!begun) begun = now.tv_sec;
     return now.tv_sec - begun >= atoi(getenv("CLOCK_BACK_AFTER")) ? 3600 : 0;
 }
 
 int clock_gettime(clockid_t id, struct timespec *out) {
-    time_t back = lost();
+    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
     int status = real(id, out);
-    if (!status && id == CLOCK_REALTIME) out->tv_sec -= back;
+    int deceived = id == CLOCK_REALTIME && from_python(__builtin_return_address(0));
+    if (!status && deceived) out->tv_sec -= lost();
     return status;
-}
-
-int gettimeofday(struct timeval *out, void *zone) {
-    struct timespec now;
-    int status = clock_gettime(CLOCK_REALTIME, &now);
-    out->tv_sec = now.tv_sec;
-    out->tv_usec = now.tv_nsec / 1000;
-    return status;
-}
-
-time_t time(time_t *out) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    if (out) *out = now.tv_sec;
-    return now.tv_sec;
 }
 """
 
