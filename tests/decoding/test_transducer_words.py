@@ -5,22 +5,19 @@ import math
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from modessm_jax.decoding.lexicon import Lexicon
 from modessm_jax.decoding.ngram import NGram
-from modessm_jax.decoding.transducer import Transducer, log_probabilities
+from modessm_jax.decoding.transducer import Transducer
 from modessm_jax.decoding.transducer_words import TransducerWordSearch
 from modessm_jax.decoding.word_search import SearchOptions, WordHypothesis
-from modessm_jax.losses.joint import Joint
 from modessm_jax.phonemes import BLANK, CLASSES, SILENCE
 from tests.decoding.test_word_search import TWO, random_lexicon, write_lm
-from tests.decoding.transducers import parrot
+from tests.decoding.transducers import Toy, parrot
 from tests.losses.enumeration import rnnt_nats
 
 D, NODES = 4, 97
@@ -29,36 +26,6 @@ WIDE = SearchOptions(beam=512, beam_threshold=1e5, nbest=10_000)
 
 Said = tuple[tuple[int, ...], tuple[str, ...]]
 Scores = dict[tuple[str, ...], tuple[float, float, float]]
-
-
-class Toy(NamedTuple):
-    """A joint network, and a predictor that tells every history apart."""
-
-    table: np.ndarray  # [nodes, d]: the output of each state
-    kernel: np.ndarray
-    bias: np.ndarray
-
-    def transducer(self) -> Transducer:
-        """For the search; call it where 64-bit numbers are on."""
-        table = jnp.asarray(self.table)
-
-        def start(batch: int) -> Any:
-            state = jnp.zeros((batch,), jnp.int32)
-            return state, table[state]
-
-        def advance(state: Any, labels: Any) -> Any:
-            state = (CLASSES * state + labels) % NODES
-            return state, table[state]
-
-        joint = log_probabilities(Joint(jnp.asarray(self.kernel), jnp.asarray(self.bias)))
-        return Transducer(start, advance, joint)
-
-    def logits(self, frames: np.ndarray, labels: tuple[int, ...]) -> np.ndarray:
-        """[frames, labels + 1, classes], by NumPy."""
-        nodes = [0]
-        for label in labels:
-            nodes.append((CLASSES * nodes[-1] + label) % NODES)
-        return np.tanh(frames[:, None] + self.table[nodes][None]) @ self.kernel + self.bias
 
 
 @cache

@@ -35,17 +35,21 @@ class Toy(NamedTuple):
             return state, table[state]
 
         def advance(state: Any, labels: Any) -> Any:
-            state = (CLASSES * state + labels) % NODES
+            state = self.after(state, labels)
             return state, table[state]
 
         joint = log_probabilities(Joint(jnp.asarray(self.kernel), jnp.asarray(self.bias)))
         return Transducer(start, advance, joint)
 
+    def after(self, state: Any, label: Any) -> Any:
+        """The state one label later."""
+        return (self.kernel.shape[1] * state + label) % len(self.table)
+
     def outputs(self, labels: Labels) -> np.ndarray:
         """[labels + 1, d] of the predictor."""
         nodes = [0]
         for label in labels:
-            nodes.append((CLASSES * nodes[-1] + label) % NODES)
+            nodes.append(self.after(nodes[-1], label))
         return self.table[nodes]
 
     def logits(self, frames: np.ndarray, labels: Labels) -> np.ndarray:

@@ -89,8 +89,7 @@ def test_what_a_run_leaves(straight: Path) -> None:
 
 
 def test_words_to_select_by_must_be_known(root: Path, tmp_path: Path) -> None:
-    config = config_of(root, training={"select_by": "wer"})
-    config.data.lexicon = ""
+    config = config_of(root, training={"select_by": "wer"}, data={"lexicon": ""})
     with pytest.raises(ValueError, match=r"training.select_by is 'wer'.*give a lexicon"):
         job.run(config, tmp_path)
     assert not list(tmp_path.iterdir())
