@@ -47,13 +47,13 @@ def root(tmp_path_factory) -> Path:
     for session in ("a", "b"):
         write_split(root, session, "train", [40, 44, 36, 48])
         write_split(root, session, "val", [40, 44])
+    build_lexicon(["a", "one"]).write(root / "lexicon.txt")
     return root
 
 
 def config_of(root: Path, **changes: Any) -> ConfigDict:
     config = get_config("small")
     config.update(TINY)
-    build_lexicon(["a", "one"]).write(root / "lexicon.txt")
     config.update({"data": {"root": str(root), "lexicon": str(root / "lexicon.txt")}})
     config.update(changes)
     return config
