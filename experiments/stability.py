@@ -14,6 +14,7 @@ again, and interrupted ones go on: give the same command. Writes OUT.md and OUT.
 
 import argparse
 import itertools
+import json
 import shlex
 import subprocess
 import sys
@@ -24,10 +25,11 @@ from pathlib import Path
 
 from modessm_jax.training.stability import Cell, Outcome, cells, mends, read_outcome
 from modessm_jax.training.stability_report import Pair, draw, format_report
+from modessm_jax.training.writers import write_json
 
 _NORMS = {"without": False, "with": True}
 _DESIGNS = {"all": cells, "mends": mends}
-_ENDED = "ended"  # file in a run's folder that holds its process's exit status
+_ENDED = "ended.json"  # file in a run's folder: the arguments of a run that is over
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -102,22 +104,26 @@ def make(
     """Makes a run, or finds it made.
 
     Raises:
-        RuntimeError: it could not begin; the message has the place of its output.
+        RuntimeError: it could not begin, and the message has the place of its output; or it was
+            made with other arguments.
     """
     workdir = options.work / (cell.name + ("-guarded" if guarded else ""))
-    if not (workdir / _ENDED).exists():
+    chosen = [f"--config={options.config}", f"--config.data.root={options.data}"]
+    chosen += [*cell.overrides(steps=options.steps, guarded=guarded), *further]
+    over = workdir / _ENDED
+    if over.exists() and json.loads(over.read_text(encoding="utf-8")) != chosen:
+        raise RuntimeError(f"{workdir} was made with other arguments, see {over}; give new --work")
+    if not over.exists():
         workdir.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "experiments.train", f"--config={options.config}"]
-        command += [f"--config.data.root={options.data}", f"--workdir={workdir}"]
-        command += cell.overrides(steps=options.steps, guarded=guarded)
+        command = [sys.executable, "-m", "experiments.train", f"--workdir={workdir}", *chosen]
         with (workdir / "output.log").open("w", encoding="utf-8") as log:
-            ended = subprocess.run([*command, *further], stdout=log, stderr=subprocess.STDOUT)
+            ended = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT)
         # A run that stops because it diverged has trained; any other failure is not a finding.
         log_text = (workdir / "output.log").read_text(encoding="utf-8")
         diverged = any(f"{name}:" in log_text for name in ("DivergedError", "NonFiniteError"))
         if ended.returncode and not diverged:
             raise RuntimeError(f"{cell.name} failed; its output is in {workdir / 'output.log'}")
-        (workdir / _ENDED).write_text(f"{ended.returncode}\n", encoding="utf-8")
+        write_json(over, chosen)
     return read_outcome(workdir, guarded=guarded)
 
 

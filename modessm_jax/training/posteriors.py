@@ -99,17 +99,10 @@ def posteriors_of(
 def encodings_of(
     run: Run, split: str, data_root: str | Path | None = None, **further: Any
 ) -> Posteriors:
-    """Runs the best model of a run over a split of its data, up to its transducer's joint network.
-
-    Args:
-        run: from `load_run`.
-        split: "train", "val" or "test".
-        data_root: where the data are, if not where they were in training.
-        further: arguments for the model, such as `denoise=True`.
+    """Runs the best model up to its transducer's joint network; otherwise as `posteriors_of`.
 
     Raises:
         ValueError: the model has no transducer.
-        DataError: the data are missing or unfit, or have a session the model was not trained on.
     """
     predict = run.functional.predict
     if predict is None:

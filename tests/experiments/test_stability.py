@@ -55,6 +55,8 @@ def test_only_what_diverged_is_guarded_and_nothing_is_made_twice(tmp_path, train
     assert (tmp_path / "o.png").exists()
     stability.main([*places(tmp_path), *GIVEN, *further])
     assert len(trained) == 3
+    with pytest.raises(SystemExit, match="made with other arguments"):
+        stability.main([*places(tmp_path), *GIVEN, "--steps", "50", *further])
 
 
 def test_a_run_that_cannot_begin_ends_the_study_and_says_where_to_look(tmp_path, monkeypatch):
