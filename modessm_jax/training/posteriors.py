@@ -7,14 +7,14 @@ which mean something only together with its predictor and joint network.
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Array, Float32, Int
 
 from modessm_jax.data.batch import Batch
 from modessm_jax.data.index import Key, describe, read_index
@@ -72,8 +72,33 @@ class Posteriors:
         return sha.hexdigest()
 
 
+class Noise(NamedTuple):
+    """White Gaussian noise in every feature of every bin, the same for a trial whenever it is read.
+
+    One model that hears several noisy copies of the data is the cheapest ensemble there is: Yoon
+    et al. 2026, bioRxiv 2026.06.02.729705.
+    """
+
+    deviation: float  # of features with deviation 1
+    seed: int
+
+    def added_to(self, features: Sequence, trial: Int[Array, "batch"]) -> Sequence:
+        """The noisy copy of `[batch, time, channels]`; padding stays as it is."""
+        of_trial = jax.vmap(partial(jax.random.fold_in, jax.random.key(self.seed)))(trial)
+        draw = partial(jax.random.normal, shape=features.values.shape[1:])
+        noise = self.deviation * jax.vmap(draw)(of_trial)
+        return features.with_values(features.values + noise * features.mask[:, :, None])
+
+
+CLEAN = Noise(0.0, 0)
+
+
 def posteriors_of(
-    run: Run, split: str, data_root: str | Path | None = None, **further: Any
+    run: Run,
+    split: str,
+    data_root: str | Path | None = None,
+    noise: Noise = CLEAN,
+    **further: Any,
 ) -> Posteriors:
     """Runs the best model of a run over a split of its data, up to its CTC head.
 
@@ -81,6 +106,7 @@ def posteriors_of(
         run: from `load_run`.
         split: "train", "val" or "test".
         data_root: where the data are, if not where they were in training.
+        noise: to add to the features.
         further: arguments for the model, such as `denoise=True`.
 
     Raises:
@@ -92,12 +118,16 @@ def posteriors_of(
         logits = outputs.logits["phoneme"]
         return (logits.with_values(jax.nn.log_softmax(logits.values.astype(jnp.float32))),), None
 
-    found, _ = _run_over(run, split, data_root, score)
+    found, _ = _run_over(run, split, data_root, noise, score)
     return Posteriors(split, [_heard(trial, each, merged(each)) for trial, (each,) in found])
 
 
 def encodings_of(
-    run: Run, split: str, data_root: str | Path | None = None, **further: Any
+    run: Run,
+    split: str,
+    data_root: str | Path | None = None,
+    noise: Noise = CLEAN,
+    **further: Any,
 ) -> Posteriors:
     """Runs the best model up to its transducer's joint network; otherwise as `posteriors_of`.
 
@@ -119,7 +149,7 @@ def encodings_of(
         frames = found.encoder.with_values(found.encoder.values.astype(jnp.float32))
         return (frames, labels), joint
 
-    found, joint = _run_over(run, split, data_root, score)
+    found, joint = _run_over(run, split, data_root, noise, score)
     heard = [_heard(trial, frames, phonemes) for trial, (frames, phonemes) in found]
     return Posteriors(split, heard, RunTransducer.of(run, joint))
 
@@ -128,14 +158,22 @@ def _run_over(
     run: Run,
     split: str,
     data_root: str | Path | None,
+    noise: Noise,
     score: Callable[[Any, Batch], tuple[tuple[Sequence, ...], Any]],
 ) -> tuple[list[tuple[Trial, tuple[np.ndarray, ...]]], Any]:
     """Every trial with what `score` says of it, padding cut off; and what else it gives, once."""
     recordings, batches = read_split(run, split, data_root)
     mesh = data_mesh()
     everywhere = replicated(mesh)
+
+    def hear(params: Any, batch: Batch) -> tuple[tuple[Sequence, ...], Any]:
+        if noise.deviation:
+            noisy = noise.added_to(batch.features, batch.trial)
+            batch = batch.replace(features=noisy)
+        return score(params, batch)
+
     scorer = jax.jit(
-        score, in_shardings=(everywhere, split_over_batch(mesh)), out_shardings=everywhere
+        hear, in_shardings=(everywhere, split_over_batch(mesh)), out_shardings=everywhere
     )
     found: dict[int, tuple[np.ndarray, ...]] = {}
     rest = None

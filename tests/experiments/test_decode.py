@@ -83,6 +83,8 @@ def test_test_gets_predictions_with_the_weights_of_val(given, tmp_path, capsys):
     [
         (["--lm_weight", "1", "2"], "--lm_weight has 2 values"),
         (["--beam", "0"], "beam = 0"),
+        (["--noise", "-1"], "--noise = -1"),
+        (["--noise", "1"], "--noise needs --workdir"),
         (["--lm", "nowhere"], "nowhere"),
         (["--lexicon", "nowhere"], "nowhere"),
     ],
@@ -97,7 +99,14 @@ def test_a_runs_transducer_is_searched_and_kept_apart(given, tmp_path, monkeypat
     config = {"data": {"root": given["--data_root"], "sessions": []}}
     run = Run(config, (), 0, nothing, nothing, 7)
     monkeypatch.setattr(decode, "load_run", lambda workdir: run)
-    monkeypatch.setattr(decode, "encodings_of", lambda run, split, data_root: encodings(split))
+    noises = []
+
+    def heard(run, split, data_root, noise):
+        del run, data_root
+        noises.append(noise)
+        return encodings(split)
+
+    monkeypatch.setattr(decode, "encodings_of", heard)
     of_run = {key: value for key, value in given.items() if key not in ("--logits", "--data_root")}
     tuned = ["--tune", "--lm_weight", "0", "1", "--word_score", "0"]
     test = ["--split", "test", "--workdir", str(tmp_path), "--head", "rnnt"]
@@ -106,6 +115,10 @@ def test_a_runs_transducer_is_searched_and_kept_apart(given, tmp_path, monkeypat
     assert "best model, step 7, rnnt head" in printed
     assert "tuning: 2 choices of weights, 2 sentences" in printed  # none of the blank's penalty
     assert [each.text for each in read_nbest(tmp_path / "words_rnnt/test.jsonl")] == SENTENCES[:2]
+    main(arguments(of_run, *test, "--noise", "0.5", "--noise_seed", "3"))
+    assert noises == [(0.0, 0), (0.0, 0), (0.5, 3)]
+    assert "rnnt head, Noise(deviation=0.5, seed=3)" in capsys.readouterr().out
+    assert (tmp_path / "words_rnnt_noisy_3/test.jsonl").exists()
 
 
 def test_logits_are_of_a_ctc_head(given, tmp_path):

@@ -17,7 +17,13 @@ from modessm_jax.models.outputs import JointInputs
 from modessm_jax.phonemes import BLANK, CLASSES
 from modessm_jax.sequence import Sequence
 from modessm_jax.training.evaluation import transducer_of
-from modessm_jax.training.posteriors import encodings_of, merged, posteriors_from, posteriors_of
+from modessm_jax.training.posteriors import (
+    Noise,
+    encodings_of,
+    merged,
+    posteriors_from,
+    posteriors_of,
+)
 from modessm_jax.training.runs import Run
 from tests.data.layout import write_split
 from tests.training.spoken import SENTENCES, encodings, posteriors, write_data
@@ -46,6 +52,37 @@ def test_each_trial_has_what_the_model_says_of_it_alone(tmp_path):
     alone = evaluate(params, last, jnp.array([1]))
     expected = jax.nn.log_softmax(alone.logits["phoneme"].values[0])
     np.testing.assert_allclose(found.trials[5].frames, expected, atol=1e-5)
+
+
+def test_a_noisy_copy_of_a_trial_depends_on_nothing_but_the_seed(tmp_path):
+    for session in ("a", "b"):
+        write_split(tmp_path, session, "val", LENGTHS, channels=CHANNELS)
+
+    def heard(noise, batch_size):
+        data = {"batch_size": batch_size, "buckets": 1, "sessions": [], "table": ""}
+        config = {"data": {"root": str(tmp_path), "memory_gib": 1.0, **data}}
+        params = initial_params()
+        functional = Functional(evaluate, params, multiple=2, predict=None)
+        run = Run(config, ("a", "b"), CHANNELS, functional, params, 7)
+        return [trial.frames for trial in posteriors_of(run, "val", noise=noise).trials]
+
+    clean, noisy = heard(Noise(0.0, 3), 4), heard(Noise(0.5, 3), 4)
+    for one, other in zip(noisy, heard(Noise(0.5, 3), 8), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    for others in (clean, heard(Noise(0.5, 4), 4)):
+        assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(noisy, others, strict=True))
+
+
+def test_noise_is_white_and_leaves_the_padding_alone():
+    mask = jnp.arange(400)[None] < jnp.array([400, 300])[:, None]
+    features = Sequence(jnp.zeros((2, 400, 30)), mask)
+    values = np.asarray(Noise(0.5, 1).added_to(features, jnp.array([5, 9])).values)
+    first, second = values[0, :300], values[1, :300]
+    np.testing.assert_array_equal(values[1, 300:], 0)
+    assert abs(first.std() - 0.5) < 0.02 and abs(first.mean()) < 0.02
+    pairs = [(first, second), (first[1:], first[:-1]), (first[:, 1:], first[:, :-1])]
+    for one, other in pairs:
+        assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.04
 
 
 def test_a_transducer_has_what_its_encoder_and_greedy_search_say_of_each_trial_alone(tmp_path):
