@@ -6,7 +6,7 @@ which mean something only together with its predictor and joint network.
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -169,7 +169,7 @@ def _run_over(
     def hear(params: Any, batch: Batch) -> tuple[tuple[Sequence, ...], Any]:
         if noise.deviation:
             noisy = noise.added_to(batch.features, batch.trial)
-            batch = batch.replace(features=noisy)
+            batch = replace(batch, features=noisy)
         return score(params, batch)
 
     scorer = jax.jit(
