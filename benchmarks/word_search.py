@@ -48,6 +48,8 @@ RECORDED = Path(__file__).resolve().parents[2] / "shared" / "data" / "recorded"
 RATE = 0.10
 BEAM = 100
 BEAMS = (50, 100, 250, 500, 1000, 1500)
+THRESHOLDS = (8.0, 10.0, 12.0, 15.0, 25.0, 50.0)
+WIDE = 500  # the beam with which the thresholds are tried
 LM_WEIGHTS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.4)
 RATES = (0.05, 0.10, 0.15, 0.20, 0.25)
 PENALTIES = (1.0, 20.0, 90.0, 400.0)
@@ -231,6 +233,12 @@ def find(given: argparse.Namespace) -> Findings:
     print(f"all sentences: {percent(whole.rate)}", flush=True)
     beams = {b: measure(search.with_options(replace(options, beam=b)), few) for b in BEAMS}
     print(f"beams: {[percent(each.rate) for each in beams.values()]}", flush=True)
+    wide = replace(options, beam=WIDE)
+    thresholds = {
+        nats: measure(search.with_options(replace(wide, beam_threshold=nats)), few)
+        for nats in THRESHOLDS
+    }
+    print(f"thresholds: {[percent(each.rate) for each in thresholds.values()]}", flush=True)
     peak = peak_gigabytes()
     plain = Plain(lexicon, given.lm)
     peers = {}
@@ -266,6 +274,8 @@ def find(given: argparse.Namespace) -> Findings:
         whole=whole,
         peers=peers,
         beams=beams,
+        wide=WIDE,
+        thresholds=thresholds,
         weights=weights,
         rates=rates,
     )

@@ -14,6 +14,15 @@ from modessm_jax.decoding.word_search import SearchOptions
 from modessm_jax.text import Edits, bootstrap_interval, percent, total
 
 FRAME_SECONDS = 0.08
+SPEED = (
+    "WER",
+    "frames a second",
+    "real-time factor",
+    "frame p50, ms",
+    "frame p95, ms",
+    "finish p95, ms",
+    "shown words changed",
+)
 # Edges of the classes of confidence.
 SURE = (0.0, 0.5, 0.7, 0.9, 0.99, 1.0)
 
@@ -57,6 +66,8 @@ class Findings:
     whole: Measured
     peers: dict[str, tuple[list[Edits], float]]  # and seconds a frame
     beams: dict[int, Measured]
+    wide: int  # the beam of the thresholds
+    thresholds: dict[float, Measured]
     weights: dict[float, float]
     rates: dict[float, tuple[float, float]]  # by greedy PER: WER, and that of the peer
 
@@ -72,12 +83,13 @@ def errors_line(name: str, edits: list[Edits], seconds: float) -> list[str]:
     ]  # fmt: skip
 
 
-def speed_line(beam: int, measured: Measured) -> list[str]:
-    """One beam: errors, speed, and how long one waits."""
+def speed_line(width: float, measured: Measured) -> list[str]:
+    """One beam or threshold: errors, speed, and how long one waits."""
     frame = 1e3 * np.percentile(measured.frame_seconds, [50, 95])
     seconds = measured.seconds_a_frame
     return [
-        str(beam), percent(measured.rate), f"{1 / seconds:,.0f}", f"{seconds / FRAME_SECONDS:.4f}",
+        f"{width:g}", percent(measured.rate),
+        f"{1 / seconds:,.0f}", f"{seconds / FRAME_SECONDS:.4f}",
         f"{frame[0]:.2f}", f"{frame[1]:.2f}",
         f"{1e3 * np.percentile(measured.finish_seconds, 95):.1f}",
         percent(measured.changed / sum(each.reference_length for each in measured.edits)),
@@ -134,9 +146,14 @@ def report(found: Findings) -> str:
             f"{percent(whole.steady / len(whole.edits))} of the sentences no shown word changed.",
             f"## Beams ({small})",
             table(
-                ("beam", "WER", "frames a second", "real-time factor", "frame p50, ms",
-                 "frame p95, ms", "finish p95, ms", "shown words changed"),
+                ("beam", *SPEED),
                 (speed_line(beam, measured) for beam, measured in found.beams.items()),
+            ),
+            f"## Nats behind the best at which a hypothesis is dropped ({small}, beam "
+            f"{found.wide}; elsewhere {options.beam_threshold:g})",
+            table(
+                ("beam_threshold", *SPEED),
+                (speed_line(nats, measured) for nats, measured in found.thresholds.items()),
             ),
             f"## Weight of the n-gram ({small}, beam {options.beam}); 0 is the lexicon alone",
             table(

@@ -47,7 +47,8 @@ class SearchOptions:
 
     Attributes:
         beam: hypotheses kept after each frame.
-        beam_threshold: nats behind the best, in `total`, after which a hypothesis is dropped.
+        beam_threshold: nats behind the best, in `total`, after which a hypothesis is dropped. From
+            12 on no word changed at any beam, but the time does: benchmarks/results/word_search.md.
         lm_weight: factor of the n-gram's log-probability.
         word_score: nats added for each word.
         acoustic_scale: factor of the log-probabilities of the frames.
@@ -59,7 +60,7 @@ class SearchOptions:
     """
 
     beam: int = 500
-    beam_threshold: float = 50.0
+    beam_threshold: float = 15.0
     lm_weight: float = 0.8
     word_score: float = 0.0
     acoustic_scale: float = 1.0
