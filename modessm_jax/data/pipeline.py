@@ -3,7 +3,11 @@
 Batches are numpy. Features are padded with zeros, labels with the blank.
 """
 
+import functools
+import multiprocessing
+import os
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -129,13 +133,33 @@ class _Source:
         self.plan = plan
         self.start = start
         self.labels = label_width(recordings)
+        self._owner = os.getpid()
 
     def __len__(self) -> int:
         return sys.maxsize - self.start
 
     def __getitem__(self, index: int) -> Batch:
+        if os.getpid() != self._owner:
+            _end_with_parent()
         length, trials = self.plan[self.start + index]
         return collate(self.recordings, trials, length, self.labels)
+
+
+@functools.cache
+def _end_with_parent() -> None:
+    """Makes a worker end when the process it reads for is gone.
+
+    One that was killed outright has told its workers nothing, and they would wait for ever for
+    somebody to take their next batch.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True, name="end with parent").start()
 
 
 class EvaluationBatches:

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +131,30 @@ def test_orbax_restores_the_stream(recordings, tmp_path):
 @pytest.mark.slow
 def test_orbax_restores_the_stream_read_by_processes(recordings, tmp_path):
     save_and_load(tmp_path / "run", recordings, workers=2)
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_process_that_is_killed(root):
+    command = [sys.executable, "-m", "tests.data.workers", str(root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reading:
+        assert reading.stdout is not None
+        left = {int(worker) for worker in reading.stdout.readline().split()}
+        reading.kill()
+    assert len(left) == 2
+    for _ in range(200):
+        left = {worker for worker in left if is_running(worker)}
+        if not left:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"after 20 s the workers {left} are still there")
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_state_of_another_plan_is_refused(recordings):
