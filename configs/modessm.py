@@ -61,6 +61,7 @@ def full() -> ConfigDict:
             "corruption": {"dropped": 0.2, "jitter": 2, "noise": 0.5},  # what flow learns to mend
             "model": {
                 "name": "modessm",
+                "smoothing": 2.0,  # sigma in bins; 0: none
                 "gate": 32,  # width of the channel gate
                 "session": "affine",  # or "layernorm", "none"
                 "stem": 7,  # depthwise, in bins
@@ -118,6 +119,7 @@ def small(config: ConfigDict) -> None:
         {
             "data": {"buckets": 2},
             "model": {
+                "smoothing": 0.0,
                 "gate": 16,
                 "patch": 8,
                 "stride": 2,
@@ -155,7 +157,7 @@ def demo(config: ConfigDict) -> None:
     config.update(
         {
             "data": {"root": "runs/simulated"},
-            "model": {"stride": 4, "patch": 14, "head_scale": 1.0},
+            "model": {"smoothing": 1.0, "stride": 4, "patch": 14, "head_scale": 1.0},
             "stages": {
                 "ctc_warmup": {"steps": 320},
                 "transducer": {"steps": 80},

@@ -51,11 +51,20 @@ class Convolution(Block):
 
 
 class DepthwiseConv(Convolution):
-    """One learned filter for each channel, at stride 1."""
+    """One learned filter for each channel, at stride 1, at random unless `init` makes the taps."""
 
-    def __init__(self, channels: int, kernel: int, *, causal: bool, dtype: Any, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        channels: int,
+        kernel: int,
+        *,
+        causal: bool,
+        dtype: Any,
+        rngs: nnx.Rngs,
+        init: Any = None,
+    ):
         super().__init__(channels, kernel, 1, causal, dtype)
-        init = nnx.initializers.normal(kernel**-0.5)
+        init = init or nnx.initializers.normal(kernel**-0.5)
         self.taps = nnx.Param(init(rngs.params(), (kernel, channels)))
         self.bias = nnx.Param(jnp.zeros((channels,)))
 

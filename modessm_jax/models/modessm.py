@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from modessm_jax.models.block import Serial, split
-from modessm_jax.models.convolution import DepthwiseConv, StridedConv
+from modessm_jax.models.convolution import DepthwiseConv, GaussianSmoothing, StridedConv
 from modessm_jax.models.flow import FlowBridge
 from modessm_jax.models.gate import ChannelGate
 from modessm_jax.models.masking import hide
@@ -47,14 +47,15 @@ class TransducerHead(nnx.Module):
 class ModeSSM(nnx.Module):
     """Features of a session to phoneme logits and to the inputs of a joint network.
 
-    Channel normalisation and gate, session adaptation, a learned vector in place of time-masked
-    bins, depthwise stem, one frame for every `stride` bins, `layers` selective blocks. Before the
-    last `upper` of them the flow bridge (where `denoise` asks for it) mends the features, and FiLM
-    makes them depend on the speaking mode.
+    Gaussian smoothing, channel normalisation and gate, session adaptation, a learned vector in
+    place of time-masked bins, depthwise stem, one frame for every `stride` bins, `layers` selective
+    blocks. Before the last `upper` of them the flow bridge (where `denoise` asks for it) mends the
+    features, and FiLM makes them depend on the speaking mode.
 
-    `stem` and `patch` (kernels) and `stride` are in bins, `kernel` in frames; `gate` is the width
-    of the channel gate, `joint` of the joint network, `flow` the number of layers of the flow
-    bridge. `causal` runs in one direction, and `step` then takes any multiple of `stride` bins.
+    `smoothing` (sigma), `stem` and `patch` (kernels) and `stride` are in bins, `kernel` in frames;
+    `gate` is the width of the channel gate, `joint` of the joint network, `flow` the number of
+    layers of the flow bridge. `causal` runs in one direction, and `step` then takes any multiple of
+    `stride` bins.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class ModeSSM(nnx.Module):
         channels: int,
         sessions: int,
         hides_bins: bool,
+        smoothing: float,
         gate: int,
         session: str,
         stem: int,
@@ -90,6 +92,11 @@ class ModeSSM(nnx.Module):
             raise ValueError(f"upper = {upper}: some of the layers = {layers}, and not all")
         compute: Any = jnp.dtype(dtype)
         self.causal, self.modes, self.block_size = causal, modes, stride
+        self.smoothing = (
+            GaussianSmoothing(channels, smoothing, causal=causal, dtype=compute)
+            if smoothing
+            else Serial([])
+        )
         self.gate = ChannelGate(channels, hidden=gate, causal=causal, dtype=compute, rngs=rngs)
         self.adaptation = (
             None
@@ -97,7 +104,13 @@ class ModeSSM(nnx.Module):
             else SessionAdaptation(session, channels=channels, sessions=sessions, dtype=compute)
         )
         self.mask_vector = nnx.Param(jnp.zeros((channels,))) if hides_bins else None
-        self.stem = DepthwiseConv(channels, stem, causal=causal, dtype=compute, rngs=rngs)
+        # It begins by adding nothing. Random filters blur hundreds of noisy channels, each in its
+        # own way, before anything has been learned of them: CTC then stays for hundreds of steps
+        # where it says next to nothing.
+        zeros = nnx.initializers.zeros_init()
+        self.stem = DepthwiseConv(
+            channels, stem, causal=causal, dtype=compute, rngs=rngs, init=zeros
+        )
         self.patch = StridedConv(
             channels,
             d,
@@ -186,7 +199,7 @@ class ModeSSM(nnx.Module):
     def initial_state(self, session: Int[Array, "batch"]) -> dict[str, Any]:
         """The state of fresh streams, one for each entry of `session`."""
         batch = session.shape[0]
-        parts = ("gate", "stem", "patch", "lower", "flow", "mode", "upper")
+        parts = ("smoothing", "gate", "stem", "patch", "lower", "flow", "mode", "upper")
         return {"session": session} | {
             name: getattr(self, name).initial_state(batch) for name in parts
         }
@@ -202,7 +215,8 @@ class ModeSSM(nnx.Module):
         if not self.causal:
             raise ValueError("this model sees whole trials; build it with model.causal = True")
         new = dict(state)
-        new["gate"], x = self.gate.step(state["gate"], features)
+        new["smoothing"], x = self.smoothing.step(state["smoothing"], features)
+        new["gate"], x = self.gate.step(state["gate"], x)
         x = self._adapt(x, state["session"])
         new["stem"], filtered = self.stem.step(state["stem"], x)
         new["patch"], x = self.patch.step(state["patch"], _add(x, filtered))
@@ -220,7 +234,8 @@ class ModeSSM(nnx.Module):
         hidden: Bool[Array, "batch time"] | None,
         keys: list[jax.Array | None],
     ) -> Sequence:
-        x = self._adapt(self.gate(features.pad_to_multiple(self.block_size)), session)
+        x = self.smoothing(features.pad_to_multiple(self.block_size))
+        x = self._adapt(self.gate(x), session)
         x = hide(x, hidden, self.mask_vector)
         return self.lower(self.patch(_add(x, self.stem(x)), key=keys[0]), key=keys[1])
 

@@ -189,12 +189,14 @@ class WholeModeSSM(Whole):
 
     def __init__(self, causal: bool):
         self.model = ModeSSM(
-            channels=4, sessions=2, hides_bins=False, gate=4, session="affine", stem=3, patch=4,
-            stride=2, d=8, layers=2, upper=1, heads=2, state=4, expand=2, kernel=3, modes=2, flow=1,
-            predictor="stateless", joint=8, dropout=0.1, stochastic_depth=0.1, head_scale=1.0,
+            channels=4, sessions=2, hides_bins=False, smoothing=1.0, gate=4, session="affine",
+            stem=3, patch=4, stride=2, d=8, layers=2, upper=1, heads=2, state=4, expand=2, kernel=3,
+            modes=2, flow=1, predictor="stateless", joint=8, dropout=0.1, stochastic_depth=0.1,
+            head_scale=1.0,
             causal=causal, dtype="float32", rngs=rngs(),
         )  # fmt: skip
-        # Else no mode would change anything.
+        # Else no mode would change anything, and no stem.
+        self.model.stem.taps[...] = jax.random.normal(jax.random.key(4), (3, 4))
         self.model.film.scale[...] = jax.random.normal(jax.random.key(3), (2, 8))
         self.block_size = self.stride = 2
         self.back, self.ahead = None, 0 if causal else None

@@ -10,10 +10,10 @@ from modessm_jax.sequence import Sequence
 from modessm_jax.training import charges
 
 SMALL = {
-    "name": "modessm", "gate": 4, "session": "affine", "stem": 3, "patch": 4, "stride": 2, "d": 8,
-    "layers": 2, "upper": 1, "heads": 2, "state": 4, "expand": 2, "kernel": 3, "modes": 2,
-    "flow": 1, "predictor": "stateless", "joint": 8, "dropout": 0.1, "stochastic_depth": 0.1,
-    "head_scale": 1.0, "causal": False, "dtype": "float32",
+    "name": "modessm", "smoothing": 1.0, "gate": 4, "session": "affine", "stem": 3, "patch": 4,
+    "stride": 2, "d": 8, "layers": 2, "upper": 1, "heads": 2, "state": 4, "expand": 2, "kernel": 3,
+    "modes": 2, "flow": 1, "predictor": "stateless", "joint": 8, "dropout": 0.1,
+    "stochastic_depth": 0.1, "head_scale": 1.0, "causal": False, "dtype": "float32",
 }  # fmt: skip
 EVERYTHING = {"phoneme": 0.3, "rnnt": 1.0, "mode": 0.1, "flow": 0.05}
 
@@ -30,7 +30,7 @@ def batch() -> tuple[Sequence, jax.Array, Sequence]:
 
 
 def moved(params):
-    """Past the first update: FiLM and the bridge's last layer begin at zero."""
+    """Past the first update: FiLM, the stem and the bridge's last layer begin at zero."""
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     noisy = [x + 0.1 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]

@@ -20,7 +20,8 @@ CONFIG = {
     "augment": {},
     "training": {"seed": 0},
     "model": {
-        **{"name": "modessm", "gate": 2, "session": "affine", "stem": 3, "patch": 4, "stride": 2},
+        **{"name": "modessm", "smoothing": 0.0, "gate": 2, "session": "affine"},
+        **{"stem": 3, "patch": 4, "stride": 2},
         **{"d": 8, "layers": 2, "upper": 1, "heads": 2, "state": 4, "expand": 2, "kernel": 2},
         **{"modes": 2, "flow": 1, "predictor": "stateless", "joint": D, "dropout": 0.0},
         **{"stochastic_depth": 0.0, "head_scale": 1.0, "causal": False, "dtype": "float32"},
