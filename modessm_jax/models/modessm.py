@@ -128,6 +128,7 @@ class ModeSSM(nnx.Module):
                 state=state,
                 expand=expand,
                 kernel=kernel,
+                layers=layers,
                 rate=dropout,
                 drop_path=stochastic_depth * (layer + 1) / layers,
                 causal=causal,

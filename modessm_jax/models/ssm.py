@@ -31,7 +31,9 @@ class SelectiveScan(nnx.Module):
     in `heads` groups) and its `state` input and output weights `b` and `c`. A step size
     `dt = softplus(linear(u))` for each head sets how much of a frame enters, `dt x b^T`, and how
     much of the past leaves, `a = exp(-dt rate)`. The result, with `x` added to it by a learned
-    weight, is gated by SiLU of the input, normalised and projected.
+    weight, is gated by SiLU of the input, normalised and projected. Where `branches` such mixers
+    are added up along a stack, each begins that much weaker, so that what none has learned yet does
+    not drown the input (Radford et al. 2019; Gu and Dao 2023 do the same).
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class SelectiveScan(nnx.Module):
         state: int,
         expand: int,
         kernel: int,
+        branches: int,
         dtype: Any,
         rngs: nnx.Rngs,
     ):
@@ -58,7 +61,8 @@ class SelectiveScan(nnx.Module):
         self.log_rate = nnx.Param(jnp.log(rates))
         self.skip = nnx.Param(jnp.ones((heads,)))
         self.norm = nnx.RMSNorm(inner, dtype=dtype, rngs=rngs)
-        self.out = nnx.Linear(inner, d, dtype=dtype, rngs=rngs)
+        small = nnx.initializers.variance_scaling(1 / branches, "fan_in", "normal")
+        self.out = nnx.Linear(inner, d, kernel_init=small, dtype=dtype, rngs=rngs)
 
     def __call__(self, u: Sequence) -> Float[Array, "batch time d"]:
         """A whole sequence is one step from an empty past."""
@@ -90,8 +94,9 @@ class SelectiveBlock(Block):
     """LayerNorm, `SelectiveScan`, residual; a stack of them wants a norm at its end.
 
     Causal, it streams frame by frame at constant memory. Otherwise a second scan runs from the last
-    real frame to the first and is added; parameters but the norm's are then twice as many. `rate`
-    and `drop_path` are the chances of `Dropout` and `DropPath` in training.
+    real frame to the first and is added; parameters but the norm's are then twice as many.
+    `layers` is how many such blocks are stacked. `rate` and `drop_path` are the chances of
+    `Dropout` and `DropPath` in training.
     """
 
     def __init__(
@@ -102,6 +107,7 @@ class SelectiveBlock(Block):
         state: int,
         expand: int,
         kernel: int,
+        layers: int,
         rate: float,
         drop_path: float,
         causal: bool,
@@ -110,7 +116,14 @@ class SelectiveBlock(Block):
     ):
         def scan() -> SelectiveScan:
             return SelectiveScan(
-                d, heads=heads, state=state, expand=expand, kernel=kernel, dtype=dtype, rngs=rngs
+                d,
+                heads=heads,
+                state=state,
+                expand=expand,
+                kernel=kernel,
+                branches=layers if causal else 2 * layers,
+                dtype=dtype,
+                rngs=rngs,
             )
 
         self.back, self.ahead = None, 0 if causal else None

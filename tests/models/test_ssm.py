@@ -24,8 +24,8 @@ whole = nnx.jit(SelectiveBlock.__call__)
 
 def block(causal: bool, *, kernel: int = 3, dtype: Any = F32) -> SelectiveBlock:
     return SelectiveBlock(
-        D, heads=3, state=4, expand=2, kernel=kernel, rate=0.1, drop_path=0.1, causal=causal,
-        dtype=dtype, rngs=nnx.Rngs(0),
+        D, heads=3, state=4, expand=2, kernel=kernel, layers=1, rate=0.1, drop_path=0.1,
+        causal=causal, dtype=dtype, rngs=nnx.Rngs(0),
     )  # fmt: skip
 
 
@@ -80,7 +80,9 @@ def published(scan: SelectiveScan, u: np.ndarray) -> np.ndarray:
 
 
 def test_equals_the_published_layer() -> None:
-    scan = SelectiveScan(D, heads=3, state=4, expand=2, kernel=3, dtype=F32, rngs=nnx.Rngs(0))
+    scan = SelectiveScan(
+        D, heads=3, state=4, expand=2, kernel=3, branches=1, dtype=F32, rngs=nnx.Rngs(0)
+    )
     u = frames(80, batch=1)
     want = published(scan, np.asarray(u.values[0], np.float64))
     np.testing.assert_allclose(nnx.jit(SelectiveScan.__call__)(scan, u)[0], want, atol=2e-5)
@@ -107,7 +109,9 @@ def test_initialisation_is_the_published_one() -> None:
     quantiles = np.quantile(decades, [0.1, 0.25, 0.5, 0.75, 0.9])
     np.testing.assert_allclose(quantiles, [0.1, 0.25, 0.5, 0.75, 0.9], atol=0.02)
 
-    scan = SelectiveScan(32, heads=64, state=4, expand=2, kernel=4, dtype=F32, rngs=nnx.Rngs(0))
+    scan = SelectiveScan(
+        32, heads=64, state=4, expand=2, kernel=4, branches=1, dtype=F32, rngs=nnx.Rngs(0)
+    )
     assert scan.step_size.bias is not None
     sizes = np.asarray(jax.nn.softplus(scan.step_size.bias[...]))
     assert 0.99e-3 < sizes.min() < 3e-3 and 3e-2 < sizes.max() < 1.01e-1
@@ -159,4 +163,6 @@ def test_both_directions_do_not_stream() -> None:
 
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match="multiple of heads"):
-        SelectiveScan(D, heads=5, state=4, expand=2, kernel=3, dtype=F32, rngs=nnx.Rngs(0))
+        SelectiveScan(
+            D, heads=5, state=4, expand=2, kernel=3, branches=1, dtype=F32, rngs=nnx.Rngs(0)
+        )
