@@ -156,11 +156,13 @@ def demo(config: ConfigDict) -> None:
     small(config)
     config.update(
         {
-            "data": {"root": "runs/simulated"},
+            # Without labels a mode is what blocks of a session differ in.
+            "data": {"root": "runs/simulated", "sessions_per_batch": 1},
+            "objective": {"tie_modes": True},
             "model": {"smoothing": 1.0, "stride": 4, "patch": 14, "head_scale": 1.0},
             "stages": {
                 "ctc_warmup": {"steps": 320},
-                "transducer": {"steps": 80},
+                "transducer": {"steps": 160},
                 "joint": {"steps": 200},
                 "mode": {"steps": 150},
                 "flow": {"steps": 50},

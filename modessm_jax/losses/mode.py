@@ -47,7 +47,11 @@ def marginal_cost(
     return Cost(nats=jnp.where(valid, shared, 0.0), valid=valid)
 
 
-def information_cost(log_modes: Float[Array, "batch modes"], real: Bool[Array, "batch"]) -> Cost:
+def information_cost(
+    log_modes: Float[Array, "batch modes"],
+    real: Bool[Array, "batch"],
+    block: Int[Array, "batch"] | None = None,
+) -> Cost:
     """How much less than everything the mode tells: `ln K - I(z; x)` on average over the batch.
 
     The guard against collapse of Bridle et al. 1992, "Unsupervised classifiers, mutual information
@@ -56,11 +60,21 @@ def information_cost(log_modes: Float[Array, "batch modes"], real: Bool[Array, "
     example is charged its own entropy `H(p(z|x))` and what the batch's mean lacks to balance,
     `ln K - H(mean p(z|x))`; neither is ever negative.
 
+    Where trials of a block are spoken in one mode, each is charged for what they say together, the
+    normalised geometric mean of their p(z|x): what differs from trial to trial, as words do, then
+    tells nothing. What differs between days still does, unless a batch is of one session.
+
     Args:
       log_modes: `ln p(z|x)`.
       real: which examples count; the mean is over these.
+      block: trials of the batch with equal ids share one mode; by default none do.
     """
     logs = jnp.where(real[:, None], jnp.maximum(log_modes, ZERO), ZERO)
+    if block is not None:
+        together = ((block[:, None] == block[None, :]) & real[None, :]).astype(logs.dtype)
+        size = jnp.maximum(together.sum(axis=1, keepdims=True), 1)
+        shared = jax.nn.log_softmax(together @ jnp.where(real[:, None], logs, 0.0) / size, axis=1)
+        logs = jnp.where(real[:, None], shared, ZERO)
     mean = jax.nn.logsumexp(logs, axis=0) - jnp.log(jnp.maximum(real.sum(), 1))
     imbalance = jnp.log(float(logs.shape[1])) - _entropy(mean)
     nats = _entropy(logs) + imbalance

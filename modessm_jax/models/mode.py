@@ -16,10 +16,11 @@ PRIOR_FRAMES = 10.0
 class ModeHead(nnx.Module):
     """The log-probability of each mode (of silent and vocalised speech, say), from features.
 
-    Mean and log deviation of every feature over the real frames, LayerNorm, one hidden layer,
-    softmax. The deviations tell loud from quiet, the means which features are at work (pooled
-    statistics: Snyder et al. 2018). They start as though `PRIOR_FRAMES` frames of mean 0 and
-    variance 1 had been seen, which short trials and the first frames of a stream need.
+    Mean and log deviation of every feature over the real frames, one hidden layer, softmax. The
+    deviations tell loud from quiet, the means which features are at work (pooled statistics: Snyder
+    et al. 2018). No norm levels them: what the objective finds without labels is what differs most
+    between trials, which a trial's own norm hides. They start as though `PRIOR_FRAMES` frames of
+    mean 0 and variance 1 had been seen, which short trials and the first frames of a stream need.
 
     Causal, a frame's row rests on the frames so far, and the running sums are the state of a
     stream; otherwise the trial has one row. Random weights make the rows of different trials
@@ -32,7 +33,6 @@ class ModeHead(nnx.Module):
         if modes < 2:
             raise ValueError(f"modes is {modes}: with less than two there is nothing to tell apart")
         self.d, self.causal = d, causal
-        self.norm = nnx.LayerNorm(2 * d, dtype=dtype, rngs=rngs)
         self.hidden = nnx.Linear(2 * d, hidden, dtype=dtype, rngs=rngs)
         self.out = nnx.Linear(hidden, modes, rngs=rngs)
 
@@ -60,7 +60,7 @@ class ModeHead(nnx.Module):
 
     def _classify(self, mean: jax.Array, variance: jax.Array) -> jax.Array:
         seen = jnp.concatenate([mean, 0.5 * jnp.log(variance)], axis=-1)
-        hidden = jax.nn.silu(self.hidden(self.norm(seen)))
+        hidden = jax.nn.silu(self.hidden(seen))
         return jax.nn.log_softmax(self.out(hidden), axis=-1)
 
 

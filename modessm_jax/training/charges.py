@@ -78,7 +78,7 @@ def charge(
     costs = {}
     for name in weights:
         if name == MODE:
-            costs[name] = information_cost(outputs.log_modes, labels.mask.any(axis=1))
+            costs[name] = information_cost(outputs.log_modes, labels.mask.any(axis=1), block)
         elif name == FLOW:
             costs[name] = flow_cost(*outputs.flow)
         elif modes > 1:

@@ -155,9 +155,11 @@ def test_long_blocks_stay_finite_in_float32():
     np.testing.assert_allclose(cost.nats.sum(), 60 * 500 + np.log(2), rtol=1e-6)
 
 
-def informative(logits: np.ndarray, real: np.ndarray):
+def informative(logits: np.ndarray, real: np.ndarray, block: np.ndarray | None = None):
     with jax.enable_x64(True):
-        return information_cost(jax.nn.log_softmax(jnp.asarray(logits), axis=1), jnp.asarray(real))
+        logs = jax.nn.log_softmax(jnp.asarray(logits), axis=1)
+        ids = None if block is None else jnp.asarray(block)
+        return information_cost(logs, jnp.asarray(real), ids)
 
 
 def test_the_mean_is_what_the_information_lacks():
@@ -170,6 +172,21 @@ def test_the_mean_is_what_the_information_lacks():
     np.testing.assert_allclose(nats[VALID].mean(), np.log(MODES) - information, rtol=1e-10)
     np.testing.assert_array_equal(cost.valid, VALID)
     assert (nats[VALID] > 0).all() and (nats[~VALID] == 0).all()
+
+
+def test_a_block_tells_what_the_geometric_mean_of_its_trials_does():
+    logits = 2 * np.random.default_rng(0).normal(size=(TRIALS, MODES))
+    shared = logits.copy()
+    for name in np.unique(BLOCK):
+        rows = np.flatnonzero((name == BLOCK) & VALID)
+        p = np.exp(logits[rows])
+        p /= p.sum(axis=1, keepdims=True)
+        mean = p.prod(axis=0) ** (1 / len(rows))
+        shared[rows] = np.log(mean / mean.sum())
+    found, expected = informative(logits, VALID, BLOCK), informative(shared, VALID)
+    np.testing.assert_allclose(found.nats, expected.nats, rtol=1e-10)
+    alone = informative(logits, VALID, np.arange(TRIALS))
+    np.testing.assert_allclose(alone.nats, informative(logits, VALID).nats, rtol=1e-10)
 
 
 def test_confidence_and_balance_cost_nothing_and_either_alone_everything():
@@ -209,6 +226,11 @@ def test_what_is_not_real_and_what_is_ruled_out_leave_gradients_finite(spoilt):
         def summed(log_modes, which=which):
             return information_cost(log_modes, which).nats.sum()
 
+        def in_blocks(log_modes, which=which):
+            return information_cost(log_modes, which, jnp.asarray([4, 4, 4])).nats.sum()
+
+        np.testing.assert_allclose(in_blocks(log_modes), np.log(2) * which.sum(), rtol=1e-6)
+        assert np.isfinite(jax.grad(in_blocks)(log_modes)).all()
         value, gradient = jax.value_and_grad(summed)(log_modes)
         np.testing.assert_allclose(value, np.log(2) * which.sum(), rtol=1e-6)
         assert np.isfinite(gradient).all() and (gradient[2] == 0).all()
