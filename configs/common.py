@@ -40,6 +40,7 @@ def augment() -> dict[str, Any]:
         "random_walk": 0.0,
         "static_gain": 0.0,
         "random_cut": 2,
+        "time_warp": 0.0,
         "time_masks": 20,
         "time_mask_fraction": 0.075,
         "channel_dropout": 0.0,

@@ -30,6 +30,9 @@ class Augmentation:
       static_gain: standard deviation, around 1, of a gain drawn for each trial and channel.
       random_cut: most bins dropped from a trial's start (0 to that many, equally likely; at least
         one bin stays).
+      time_warp: a point in the middle half of each trial moves by up to that share of the trial,
+        what is before it and what is after being stretched or pressed together to fit; lengths stay
+        as they are (Park et al. 2019; here by linear interpolation).
       time_masks: spans hidden in each trial; they may overlap.
       time_mask_fraction: longest span as a fraction of the trial's own length; lengths from 0 to
         that are equally likely.
@@ -38,7 +41,8 @@ class Augmentation:
         divided by 1 - speckle (coordinated dropout, Keshtkaran & Pandarinath 2019).
 
     Raises:
-      ValueError: a negative size, or a probability or fraction outside [0, 1).
+      ValueError: a negative size, a probability or fraction outside [0, 1), or a warp of a quarter
+        or more, which would move the point out of the trial.
     """
 
     white_noise: float = 0.0
@@ -46,6 +50,7 @@ class Augmentation:
     random_walk: float = 0.0
     static_gain: float = 0.0
     random_cut: int = 0
+    time_warp: float = 0.0
     time_masks: int = 0
     time_mask_fraction: float = 0.075
     channel_dropout: float = 0.0
@@ -59,6 +64,8 @@ class Augmentation:
         for name in ("time_mask_fraction", "channel_dropout", "speckle"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"augment.{name} is {getattr(self, name)}; it must be below 1")
+        if self.time_warp >= 0.25:
+            raise ValueError(f"augment.time_warp is {self.time_warp}; it must be below 0.25")
 
     def __call__(
         self, features: Sequence, key: Key[Array, ""], views: int = 1
@@ -69,7 +76,7 @@ class Augmentation:
           features: `[batch, time, channels]`.
           key: of all draws.
           views: how many times each trial is augmented; its views follow each other in the result.
-            They are cut alike, so that they agree in time, and drawn apart in all else.
+            They are cut and warped alike, so that they agree in time, and drawn apart in all else.
 
         Returns:
           The features, with zeros for padding (unless every term is off, when they are returned as
@@ -77,9 +84,11 @@ class Augmentation:
           vector there after smoothing, lest neighbours leak what is hidden.
         """
         # One key a term, so that switching one off leaves the draws of the others as they were.
-        terms = jax.random.split(key, 8)
+        terms = jax.random.split(key, 9)
         if self.random_cut:
             features = _cut(features, terms[0], self.random_cut)
+        if self.time_warp:
+            features = _warp(features, terms[8], self.time_warp)
         if views > 1:
             features = jax.tree.map(lambda x: jnp.repeat(x, views, axis=0), features)
         values = features.values
@@ -119,6 +128,24 @@ def _cut(features: Sequence, key: Key[Array, ""], most: int) -> Sequence:
         return jax.lax.dynamic_slice_in_dim(trial, start, size)
 
     return Sequence.from_lengths(jax.vmap(shift)(values, dropped), lengths - dropped)
+
+
+def _warp(features: Sequence, key: Key[Array, ""], most: float) -> Sequence:
+    """Moves a point of each trial by up to `most` of its length, and time around it along."""
+    last = jnp.maximum(features.lengths - 1, 1).astype(features.values.dtype)[:, None]
+    uniform = jax.random.uniform(key, (2, *last.shape), last.dtype)
+    point = last * (0.25 + 0.5 * uniform[0])
+    origin = point + last * most * (2 * uniform[1] - 1)
+    time = jnp.arange(features.mask.shape[1], dtype=last.dtype)[None, :]
+    before = time * (origin / point)
+    after = last - (last - time) * ((last - origin) / (last - point))
+    source = jnp.clip(jnp.where(time < point, before, after), 0, last)
+    low = jnp.floor(source).astype(jnp.int32)
+    share = (source - low)[..., None]
+    values = features.masked().values
+    high = jnp.minimum(low + 1, values.shape[1] - 1)
+    left, right = (jnp.take_along_axis(values, index[..., None], axis=1) for index in (low, high))
+    return features.with_values(left + share * (right - left)).masked()
 
 
 def _spans(

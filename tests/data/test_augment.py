@@ -48,6 +48,7 @@ EVERYTHING = Augmentation(
     random_walk=0.1,
     static_gain=0.1,
     random_cut=3,
+    time_warp=0.1,
     time_masks=20,
     channel_dropout=0.1,
     speckle=0.1,
@@ -140,6 +141,39 @@ def test_a_cut_moves_values_and_mask_together():
     assert seen == {0, 1, 2, 3}
 
 
+def test_a_warp_moves_one_point_and_keeps_the_ends():
+    real = np.arange(TIME)[None, :] < LENGTHS[:, None]
+    ramp = np.broadcast_to(np.arange(TIME, dtype=np.float32)[None, :, None], (BATCH, TIME, 1))
+    features = Sequence(jnp.asarray(np.where(real[..., None], ramp, np.nan)), jnp.asarray(real))
+    furthest = 0.0
+    for seed in range(20):
+        values, mask, _ = augmented(Augmentation(time_warp=0.1), features, seed)
+        np.testing.assert_array_equal(mask, real)
+        for row in np.flatnonzero(LENGTHS > 1):
+            last = LENGTHS[row] - 1
+            source = values[row, : last + 1, 0]
+            # A ramp comes out as the very times that were read: two straight lines, to the ends.
+            np.testing.assert_allclose(source[[0, -1]], [0, last], atol=1e-3)
+            rates = np.diff(source)
+            assert (rates > 0).all()
+            assert (np.abs(np.diff(rates)) > 1e-3).sum() <= 2
+            moved = np.abs(source - np.arange(last + 1)).max() / last
+            assert moved <= 0.1 + 1e-5
+            furthest = max(furthest, moved)
+    assert furthest > 0.08
+
+
+def test_a_warp_reads_between_bins_in_a_straight_line():
+    values, _, _ = augmented(Augmentation(time_warp=0.1), trials(np.nan))
+    ramp = np.broadcast_to(np.arange(TIME, dtype=np.float32)[None, :, None], values.shape)
+    source, _, _ = augmented(Augmentation(time_warp=0.1), trials().with_values(jnp.asarray(ramp)))
+    before = np.asarray(trials().values)
+    for row, length in enumerate(LENGTHS):
+        for channel in range(CHANNELS):
+            expected = np.interp(source[row, :length, 0], ramp[0, :, 0], before[row, :, channel])
+            np.testing.assert_allclose(values[row, :length, channel], expected, atol=1e-4)
+
+
 def test_speckle_zeroes_single_entries_and_keeps_the_mean():
     entries = 1 + change(Augmentation(speckle=0.2), 1.0)
     drawn = entries[~np.isnan(entries)]
@@ -198,10 +232,10 @@ def test_masks_depend_on_the_trials_own_length_alone():
     np.testing.assert_array_equal(longer[:, :TIME], hidden)
 
 
-def test_two_views_are_cut_alike_and_drawn_apart():
+def test_two_views_are_cut_and_warped_alike_and_drawn_apart():
     features = trials()
     key = jax.random.key(0)
-    cut = Augmentation(random_cut=5)
+    cut = Augmentation(random_cut=5, time_warp=0.2)
     one, _ = cut(features, key)
     both, _ = cut(features, key, 2)
     for view in range(2):
@@ -215,7 +249,14 @@ def test_two_views_are_cut_alike_and_drawn_apart():
 
 
 @pytest.mark.parametrize(
-    "field", [{"white_noise": -1.0}, {"random_cut": -1}, {"speckle": 1.0}, {"channel_dropout": 1.5}]
+    "field",
+    [
+        {"white_noise": -1.0},
+        {"random_cut": -1},
+        {"speckle": 1.0},
+        {"channel_dropout": 1.5},
+        {"time_warp": 0.25},
+    ],
 )
 def test_impossible_settings_are_refused(field):
     with pytest.raises(ValueError, match=next(iter(field))):
