@@ -81,7 +81,7 @@ class Outcome(NamedTuple):
         per: of the final model; None where the run stopped.
         best: lowest PER of all its evaluations.
         skipped: steps that were not finite.
-        setbacks: times it went back, of which its log still tells.
+        setbacks: times it went back; of a run that stopped, those of which its log still tells.
         worst: its highest rise, as a share of an alarm's; 0 of a guarded run.
     """
 
@@ -103,14 +103,17 @@ def read_outcome(workdir: Path, *, guarded: bool) -> Outcome:
     lines, results = read_lines(workdir), workdir / "results.json"
     losses = [(x["step"], x["loss"]) for x in lines if x["kind"] == "train" and "loss" in x]
     pers = [line["per"] for line in lines if line["kind"] == "evaluation"]
-    setbacks, alarm, worst = [x for x in lines if x["kind"] == "setback"], None, 0.0
+    # A run that goes back a second time, further, takes the first out of its log.
+    setbacks = [line for line in lines if line["kind"] == "setback"]
+    if ended := results.exists():
+        setbacks = json.loads(results.read_text(encoding="utf-8"))["setbacks"]
+    alarm, worst = None, 0.0
     if not guarded:
         config: dict[str, Any] = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
         judged = replay(lines, (), GuardSettings(**{**config["guard"], "divergence": True}))
         alarm, worst = judged.alarm and judged.alarm.found, judged.worst
     elif setbacks:
         alarm = setbacks[0]["found"]
-    ended = results.exists()
     if not ended and alarm is None:
         alarm = losses[-1][0] if losses else 0
     return Outcome(

@@ -9,7 +9,7 @@ from modessm_jax.training.stability import Cell, cells, mends, read_outcome
 CELL = Cell(rate=2e-3, warmup=40, clip=0.5, norm=False)
 
 
-def write_run(workdir: Path, losses, pers=(0.5, 0.2), *, ended=True, further=()) -> Path:
+def write_run(workdir: Path, losses, pers=(0.5, 0.2), *, ended=True, further=(), back=()) -> Path:
     """A run with an evaluation half way and, if it ended, at the end."""
     workdir.mkdir()
     guard = {**vars(GuardSettings(window=16))}
@@ -21,7 +21,7 @@ def write_run(workdir: Path, losses, pers=(0.5, 0.2), *, ended=True, further=())
     rows.insert(len(rows) // 2, {"step": len(rows) // 2, "kind": "evaluation", "per": pers[0]})
     if ended:
         rows.append({"step": len(losses), "kind": "evaluation", "per": pers[1]})
-        (workdir / "results.json").write_text("{}")
+        (workdir / "results.json").write_text(json.dumps({"setbacks": list(back)}))
     rows.extend(further)
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return workdir
@@ -77,8 +77,12 @@ def test_a_run_that_rose_and_one_that_stopped(tmp_path) -> None:
 
 
 def test_a_guarded_run_tells_where_it_went_back(tmp_path) -> None:
-    setback = [{"step": 32, "kind": "setback", "found": 45, "to": 32}]
-    run = write_run(tmp_path / "run", [1.0] * 60, further=setback)
+    back = [{"found": 45, "to": 32}, {"found": 40, "to": 16}]
+    logged = [{"step": 16, "kind": "setback", **back[1]}]  # going further back took the first away
+    run = write_run(tmp_path / "run", [1.0] * 60, further=logged, back=back)
     found = read_outcome(run, guarded=True)
-    assert (found.diverged, found.setbacks, found.per) == (45, 1, 0.2)
+    assert (found.diverged, found.setbacks, found.per) == (45, 2, 0.2)
+    stopped = write_run(tmp_path / "stopped", [1.0] * 60, ended=False, further=logged)
+    found = read_outcome(stopped, guarded=True)
+    assert (found.diverged, found.setbacks, found.per) == (40, 1, None)
     assert read_outcome(write_run(tmp_path / "other", [1.0] * 60), guarded=True).diverged is None
