@@ -33,7 +33,7 @@ def trained(monkeypatch) -> list[list[str]]:
         rows.append({"step": 60, "kind": "evaluation", "per": 0.8 if rises else 0.1})
         (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (workdir / "config.json").write_text(json.dumps({"guard": vars(GuardSettings(window=16))}))
-        (workdir / "results.json").write_text("{}")
+        (workdir / "results.json").write_text(json.dumps({"setbacks": []}))
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(stability.subprocess, "run", run)
