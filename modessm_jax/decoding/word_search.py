@@ -48,8 +48,8 @@ class SearchOptions:
     Attributes:
         beam: hypotheses kept after each frame.
         beam_threshold: nats behind the best, in `total`, after which a hypothesis is dropped.
-            From 12 on the word error rate of 100 T15 sentences was the same at every beam, while
-            the time grows; `benchmarks.word_search` sweeps it.
+            15 has the word error rate of 50 in less than half the time, 12 a higher one
+            (benchmarks/results/word_search.md).
         lm_weight: factor of the n-gram's log-probability.
         word_score: nats added for each word.
         acoustic_scale: factor of the log-probabilities of the frames.
