@@ -16,7 +16,7 @@ from modessm_jax.training.replay import read_lines, replay
 from modessm_jax.training.settings import GuardSettings
 
 WINDOW = 32  # of the guard, in steps: short, for runs of some hundred steps
-SAVE_EVERY = 16
+SAVE_EVERY = 16  # of the guarded runs, which alone go back
 
 
 class Cell(NamedTuple):
@@ -35,6 +35,7 @@ class Cell(NamedTuple):
 
     def overrides(self, *, steps: int, guarded: bool) -> list[str]:
         """Arguments for `experiments.train`."""
+        every = max(steps // 4, 1)
         values = {
             "optimizer.peak_lr": self.rate,
             "optimizer.end_lr": self.rate / 10,
@@ -45,8 +46,8 @@ class Cell(NamedTuple):
             "guard.window": WINDOW,
             "training.steps": steps,
             "training.log_every": 1,
-            "training.eval_every": max(steps // 4, 1),
-            "training.save_every": SAVE_EVERY,
+            "training.eval_every": every,
+            "training.save_every": SAVE_EVERY if guarded else every,
         }
         return [f"--config.{key}={value}" for key, value in values.items()]
 
