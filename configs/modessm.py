@@ -108,7 +108,7 @@ def full() -> ConfigDict:
             "transducer": stage(10_000, {"rnnt": 1.0}, 5e-4, 1_000, trains=TRANSDUCER),
             "joint": stage(70_000, CTC_AND_RNNT, 5e-4, 2_000, (*MODE, *FLOW)),
             "mode": stage(20_000, {**CTC_AND_RNNT, "mode": 0.1}, 1e-4, 1_000, FLOW),
-            "flow": stage(10_000, {**CTC_AND_RNNT, "mode": 0.1, "flow": 0.05}, 1e-4, 500),
+            "flow": stage(10_000, {**CTC_AND_RNNT, "flow": 0.05}, 5e-4, 500, trains=FLOW),
         }
     )
     return config
@@ -147,7 +147,7 @@ def small(config: ConfigDict) -> None:
                 "transducer": {"steps": 100, **rates},
                 "joint": {"steps": 600, **rates},
                 "mode": {"steps": 100, **later},
-                "flow": {"steps": 100, **later},
+                "flow": {"steps": 200, **later},
             }
         }
     )
@@ -168,7 +168,7 @@ def demo(config: ConfigDict) -> None:
                 "joint": {"steps": 200},
                 # With 0.1 the likelihoods of the words drown it, and no mode is found.
                 "mode": {"steps": 150, "weights": {"mode": 3.0}},
-                "flow": {"steps": 50, "weights": {"mode": 3.0}},
+                "flow": {"steps": 100},
             },
         }
     )

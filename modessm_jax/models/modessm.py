@@ -171,7 +171,9 @@ class ModeSSM(nnx.Module):
             hidden: bins to replace by the learned mask vector, in training.
             key: turns on dropout and stochastic depth.
             labels: for the predictor, 0 in the padding.
-            corrupted: the features as bad electrodes would have them, to train the flow bridge.
+            corrupted: the features as bad electrodes would have them, to train the flow bridge: it
+                learns to carry them to the clean ones, and it is these mended features, not the
+                clean ones, that are decoded.
             mode: weights of the modes of each trial; by default they are inferred.
             every_mode: decode each trial once in every mode.
             denoise: whether the flow bridge mends the features; it has to be trained first.
@@ -181,10 +183,10 @@ class ModeSSM(nnx.Module):
         flow = None
         if corrupted is not None:
             # The same dropout as of the clean features: nothing else is to tell the two apart.
-            pair = self._lower(corrupted, session, hidden, keys), lower
+            clean, lower = lower, self._lower(corrupted, session, hidden, keys)
             of_times = jax.random.key(0) if keys[4] is None else keys[4]
-            flow = self.flow.training_pair(*pair, of_times)
-        if denoise:
+            flow = self.flow.training_pair(lower, clean, of_times)
+        if denoise or corrupted is not None:
             lower = self.flow(lower)
         log_modes = self.mode(lower)
         z = jnp.exp(log_modes) if mode is None else mode[:, None, :]

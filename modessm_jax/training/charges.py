@@ -47,8 +47,9 @@ def charge(
     Heads in the model's `logits` are charged CTC against the phoneme labels (the head "diphone"
     against diphones); "rnnt" charges the transducer, "label_smoothing" the phoneme head's distance
     from uniform, "consistency" what the phoneme heads of rows 2n and 2n + 1 disagree about
-    (CR-CTC), "flow" the flow bridge. With "mode" the model ran in every mode, and the likelihoods
-    are summed over these: of each trial by itself, or of trials with equal ids in `block` together.
+    (CR-CTC), "flow" the flow bridge, whose mended features the others are then charged for. With
+    "mode" the model ran in every mode, and the likelihoods are summed over these: of each trial by
+    itself, or of trials with equal ids in `block` together.
 
     Raises:
       ValueError: a weight without a head of that name, or one that "mode" cannot go with.

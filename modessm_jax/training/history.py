@@ -13,7 +13,7 @@ class History:
 
     stages: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # name, begun: a step
     evaluations: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    best: dict[str, float] | None = None  # the evaluation with the lowest `select_by`
+    best: dict[str, float] | None = None  # see `evaluated`
     infeasible: list[str] = dataclasses.field(default_factory=list)  # trials named so far
     window: dict[str, float] = dataclasses.field(default_factory=dict)  # sums since the last line
     window_steps: int = 0  # of these sums: those that were not skipped
@@ -59,7 +59,10 @@ class History:
         return len(values) - 1 - values.index(min(values)) if values else 0
 
     def evaluated(self, step: int, metrics: Mapping[str, float], select_by: str) -> bool:
-        """Records an evaluation; whether it is the best so far (the lowest, the first of equals).
+        """Records an evaluation; whether it is the best so far (the lowest, the last of equals).
+
+        A stage begins anew: earlier models lack what it trains. So does the last of equals when the
+        stage trains what this figure does not show.
 
         Raises:
           ValueError: the evaluation has no figure of that name.
@@ -72,7 +75,9 @@ class History:
         record = {"step": step, **{name: float(value) for name, value in metrics.items()}}
         self.evaluations.append(record)
         value = record[select_by]
-        better = self.best is None or value < self.best[select_by]
+        begun = self.stages[-1]["begun"] if self.stages else -1
+        former = self.best is None or self.best["step"] <= begun
+        better = former or value <= self.best[select_by]
         if math.isfinite(value) and better:
             self.best = record
             return True

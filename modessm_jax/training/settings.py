@@ -14,7 +14,7 @@ class Settings:
     eval_every: int
     save_every: int
     keep: int  # checkpoints
-    select_by: str  # error rate of the evaluation; the lowest is best
+    select_by: str  # error rate; the lowest of the last stage is the best
 
     def __post_init__(self):
         for name in ("accumulate", "log_every", "eval_every", "save_every", "keep"):

@@ -30,12 +30,21 @@ def test_a_skipped_step_counts_and_adds_nothing_else():
     assert history.drain(counts=("skipped", "valid")) == {"skipped": 1.0}
 
 
-def test_the_lowest_finite_evaluation_is_best_and_the_first_of_equals():
+def test_the_lowest_finite_evaluation_is_best_and_the_last_of_equals():
     history = History()
     rates = [math.nan, 0.5, 0.4, 0.4, 0.6]
     better = [history.evaluated(step, {"per": rate}, "per") for step, rate in enumerate(rates)]
-    assert better == [False, True, True, False, False]
-    assert history.best == {"step": 2, "per": 0.4}
+    assert better == [False, True, True, True, False]
+    assert history.best == {"step": 3, "per": 0.4}
+
+
+def test_each_stage_has_a_best_of_its_own():
+    history = History(stages=[{"name": "first", "begun": 0}])
+    assert history.evaluated(4, {"per": 0.2}, "per")
+    history.stages.append({"name": "second", "begun": 4})
+    assert history.evaluated(6, {"per": 0.9}, "per")  # lacks nothing that this stage trains
+    assert not history.evaluated(8, {"per": 1.0}, "per")
+    assert history.best == {"step": 6, "per": 0.9}
 
 
 def test_selecting_by_what_is_not_measured_is_refused():
