@@ -8,6 +8,11 @@ again, resumes from the last checkpoint. Where RUN is complete it is only scored
 
 SIGTERM or SIGINT (Ctrl-C) saves after the step at hand and exits with status 75: run again to go
 on. A second one ends the process at once. Bad input, and a disk that takes no more, exit with 1.
+
+On several machines, or in several processes of one, start the same command in each, with
+--distributed=auto where SLURM, Open MPI, Kubernetes or a TPU pod tells who is who, and with
+--distributed=HOST:PORT,PROCESSES,INDEX anywhere else. All of them need to see RUN and DATA. A
+signal to one of them is one to all.
 """
 
 from pathlib import Path
@@ -17,11 +22,15 @@ from ml_collections import config_flags
 
 from modessm_jax.training.job import run
 from modessm_jax.training.preemption import EXIT_STATUS, PreemptedError, Preemption
+from modessm_jax.training.processes import join, one_voice
 from modessm_jax.training.programs import compiled_programs
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, e.g. configs/multiscale.py.")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run: checkpoints, metrics, report.", required=True
+)
+_DISTRIBUTED = flags.DEFINE_string(
+    "distributed", None, "This process is one of several: auto, or HOST:PORT,PROCESSES,INDEX."
 )
 
 
@@ -31,7 +40,9 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # progress is printed; the rest is Orbax's small talk
     workdir = Path(_WORKDIR.value)
     try:
-        with compiled_programs(workdir / "compiled"), Preemption() as preemption:
+        if _DISTRIBUTED.value is not None:
+            join(_DISTRIBUTED.value)
+        with one_voice(), compiled_programs(workdir / "compiled"), Preemption() as preemption:
             run(_CONFIG.value, workdir, stop=preemption.reached)
     except PreemptedError as error:
         print(error)

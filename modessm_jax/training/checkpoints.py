@@ -17,6 +17,8 @@ from orbax.checkpoint import v1 as ocp
 
 from modessm_jax.training import manifest
 from modessm_jax.training.history import History
+from modessm_jax.training.mesh import data_mesh, replicated
+from modessm_jax.training.processes import told
 from modessm_jax.training.state import TrainState, with_rate
 
 
@@ -44,6 +46,9 @@ class Checkpoints:
     Saving returns once everything is on disk. A checkpoint appears under its step's name only when
     it is complete, with its manifest, so a process killed while saving leaves the one before as the
     latest. Checkpoints that have been damaged since are set aside as `<step>.damaged`.
+
+    Where several processes make the run, all of them call the same methods, on a disk they share.
+    The first removes, renames and seals; Orbax divides the reading and writing of arrays.
     """
 
     def __init__(self, workdir: Path, *, keep: int):
@@ -54,14 +59,12 @@ class Checkpoints:
         self._directory = workdir / "checkpoints"
         self._keep = keep
         self._named: dict[int, int | None] = {}  # of each checkpoint, the best model it knows
-        for place in (self._best, self._directory):
-            place.mkdir(parents=True, exist_ok=True)
-            _tidy(place)
+        told(self._prepare)
 
     @property
     def steps(self) -> list[int]:
         """Of the checkpoints there are, sound or not; the latest last."""
-        return steps_in(self._directory)
+        return told(lambda: steps_in(self._directory))
 
     def save(
         self, step: int, state: TrainState, batches: Any, history: History, needed: Collection = ()
@@ -75,22 +78,20 @@ class Checkpoints:
           CheckpointError: the disk is full, or does not take it for another reason.
         """
         self._write(self._directory, step, {**_parts(state, history), "data": batches}, history)
-        # Checkpoints of later steps are there when the run went back; it will replace them.
-        kept = [other for other in self.steps if other <= step]
-        for old in set(kept[: -self._keep]) - set(needed):
-            shutil.rmtree(self._directory / str(old))
         self._named[step] = _best_step(history.best)
-        named = {self._named.get(other) for other in self.steps}
-        for old in set(steps_in(self._best)) - named:
-            shutil.rmtree(self._best / str(old))
+        told(lambda: self._remove_old(step, set(needed)))
 
     def drop_after(self, step: int) -> None:
         """Removes the checkpoints of later steps, the last one first: the run goes back."""
-        for later in reversed(self.steps):
-            if later > step:
-                folder = self._directory / str(later)
-                # Under this name it is cleared up if the process ends while it is being removed.
-                shutil.rmtree(folder.rename(self._directory / f"{later}.partial"))
+
+        def remove() -> None:
+            for later in reversed(steps_in(self._directory)):
+                if later > step:
+                    folder = self._directory / str(later)
+                    # Under this name it is cleared up if the process ends while it removes it.
+                    shutil.rmtree(folder.rename(self._directory / f"{later}.partial"))
+
+        told(remove)
 
     def save_best(self, step: int, state: TrainState, history: History) -> None:
         """Saves the model as the best so far.
@@ -122,18 +123,12 @@ class Checkpoints:
         Raises:
           CheckpointError: it does not fit the state.
         """
-        found = {step: _sound(self._directory / str(step)) for step in self.steps}
-        sound = {step: _best_step(f["best"]) for step, f in found.items() if f is not None}
-        if not sound:
-            if found:
-                print("no sound checkpoint is left; starting at the beginning", flush=True)
+        chosen = told(self._choose)
+        if chosen is None:
             return None
-        named = {best for best in sound.values() if best is not None}
-        lost = {best for best in named if _sound(self._best / str(best)) is None}
-        step = max(sound, key=lambda step: (sound[step] not in lost, step))
+        step, best_is_lost = chosen
         wanted = {name: _abstract(part) for name, part in _parts(state, History()).items()}
         loaded = _load(self._directory / str(step), {**wanted, "data": batches})
-        self._named = sound
         restored = TrainState(
             step=loaded["history"]["step"],
             begun=loaded["history"]["begun"],
@@ -144,9 +139,38 @@ class Checkpoints:
         )
         history = _history(loaded)
         restored = with_rate(restored, history.rate)
-        if sound[step] in lost:
+        if best_is_lost:
             self._replace_best(step, restored, history)
         return restored, history
+
+    def _prepare(self) -> None:
+        for place in (self._best, self._directory):
+            place.mkdir(parents=True, exist_ok=True)
+            _tidy(place)
+
+    def _remove_old(self, step: int, needed: set[int]) -> None:
+        # Checkpoints of later steps are there when the run went back; it will replace them.
+        kept = [other for other in steps_in(self._directory) if other <= step]
+        for old in set(kept[: -self._keep]) - needed:
+            shutil.rmtree(self._directory / str(old))
+        named = {self._named.get(other) for other in steps_in(self._directory)}
+        for old in set(steps_in(self._best)) - named:
+            shutil.rmtree(self._best / str(old))
+
+    def _choose(self) -> tuple[int, bool] | None:
+        """The checkpoint to restore, and whether the best model it knows is lost."""
+        steps = steps_in(self._directory)
+        found = {step: _sound(self._directory / str(step)) for step in steps}
+        sound = {step: _best_step(f["best"]) for step, f in found.items() if f is not None}
+        if not sound:
+            if found:
+                print("no sound checkpoint is left; starting at the beginning", flush=True)
+            return None
+        named = {best for best in sound.values() if best is not None}
+        lost = {best for best in named if _sound(self._best / str(best)) is None}
+        self._named = sound
+        step = max(sound, key=lambda step: (sound[step] not in lost, step))
+        return step, sound[step] in lost
 
     def _replace_best(self, step: int, state: TrainState, history: History) -> None:
         """Makes the model restored the best where it has been evaluated; else the next will be."""
@@ -161,13 +185,17 @@ class Checkpoints:
     def _write(self, place: Path, step: int, parts: dict[str, Any], history: History) -> None:
         partial, final = place / f"{step}.partial", place / str(step)
         former = place / f"{step}.former"
-        try:
-            ocp.save_checkpointables(str(partial), parts)
+
+        def finish() -> None:
             manifest.seal(partial, {"step": step, "best": history.best})
             if final.exists():
                 final.rename(former)
             partial.rename(final)
             manifest.sync_names(place)
+
+        try:
+            ocp.save_checkpointables(str(partial), parts)
+            told(finish)
         except (OSError, ValueError) as error:
             _tidy(place)
             left = ", ".join(map(str, self.steps)) or "none"
@@ -175,11 +203,11 @@ class Checkpoints:
                 f"{final} could not be saved ({error}). The checkpoints saved before are as they "
                 f"were (steps: {left}); make room for another one and run again to go on"
             ) from error
-        shutil.rmtree(former, ignore_errors=True)
+        told(lambda: shutil.rmtree(former, ignore_errors=True))
 
 
 def load_weights(directory: Path, like: Any, step: int | None = None) -> Weights:
-    """Loads a model for evaluation, on the first device.
+    """Loads a model for evaluation, on the first device; on all, where there are many processes.
 
     Args:
       directory: `<workdir>/best` or `<workdir>/checkpoints`.
@@ -208,6 +236,8 @@ def load_weights(directory: Path, like: Any, step: int | None = None) -> Weights
     if like is None:
         like = ocp.checkpointables_metadata(str(folder)).metadata["weights"]
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    if jax.process_count() > 1:
+        device = replicated(data_mesh())
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), like)
     count = jax.ShapeDtypeStruct((), jnp.int32, sharding=device)
     wanted: dict[str, Any] = {

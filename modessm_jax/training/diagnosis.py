@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from modessm_jax.data.batch import Batch
 from modessm_jax.phonemes import BLANK, CLASSES
-from modessm_jax.training.mesh import split_over_batch
+from modessm_jax.training.mesh import divide
 from modessm_jax.training.step import make_gradient
 
 _LIBRARIES = {"jax", "jaxlib", "flax", "optax", "jaxtyping", "beartype"}
@@ -60,7 +60,7 @@ def diagnose(
         return loss, optax.tree.norm(gradient), jax.tree.map(optax.tree.norm, gradient)
 
     def measure(batch: Batch) -> tuple[Any, Any, Any]:
-        return jax.device_get(figures(params, jax.device_put(batch, split_over_batch(mesh))))
+        return jax.device_get(figures(params, divide(batch, mesh)))
 
     loss, norm, norms = measure(batch)
     alone = [measure(_only(batch, row)) if real[row] else (0.0, 0.0) for row in range(len(real))]
@@ -98,7 +98,7 @@ def _first_nan(params: Any, step: Any, batch: Batch, bad: np.ndarray, **charging
     gradient_of = make_gradient(**{**charging, "accumulate": 1})
     rows = np.flatnonzero(bad)[:1] if bad.any() else np.arange(len(bad))
     some = jax.tree.map(lambda x: jnp.asarray(x[rows]), batch)
-    params = jax.device_put(jax.device_get(params), jax.devices()[0])
+    params = jax.device_put(jax.device_get(params), jax.local_devices()[0])
     try:
         with jax.debug_nans(True):
             gradient_of(params, step, some)

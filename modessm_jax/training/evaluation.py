@@ -28,7 +28,7 @@ from modessm_jax.losses.objectives import total
 from modessm_jax.models.build import Functional, Predict
 from modessm_jax.models.outputs import JointInputs
 from modessm_jax.sequence import Sequence
-from modessm_jax.training.mesh import replicated, split_over_batch
+from modessm_jax.training.mesh import divide, replicated, split_over_batch
 from modessm_jax.training.results import Evaluation, Example, TrialResult
 
 
@@ -74,9 +74,10 @@ def make_scorer(
     if mesh is None:
         return jax.jit(score)
     everywhere = replicated(mesh)
-    return jax.jit(
+    divided = jax.jit(
         score, in_shardings=(everywhere, split_over_batch(mesh)), out_shardings=everywhere
     )
+    return lambda params, batch: divided(params, divide(batch, mesh))
 
 
 def transducer_of(predict: Predict, params: Any, joint: Joint) -> Transducer:

@@ -76,8 +76,8 @@ class History:
         self.evaluations.append(record)
         value = record[select_by]
         begun = self.stages[-1]["begun"] if self.stages else -1
-        former = self.best is None or self.best["step"] <= begun
-        better = former or value <= self.best[select_by]
+        rival = None if self.best is None or self.best["step"] <= begun else self.best
+        better = rival is None or value <= rival[select_by]
         if math.isfinite(value) and better:
             self.best = record
             return True

@@ -18,6 +18,7 @@ from modessm_jax.training.evaluation import evaluate, make_scorer
 from modessm_jax.training.greedy_wer import greedy_word_rates
 from modessm_jax.training.loop import never, train
 from modessm_jax.training.mesh import data_mesh
+from modessm_jax.training.processes import is_first
 from modessm_jax.training.report import format_stages, format_table, write_report
 from modessm_jax.training.runs import build_model, describe_data, evaluate_run, load_run
 from modessm_jax.training.writers import write_json
@@ -98,13 +99,14 @@ def run(
     print(format_table(evaluation))
     if len(results["stages"]) > 1:
         print(format_stages(results["stages"]))
-    write_report(workdir / "report.png", workdir / "metrics.jsonl", evaluation)
     results |= {
         "val": evaluation.to_dict(),
         "wall_seconds": round(time.monotonic() - start, 1),
         "config": plain,
     }
-    write_json(workdir / "results.json", results)
+    if is_first():
+        write_report(workdir / "report.png", workdir / "metrics.jsonl", evaluation)
+        write_json(workdir / "results.json", results)
     return results
 
 

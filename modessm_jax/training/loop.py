@@ -23,6 +23,7 @@ from modessm_jax.training.lock import only_run
 from modessm_jax.training.logbook import Logbook, tell_setback
 from modessm_jax.training.mesh import data_mesh
 from modessm_jax.training.preemption import PreemptedError
+from modessm_jax.training.processes import agree, own_folder, told
 from modessm_jax.training.progress import Clock, Progress, format_accounts
 from modessm_jax.training.recovery import (
     DivergedError,
@@ -75,6 +76,8 @@ def train(
     A step that is not finite changes nothing, and the log names its trials. After more of these in
     a row than `guard.nonfinite_budget` the run goes back to its last checkpoint; with
     `guard.divergence` it also does when the loss keeps rising, see `Guard` and `Recovery`.
+
+    Several processes can make one run, see `modessm_jax.training.processes`: all call this alike.
 
     Left in `workdir`: config.json, dataset.json, parameters.txt, metrics.jsonl, tensorboard/,
     checkpoints/, best/, results.json, seconds.json (time spent), run.lock, and compiled/ (XLA's
@@ -133,24 +136,27 @@ def train(
         return create_state(params, plans[0].optimizer, mesh, ema=settings.ema_decay > 0.0)
 
     with ExitStack() as stack:
-        stack.enter_context(only_run(workdir))
+        own = stack.enter_context(own_folder(workdir))
+        stack.enter_context(only_run(own))
         checkpoints = Checkpoints(workdir, keep=settings.keep)
-        claim(workdir, plain, dataset, resuming=bool(checkpoints.steps))
-        clock = Clock(workdir / "seconds.json")
+        agree("config or data set", [plain, dataset])
+        saved = checkpoints.steps
+        told(lambda: claim(workdir, plain, dataset, resuming=bool(saved)))
+        clock = Clock(own / "seconds.json")
         stack.callback(clock.note, now=True)
         stages = [plan.stage for plan in plans]
         recovery = Recovery(begin, stages[0].name, batches, checkpoints, clock, settings, guard)
         state, history = recovery.resume()
         overview = parameter_overview.get_parameter_overview(params, include_stats=False)
-        write_text(workdir / "parameters.txt", overview + "\n")
-        watchdog = stack.enter_context(Watchdog(workdir / "stacks.txt"))
+        write_text(own / "parameters.txt", overview + "\n")
+        watchdog = stack.enter_context(Watchdog(own / "stacks.txt"))
         run = _Run(
             settings, mesh, stages, steps, checkpoints, recovery, clock, evaluate, stop,
             watchdog.alive,
         )  # fmt: skip
         while True:
             start = int(state.step)
-            with MetricWriter(workdir, resumed_from=start) as writer:
+            with MetricWriter(own, resumed_from=start) as writer:
                 progress = Progress(start, clock, start=start)
                 logbook = Logbook(history, writer, progress, clock, trial_name, settings)
                 logbook.setbacks(start)
@@ -166,8 +172,8 @@ def train(
             del trouble, state  # makes room on the device
             state, history = recovery.go_back(setback, history)
             print(tell_setback(history.setbacks[-1]), flush=True)
-    results = run.results(int(parameter_overview.count_parameters(params)))
-    write_json(workdir / "results.json", results)
+        results = run.results(int(parameter_overview.count_parameters(params)))
+        write_json(own / "results.json", results)
     print(format_accounts(results["seconds"]), flush=True)
     return results
 

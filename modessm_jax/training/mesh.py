@@ -19,6 +19,22 @@ def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     return jax.make_mesh((len(devices),), (DATA_AXIS,), (AxisType.Auto,), devices=devices)
 
 
+def divide(tree: Any, mesh: Mesh) -> Any:
+    """Arrays in host memory, the same in every process, divided along their first axis.
+
+    A process places what its own devices need.
+    """
+    sharding = split_over_batch(mesh)
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def place(x: Any) -> jax.Array:
+        return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
+
+    with jax.transfer_guard("allow"):  # JAX takes this for a transfer by accident
+        return jax.tree.map(place, tree)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device: parameters, optimiser state, metrics."""
     return NamedSharding(mesh, PartitionSpec())

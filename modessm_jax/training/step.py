@@ -16,7 +16,7 @@ from modessm_jax.models.outputs import Outputs
 from modessm_jax.phonemes import BLANK, CLASSES
 from modessm_jax.sequence import Sequence
 from modessm_jax.training import charges
-from modessm_jax.training.mesh import replicated, split_over_batch, split_over_second_axis
+from modessm_jax.training.mesh import divide, replicated, split_over_batch, split_over_second_axis
 from modessm_jax.training.stages import StagePlan
 from modessm_jax.training.state import TrainState, averaged
 
@@ -71,7 +71,7 @@ def place(batch: Batch, mesh: Mesh, accumulate: int = 1) -> Batch:
             f"data.batch_size is {rows}; it must be a multiple of training.accumulate "
             f"({accumulate}) times the number of devices ({mesh.size})"
         )
-    return jax.device_put(batch, split_over_batch(mesh))
+    return divide(batch, mesh)
 
 
 def make_gradient(

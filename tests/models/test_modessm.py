@@ -113,6 +113,19 @@ def test_an_untrained_bridge_changes_nothing_and_a_trained_one_does() -> None:
     assert np.abs(logits(params) - logits(params, denoise=True)).max() > 1e-3
 
 
+def test_what_the_bridge_learns_from_is_decoded_as_it_mends_it() -> None:
+    apply, params, *_ = model()
+    params = moved(params)
+    features, session, _ = batch()
+    corrupted = features.with_values(features.values.at[:, :, 1].set(0.0))
+    learning = apply(params, features, session, corrupted=corrupted)
+    mended = apply(params, corrupted, session, denoise=True)
+    clean = apply(params, features, session)
+    values = [x.logits["phoneme"].masked().values for x in (learning, mended, clean)]
+    np.testing.assert_allclose(values[0], values[1], atol=1e-5)
+    assert np.abs(values[0] - values[2]).max() > 1e-3
+
+
 @pytest.mark.slow
 def test_a_stream_can_be_denoised_too() -> None:
     module = build_module(
