@@ -4,16 +4,16 @@ python -m experiments.train --config=configs/modessm.py --config.data.root=DATA 
 
 Stages (`stages.order`; each is set by `--config.stages.<name>.<key>`): CTC alone; the transducer
 alone, on an encoder that stays as it is, so that the two costs meet on one scale; CTC and RNN-T;
-with them a latent speaking mode, learned without labels; and the flow bridge, which learns to mend
-the features of bad electrodes. Variants, after a colon:
+with them a latent speaking mode, learned without labels; and the flow bridge alone, which learns to
+mend the features of bad electrodes. Variants, after a colon:
 
 (none)   Full size, for T15. Meant for large GPUs or TPUs; not trained here, so no result is
          claimed.
-small    A size for two CPU cores and fast speech. Spoken digits: val PER of CTC 0.40 and 0.52 %, of
-         RNN-T the same (two seeds); 1,300 steps, half an hour on one core that others use.
-demo     A size for two CPU cores and simulated data of T15's shape: val PER of CTC 5.12 and 5.25 %,
-         of RNN-T 4.74 and 4.13 % (two seeds); 880 steps: 26 minutes, and 10 of compiling, on
-         one core that others use.
+small    A size for two CPU cores and fast speech. Spoken digits: val PER of CTC 0.40 to 0.52 %, of
+         RNN-T the same (three seeds); 1,400 steps, half an hour on one core that others use.
+demo     A size for two CPU cores and simulated data of T15's shape: val PER of CTC 4.39 to 5.17 %,
+         of RNN-T 4.01 to 4.95 % (three seeds); 930 steps: some 26 minutes, and 10 of
+         compiling, on one core that others use.
 """
 
 from ml_collections import ConfigDict
