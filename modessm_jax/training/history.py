@@ -61,8 +61,8 @@ class History:
     def evaluated(self, step: int, metrics: Mapping[str, float], select_by: str) -> bool:
         """Records an evaluation; whether it is the best so far (the lowest, the last of equals).
 
-        A stage begins anew: earlier models lack what it trains. So does the last of equals when the
-        stage trains what this figure does not show.
+        Only evaluations of the latest stage compete, because earlier models lack what it trains.
+        Of equals it is the last, because the stage may train what this figure does not show.
 
         Raises:
           ValueError: the evaluation has no figure of that name.
