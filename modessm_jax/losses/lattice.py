@@ -115,6 +115,50 @@ def _backward(fastemit: float, kept: Any, weight: Any) -> tuple[Any, Any, None, 
 lattice_nats.defvjp(_forward, _backward)
 
 
+@jax.custom_vjp
+def lattice_flows(
+    blank: Float[Array, "batch frames positions"],
+    label: Float[Array, "batch frames positions"],
+    frames: Int[Array, "batch"],
+    counts: Int[Array, "batch"],
+) -> tuple[
+    Float[Array, "batch"],
+    Float[Array, "batch frames positions"],
+    Float[Array, "batch frames positions"],
+]:
+    """The nats, with the probabilities that a walk leaves each cell by its blank and its label.
+
+    For those who look at where the walks go and also charge for the nats: both directions of the
+    lattice are taken once. No gradient passes through the probabilities.
+
+    Args:
+      blank: as for `lattice_nats`.
+      label: likewise.
+      frames: likewise.
+      counts: likewise.
+
+    Returns:
+      Nats, and both probabilities; zero outside the examples and for what is impossible.
+    """
+    return _flows_forward(blank, label, frames, counts)[0]
+
+
+def _flows_forward(blank: Any, label: Any, frames: Any, counts: Any) -> Any:
+    nats, shares = sweep(blank, label, frames, counts)
+    possible = ~jnp.isposinf(nats)[:, None, None]
+    by_blank, by_label = (jnp.where(possible, x, 0) for x in flows(shares, frames, counts))
+    return (nats, by_blank, by_label), (by_blank, by_label)
+
+
+def _flows_backward(kept: Any, weights: Any) -> tuple[Any, Any, None, None]:
+    by_blank, by_label = kept
+    weight = -weights[0][:, None, None]
+    return weight * by_blank, weight * by_label, None, None
+
+
+lattice_flows.defvjp(_flows_forward, _flows_backward)
+
+
 def _skew(x: Any) -> Any:
     """[batch, frames, positions] -> [frames + positions - 1, batch, positions]: the diagonals.
 

@@ -21,7 +21,7 @@ from modessm_jax.losses.joint import (
     joint_arcs,
     softmax_arcs,
 )
-from modessm_jax.losses.lattice import lattice_nats
+from modessm_jax.losses.lattice import lattice_flows, lattice_nats
 from modessm_jax.losses.rnnt import following
 from modessm_jax.losses.semiring import ZERO
 from modessm_jax.phonemes import BLANK
@@ -77,12 +77,8 @@ def pruned_cost(
     frames, counts = encoder.lengths, labels.lengths
     said = jnp.arange(positions)[None, :, None] <= counts[:, None, None]
     encoded, predictor = encoder.masked().values, jnp.where(said, predictor, 0)
-
-    def simple_nats(blank: Any, label: Any) -> Any:
-        return lattice_nats(blank, label, frames, counts)
-
-    nats, pull = jax.vjp(simple_nats, *_simple_arcs(encoded, predictor, simple, ids))
-    by_blank, by_label = jax.lax.stop_gradient(pull(-jnp.ones_like(nats)))
+    found: Any = lattice_flows(*_simple_arcs(encoded, predictor, simple, ids), frames, counts)
+    nats, by_blank, by_label = found
     valid = frames > 0
     of_simple = Cost(nats=jnp.where(valid, nats, 0.0), valid=valid)
 
