@@ -18,8 +18,9 @@ def marginal_cost(
 
     Trials of one block are spoken in one mode: `-ln sum_z p(z|block) prod_i p(y_i|x_i, z)`, where
     p(z|block) is the normalised product of the p(z|x_i): Bayes' rule, if modes are equally common.
-    The block's cost is shared out equally among its valid trials, so that the sum over the batch
-    is that over the blocks.
+    Each valid trial bears what its own labels cost under the posterior q(z) of its block, and an
+    equal share of `KL(q || p(z|block))`. These add up to the block's cost, with its gradient, and a
+    trial's nats stay its own: division by its frames means the same with modes as without.
 
     Args:
       costs: `-ln p(y|x, z)` for each trial and mode, `[batch, modes]`; inf where a mode makes the
@@ -40,11 +41,19 @@ def marginal_cost(
         each = jnp.where(together[:, :, None], jnp.maximum(logs, ZERO)[None, :, :], 0.0)
         return each.sum(axis=1)
 
-    posterior = jax.nn.log_softmax(of_block(log_modes), axis=1)
-    total = jax.nn.logsumexp(posterior + of_block(-costs.nats), axis=1)
-    nats = jnp.where(total < IMPOSSIBLE, jnp.inf, -total)  # NaN is passed on, not hidden
-    shared = nats / jnp.maximum(together.sum(axis=1), 1)
-    return Cost(nats=jnp.where(valid, shared, 0.0), valid=valid)
+    prior = jax.nn.log_softmax(of_block(log_modes), axis=1)
+    joint = jax.lax.stop_gradient(prior + of_block(-costs.nats))
+    posterior = jax.nn.log_softmax(joint, axis=1)
+
+    def expected(values: Array) -> Array:
+        # What cannot be takes no part, infinite as it may be. NaN is passed on, not hidden.
+        weight = jnp.exp(posterior)
+        return jnp.where(weight == 0, 0.0, weight * values).sum(axis=1)
+
+    size = jnp.maximum(together.sum(axis=1), 1)
+    nats = expected(costs.nats) + expected(posterior - prior) / size
+    nats = jnp.where(jax.nn.logsumexp(joint, axis=1) < IMPOSSIBLE, jnp.inf, nats)
+    return Cost(nats=jnp.where(valid, nats, 0.0), valid=valid)
 
 
 def information_cost(

@@ -81,13 +81,14 @@ class FiLM(nnx.Module):
         self.scale = nnx.Param(jnp.zeros((modes, d)))
         self.shift = nnx.Param(jnp.zeros((modes, d)))
 
-    def __call__(self, x: Sequence, z: Float[Array, "batch #frames modes"]) -> Sequence:
+    def __call__(self, x: Sequence, z: Float[Array, "#batch #frames modes"]) -> Sequence:
         """Modulates `[batch, frames, d]`.
 
         Args:
             x: the features.
-            z: weights of the modes, one-hot or a posterior; one row for the trial or for each
-                frame. The mean scale and shift under these weights are applied.
+            z: weights of the modes, one-hot or a posterior, for each trial or for all alike; one
+                row for the trial or for each frame. The mean scale and shift under these weights
+                are applied.
         """
         scale, shift = (
             jnp.einsum("bfm,md->bfd", z, of_mode[...]).astype(self.dtype)

@@ -39,7 +39,11 @@ class TransducerHead(nnx.Module):
     def __call__(
         self, x: Sequence, labels: Int[Array, "batch labels"] | None, key: jax.Array | None
     ) -> JointInputs:
-        predicted = None if labels is None else self.predictor(labels, key=key)
+        predicted = None
+        if labels is not None:
+            predicted = self.predictor(labels, key=key)
+            # Once for each trial, in however many modes it is decoded.
+            predicted = jnp.repeat(predicted, x.mask.shape[0] // labels.shape[0], axis=0)
         encoded = x.with_values(self.encoder(x.values))
         return JointInputs(encoded, predicted, self.kernel[...], self.bias[...])
 
@@ -189,14 +193,16 @@ class ModeSSM(nnx.Module):
         if denoise or corrupted is not None:
             lower = self.flow(lower)
         log_modes = self.mode(lower)
-        z = jnp.exp(log_modes) if mode is None else mode[:, None, :]
+
+        def decode(z: jax.Array) -> Sequence:
+            return self.upper(self.film(lower, z), key=keys[2])
+
         if every_mode:
-            batch = lower.mask.shape[0]
-            lower = jax.tree.map(lambda x: jnp.repeat(x, self.modes, axis=0), lower)
-            z = jnp.tile(jnp.eye(self.modes), (batch, 1))[:, None, :]
-            if labels is not None:
-                labels = jnp.repeat(labels, self.modes, axis=0)
-        upper = self.upper(self.film(lower, z), key=keys[2])
+            # In all modes the same dropout: nothing but the mode is to tell them apart.
+            upper = jax.vmap(decode, out_axes=1)(jnp.eye(self.modes)[:, None, None, :])
+            upper = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), upper)
+        else:
+            upper = decode(jnp.exp(log_modes) if mode is None else mode[:, None, :])
         return self._outputs(lower, upper, log_modes, labels, keys[3], flow)
 
     def initial_state(self, session: Int[Array, "batch"]) -> dict[str, Any]:
@@ -250,7 +256,7 @@ class ModeSSM(nnx.Module):
         lower: Sequence,
         upper: Sequence,
         log_modes: Float[Array, "batch rows modes"],
-        labels: Int[Array, "decoded labels"] | None,
+        labels: Int[Array, "batch labels"] | None,
         key: jax.Array | None,
         flow: tuple[Sequence, Sequence] | None,
     ) -> Outputs:

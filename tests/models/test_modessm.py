@@ -89,6 +89,19 @@ def test_every_mode_is_what_each_mode_gives_alone() -> None:
     assert both.diagnostics["norm/upper"].shape == (3,)
 
 
+def test_in_training_nothing_but_the_mode_tells_the_modes_apart() -> None:
+    """FiLM begins as the identity in every mode; with another dropout in each they would differ."""
+    apply, params, *_ = model(dropout=0.5, stochastic_depth=0.5)
+    features, session, labels = batch()
+    given = (features, session, None, jax.random.key(2))
+    outputs = apply(params, *given, every_mode=True, labels=labels.values)
+    assert outputs.transducer is not None
+    for found in (outputs.encoder.values, outputs.transducer.predictor):
+        np.testing.assert_allclose(found[0::2], found[1::2], atol=1e-6)
+    still = apply(params, features, session, every_mode=True)
+    assert np.abs(outputs.encoder.values - still.encoder.values).max() > 0.1
+
+
 def test_modes_differ_and_are_inferred_where_none_is_given() -> None:
     apply, params, *_ = model()
     params = moved(params)
