@@ -15,9 +15,9 @@ import jax
 import numpy as np
 
 from modessm_jax.data.corruption import Corruption
-from modessm_jax.models.build import Functional
 from modessm_jax.sequence import Sequence
 from modessm_jax.text import percent
+from modessm_jax.training.evaluation import corrupted
 from modessm_jax.training.runs import Run, evaluate_run, load_run
 
 LEVELS = {
@@ -27,16 +27,6 @@ LEVELS = {
     "heavy": Corruption(dropped=0.4, jitter=3, noise=1.0),
 }
 BIN_SECONDS = 0.02
-
-
-def corrupted(model: Functional, corruption: Corruption) -> Functional:
-    """The model behind bad electrodes; the same damage each time."""
-
-    def apply(params: Any, features: Any, session: Any, **further: Any) -> Any:
-        features = corruption(features, jax.random.key(0))
-        return model.apply(params, features, session, **further)
-
-    return model._replace(apply=apply)
 
 
 def rates(run: Run, level: str, **further: Any) -> tuple[float, float]:

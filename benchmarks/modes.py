@@ -4,9 +4,10 @@
 
 The second runs were trained without modes, one for each of the first and with its seed.
 
-The truth of simulated recordings stands in `truth.json` beside them; of recordings whose sessions
-are named `<speaker>.<condition>` it is whether the condition is the one that all speakers share
-(in subvocal_emg F, beside which half of the speakers have A and half S). Nobody tells the model
+The other z is the inferred posterior with its two modes exchanged: what a wrong mode costs. The
+truth of simulated recordings stands in `truth.json` beside them; of recordings whose sessions are
+named `<speaker>.<condition>` it is whether the condition is the one that all speakers share (in
+subvocal_emg F, beside which half of the speakers have A and half S). Nobody tells the model
 which of its modes is which, so accuracy is that of the better of the two assignments, and chance is
 the commoner mode's share. Tied, the trials of a block share a mode: the product of their
 posteriors. Differences are of all seeds together, with a 95 % bootstrap interval over trials.
@@ -28,7 +29,7 @@ from modessm_jax.training.results import Evaluation
 from modessm_jax.training.runs import Run, evaluate_run, load_run
 
 COLUMNS = ("run", "trials", "accuracy", "accuracy, tied by block", "chance")
-WAYS = ("z inferred", "z of another trial", "z half and half", "trained without modes")
+WAYS = ("z inferred", "the other z", "z half and half", "trained without modes")
 
 
 def truth(run: Run, evaluation: Evaluation) -> list[str]:
@@ -94,7 +95,7 @@ def score(folder: Path, without: Path | None) -> tuple[list[str], list[list[Edit
     commonest = max(labels.count(name) for name in set(labels)) / len(labels)
     edits = [[result.rnnt_edits for result in evaluation.trials]]
     for modes in (
-        lambda logs: jnp.roll(jnp.exp(logs), 1, axis=0),
+        lambda logs: jnp.exp(logs[:, ::-1]),
         lambda logs: jnp.full_like(logs, 0.5),
     ):
         edits.append(rnnt_edits(run._replace(functional=told(run.functional, modes))))

@@ -48,7 +48,7 @@ def augment() -> dict[str, Any]:
     }
 
 
-def training(select_by: str) -> dict[str, Any]:
+def training() -> dict[str, Any]:
     """For days on an accelerator."""
     return {
         "accumulate": 1,
@@ -58,7 +58,6 @@ def training(select_by: str) -> dict[str, Any]:
         "eval_every": 1_000,
         "save_every": 1_000,
         "keep": 3,
-        "select_by": select_by,  # "per", with a transducer "rnnt_per"; with a lexicon "wer"
     }
 
 

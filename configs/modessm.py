@@ -37,8 +37,9 @@ def stage(
     warmup_steps: int,
     freezes: tuple[str, ...] = (),
     trains: tuple[str, ...] = ("*",),
+    select_by: str = "rnnt_per",
 ) -> ConfigDict:
-    """A stage at a rate that falls to a hundredth."""
+    """A stage at a rate that falls to a hundredth; its best model is the lowest in `select_by`."""
     return ConfigDict(
         {
             "steps": steps,
@@ -49,7 +50,7 @@ def stage(
             "trains": trains,  # globs over parameter paths, see parameters.txt
             "freezes": freezes,  # of these
             "patience": 0,  # evaluations without a better select_by that end it; 0: all steps
-            "select_by": "per",
+            "select_by": select_by,
         }
     )
 
@@ -97,18 +98,32 @@ def full() -> ConfigDict:
                 "b2": 0.999,
                 "eps": 1e-8,
             },
-            "training": common.training("rnnt_per"),
+            "training": common.training(),
             "guard": common.guard(),
         }
     )
     config.stages = ConfigDict(
         {
             "order": ("ctc_warmup", "transducer", "joint", "mode", "flow"),
-            "ctc_warmup": stage(40_000, {"phoneme": 1.0}, 5e-4, 4_000, (*TRANSDUCER, *MODE, *FLOW)),
+            "ctc_warmup": stage(
+                40_000,
+                {"phoneme": 1.0},
+                5e-4,
+                4_000,
+                (*TRANSDUCER, *MODE, *FLOW),
+                select_by="per",
+            ),
             "transducer": stage(10_000, {"rnnt": 1.0}, 5e-4, 1_000, trains=TRANSDUCER),
             "joint": stage(70_000, CTC_AND_RNNT, 5e-4, 2_000, (*MODE, *FLOW)),
             "mode": stage(20_000, {**CTC_AND_RNNT, "mode": 0.1}, 1e-4, 1_000, FLOW),
-            "flow": stage(10_000, {**CTC_AND_RNNT, "flow": 0.05}, 5e-4, 500, trains=FLOW),
+            "flow": stage(
+                10_000,
+                {**CTC_AND_RNNT, "flow": 0.05},
+                5e-4,
+                500,
+                trains=FLOW,
+                select_by="mended_rnnt_per",
+            ),
         }
     )
     return config

@@ -70,7 +70,8 @@ def full() -> ConfigDict:
                 "b2": 0.999,
                 "eps": 1e-8,
             },
-            "training": {"steps": 150_000, **common.training("per")},
+            # The best model is the lowest in "per", or with data.lexicon in "wer".
+            "training": {"steps": 150_000, "select_by": "per", **common.training()},
             "guard": common.guard(),
         }
     )

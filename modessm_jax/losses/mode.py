@@ -75,7 +75,9 @@ def information_cost(
 
     Args:
       log_modes: `ln p(z|x)`.
-      real: which examples count; the mean is over these.
+      real: which examples count; the mean is over these. With micro-batches it is over each by
+        itself, so the objective is not that of the whole batch: keep them large enough for modes
+        and blocks to meet in them.
       block: trials of the batch with equal ids share one mode; by default none do.
     """
     logs = jnp.where(real[:, None], jnp.maximum(log_modes, ZERO), ZERO)

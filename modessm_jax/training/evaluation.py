@@ -16,6 +16,7 @@ from jaxtyping import Float32
 from scipy.special import softmax
 
 from modessm_jax.data.batch import Batch
+from modessm_jax.data.corruption import Corruption
 from modessm_jax.data.trials import Recordings
 from modessm_jax.decoding.greedy import greedy, to_lists
 from modessm_jax.decoding.transducer import Transducer, make_transducer
@@ -78,6 +79,16 @@ def make_scorer(
         score, in_shardings=(everywhere, split_over_batch(mesh)), out_shardings=everywhere
     )
     return lambda params, batch: divided(params, divide(batch, mesh))
+
+
+def corrupted(model: Functional, corruption: Corruption) -> Functional:
+    """The model behind bad electrodes; a trial has the same damage each time."""
+
+    def apply(params: Any, features: Sequence, session: Any, **further: Any) -> Any:
+        damaged = corruption(features, jax.random.key(0))
+        return model.apply(params, damaged, session, **further)
+
+    return model._replace(apply=apply)
 
 
 def transducer_of(predict: Predict, params: Any, joint: Joint) -> Transducer:

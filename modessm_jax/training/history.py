@@ -69,7 +69,7 @@ class History:
         """
         if select_by not in metrics:
             raise ValueError(
-                f"training.select_by is {select_by!r} but the evaluation measured "
+                f"select_by is {select_by!r} but the evaluation measured "
                 f"{sorted(metrics)}; choose one of these, or evaluate a split that has labels"
             )
         record = {"step": step, **{name: float(value) for name, value in metrics.items()}}

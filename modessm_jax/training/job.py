@@ -14,13 +14,16 @@ from modessm_jax.data.plan import BatchPlan
 from modessm_jax.data.trials import Recordings, read_recordings
 from modessm_jax.decoding.greedy_words import GreedyWords
 from modessm_jax.decoding.lexicon import Lexicon
-from modessm_jax.training.evaluation import evaluate, make_scorer
+from modessm_jax.models.build import Functional
+from modessm_jax.training.charges import FLOW
+from modessm_jax.training.evaluation import Scorer, corrupted, evaluate, make_scorer
 from modessm_jax.training.greedy_wer import greedy_word_rates
 from modessm_jax.training.loop import never, train
 from modessm_jax.training.mesh import data_mesh
 from modessm_jax.training.processes import is_first
 from modessm_jax.training.report import format_stages, format_table, write_report
 from modessm_jax.training.runs import build_model, describe_data, evaluate_run, load_run
+from modessm_jax.training.stages import Stage, read_stages
 from modessm_jax.training.writers import write_json
 
 _Terms = TypeVar("_Terms", Augmentation, Corruption)
@@ -56,7 +59,7 @@ def run(
     corrupt = _terms(Corruption, plain, "corruption") if "corruption" in plain else None
     model = build_model(plain, train_split.channels, len(train_split.sessions))
     mesh = data_mesh()
-    _check_selection(plain)
+    _check_selection(plain, model)
     batch_size, buckets = data["batch_size"], data["buckets"]
     plan = BatchPlan(
         train_split.bins,
@@ -70,13 +73,21 @@ def run(
     batches = training_batches(train_split, plan, workers=data["workers"])
     held_out = evaluation_batches(val_split, batch_size, model.multiple, buckets)
     scorer = make_scorer(model, mesh)
-
+    mending: dict[str, Scorer] = {}  # what the stage that trains the flow bridge is to show
+    if corrupt is not None:
+        behind = corrupted(model, corrupt)
+        mending["damaged_"] = make_scorer(behind, mesh)
+        mending["mended_"] = make_scorer(behind, mesh, denoise=True)
     words = GreedyWords(Lexicon.read(Path(data["lexicon"])).words) if data["lexicon"] else None
 
-    def score(params: Any) -> Mapping[str, float]:
+    def score(params: Any, stage: Stage) -> Mapping[str, float]:
         rule = plain["objective"]["normalize_by"]
         found = evaluate(scorer, params, held_out, val_split, normalize_by=rule)
-        return found.scalars() | ({} if words is None else greedy_word_rates(found, words))
+        figures = found.scalars() | ({} if words is None else greedy_word_rates(found, words))
+        for prefix, of in mending.items() if stage.weights.get(FLOW) else ():
+            rates = evaluate(of, params, held_out, val_split).scalars()
+            figures |= {prefix + name: rates[name] for name in ("per", "rnnt_per") if name in rates}
+        return figures
 
     try:
         results = train(
@@ -120,16 +131,22 @@ def _read(data: Mapping[str, Any], split: str) -> Recordings:
     )
 
 
-def _check_selection(config: Mapping[str, Any]) -> None:
+def _check_selection(config: Mapping[str, Any], model: Functional) -> None:
     """Hours before the first evaluation would tell."""
-    places = {"training": config["training"], **config.get("stages", {})}
-    for place, of in places.items():
-        chosen = of.get("select_by", "") if isinstance(of, Mapping) else ""
+    heads = [""] + ["rnnt_"] * (model.predict is not None)
+    for stage in read_stages(config):
+        place = f"stages.{stage.name}" if "stages" in config else "training"
+        chosen = stage.select_by
         if chosen.endswith("wer") and not config["data"]["lexicon"]:
             raise ValueError(
                 f"{place}.select_by is {chosen!r}, for which words must be known: give a lexicon "
                 "by data.lexicon, as `python -m experiments.language_model lexicon` writes it"
             )
+        known = [head + rate for head in heads for rate in ("per", "wer")]
+        if stage.weights.get(FLOW):
+            known += [f"{way}_{head}per" for way in ("damaged", "mended") for head in heads]
+        if chosen not in known:
+            raise ValueError(f"{place}.select_by is {chosen!r}; choose one of {', '.join(known)}")
 
 
 def _terms(kind: type[_Terms], config: Mapping[str, Any], key: str) -> _Terms:

@@ -1,6 +1,6 @@
 """What is written and shown of a run: its figures, and the trials to look at."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from modessm_jax.text import percent
@@ -8,6 +8,7 @@ from modessm_jax.training.guard import DIVERGENCE
 from modessm_jax.training.history import History
 from modessm_jax.training.progress import Clock, Progress
 from modessm_jax.training.settings import Settings
+from modessm_jax.training.stages import Stage
 from modessm_jax.training.step import StepReport
 from modessm_jax.training.writers import MetricWriter
 
@@ -20,6 +21,7 @@ class Logbook:
 
     Args:
       trial_name: names a trial by its index.
+      stages: of the run.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class Logbook:
         clock: Clock,
         trial_name: Any,
         settings: Settings,
+        stages: Collection[Stage],
     ):
         self._history = history
         self._writer = writer
@@ -37,6 +40,7 @@ class Logbook:
         self._clock = clock
         self._trial_name = trial_name
         self._settings = settings
+        self._stages = tuple(stages)
 
     def step(self, step: int, report: StepReport) -> None:
         """Takes in what an update had to say, in host memory."""
@@ -81,9 +85,8 @@ class Logbook:
 
     def _rates(self, metrics: Mapping[str, float | int]) -> str:
         """The error rate that is selected by, beside the usual one."""
-        names = [
-            name for name in dict.fromkeys(("per", self._settings.select_by)) if name in metrics
-        ]
+        select_by = self._stages[len(self._history.stages) - 1].select_by
+        names = [name for name in dict.fromkeys(("per", select_by)) if name in metrics]
         return "  ".join(
             f"{name.upper().replace('_', ' ')} {percent(metrics[name])}" for name in names
         )

@@ -46,6 +46,8 @@ from modessm_jax.training.step import (
 from modessm_jax.training.watchdog import Watchdog
 from modessm_jax.training.writers import MetricWriter, write_json, write_text
 
+BY_STAGE = ("steps", "select_by")  # of `config.training`, see `read_stages`
+
 
 def never(step: int) -> bool:
     """Lets a run go on to its end."""
@@ -60,7 +62,7 @@ def train(
     apply: Apply,
     params: Any,
     batches: Any,
-    evaluate: Callable[[Any], Mapping[str, float]],
+    evaluate: Callable[[Any, Stage], Mapping[str, float]],
     trial_name: Callable[[int], str],
     dataset: dict[str, Any],
     augment: Augment = no_augmentation,
@@ -93,7 +95,8 @@ def train(
       apply: the model; see `make_gradient`.
       params: its initial parameters, float32. They must be the same whenever the run is restarted.
       batches: endless iterator of numpy `Batch` that Orbax can save (`get_state`, `set_state`).
-      evaluate: from parameters to figures, `config.training.select_by` among them.
+      evaluate: from parameters and the stage they are from to figures, among them what the stage
+        is to `select_by`.
       trial_name: names a trial by its index, for the log.
       dataset: what identifies the data, as plain JSON values; saved and compared.
       augment: see `make_gradient`.
@@ -116,7 +119,7 @@ def train(
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     plain = json.loads(config.to_json())
-    settings = Settings(**{k: v for k, v in plain["training"].items() if k != "steps"})
+    settings = Settings(**{k: v for k, v in plain["training"].items() if k not in BY_STAGE})
     guard = GuardSettings(**plain.get("guard", {}))
     mesh = data_mesh() if mesh is None else mesh
     plans = plan_stages(plain, params)
@@ -158,7 +161,7 @@ def train(
             start = int(state.step)
             with MetricWriter(own, resumed_from=start) as writer:
                 progress = Progress(start, clock, start=start)
-                logbook = Logbook(history, writer, progress, clock, trial_name, settings)
+                logbook = Logbook(history, writer, progress, clock, trial_name, settings, stages)
                 logbook.setbacks(start)
                 try:
                     run.until_done(state, batches, history, logbook, Guard(guard, history))
@@ -190,7 +193,7 @@ class _Run:
         checkpoints: Checkpoints,
         recovery: Recovery,
         clock: Clock,
-        evaluate: Callable[[Any], Mapping[str, float]],
+        evaluate: Callable[[Any, Stage], Mapping[str, float]],
         stop: Callable[[int], bool],
         alive: Callable[[], None],
     ):
@@ -328,9 +331,9 @@ class _Run:
             self._take_pending(state)
             self._assert_finite(done, state)
         with self._clock.account("evaluation"):
-            measured = self._evaluate(state.evaluation_params)
+            measured = self._evaluate(state.evaluation_params, self._stage)
         metrics = {name: float(value) for name, value in sorted(measured.items())}
-        best = self._history.evaluated(done, metrics, self._settings.select_by)
+        best = self._history.evaluated(done, metrics, self._stage.select_by)
         self._logbook.evaluation(done, metrics, best=best)
         if best:
             with self._clock.account("checkpoint"):
@@ -356,7 +359,7 @@ class _Run:
             "steps": history.last_evaluated,
             "parameters": parameters,
             "stages": self._stage_results(),
-            "select_by": self._settings.select_by,
+            "select_by": self._stage.select_by,
             "last": history.evaluations[-1],
             "best": history.best,
             "infeasible": sorted(history.infeasible),

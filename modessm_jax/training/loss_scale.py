@@ -78,6 +78,16 @@ def uniform_costs(shape: Shape, classes: int = CLASSES) -> Pair:
     )
 
 
+def fresh_rnnt_cost(shape: Shape, classes: int = CLASSES) -> float:
+    """Nats where a blank is as likely as all labels together, and these are equally likely.
+
+    A fresh `TransducerHead` begins there, but for its small random weights.
+    """
+    time, count = shape
+    arcs = time * math.log(2) + count * math.log(2 * (classes - 1))
+    return arcs - math.log(math.comb(time + count - 1, count))
+
+
 def labels_at(share: float, frames: int) -> int:
     """How many labels make up this share of the frames, at least one."""
     return max(1, round(share * frames))

@@ -7,7 +7,14 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from modessm_jax.training.loss_scale import Pair, Shape, Start, labels_at, uniform_costs
+from modessm_jax.training.loss_scale import (
+    Pair,
+    Shape,
+    Start,
+    fresh_rnnt_cost,
+    labels_at,
+    uniform_costs,
+)
 from modessm_jax.training.loss_scale_run import Course
 
 SEED = Shape(frames=50, labels=10)  # where MODE-SSM's authors compared the two
@@ -87,8 +94,13 @@ def _findings(starts: Collection[Start]) -> str:
         f"{_range([_remedied(start).ratio for start in starts], BALANCED)} It is the ratio of the "
         "costs times 2 U / T.",
         "Norms of the gradients with respect to the encoder features: "
-        f"{_range([start.gradients.ratio for start in starts])} The joint network begins near "
-        "uniform, with weights a tenth of the CTC head's.",
+        f"{_range([start.gradients.ratio for start in starts])} The joint network's weights begin "
+        "at a tenth of the CTC head's.",
+        "A fresh transducer finds a blank as likely as all labels together, and these equally "
+        "likely, which costs T ln 2 + U ln 2 (V - 1) - ln C(T + U - 1, U): "
+        f"{fresh_rnnt_cost(SEED):.1f} nats at T = {SEED.frames}, U = {SEED.labels}. A blank is the "
+        "commonest class of a lattice, so this is less than with classes equally likely, and less "
+        "than CTC: that is why ratios at the start lie below 1.",
     )
 
 

@@ -9,16 +9,16 @@ import optax
 
 # Shifts and gains of any rank: a bias of shape [sessions, channels] is as much a bias as one of
 # shape [channels].
-_UNDECAYED_NAMES = ("bias", "scale", "offset")
+_UNDECAYED_NAMES = ("bias", "scale", "offset", "shift")
 
 
 def decayed(params: Any) -> Any:
     """Marks the parameters that weight decay pulls towards zero.
 
     Not decayed are leaves with fewer than two axes (biases, norms, single vectors), and leaves of
-    any rank that are named for a shift or a gain: "bias", "scale" or "offset", alone or as the end
-    of a name such as "query_bias". All others are decayed, convolution kernels, embeddings and
-    per-session maps included: a map that should stay near the identity is to be stored as its
+    any rank that are named for a shift or a gain: "bias", "scale", "offset" or "shift", alone or as
+    the end of a name such as "query_bias". All others are decayed, convolution kernels, embeddings
+    and per-session maps included: a map that should stay near the identity is to be stored as its
     difference from the identity.
 
     Args:

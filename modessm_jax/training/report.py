@@ -24,6 +24,12 @@ _TRAIN, _VAL, _THIRD, _FAINT = "#4477aa", "#cc3311", "#228833", "#bbbbbb"
 _SCALES = (_TRAIN, _VAL, _THIRD, "#aa3377", "#ccbb44")
 _TICKS: dict[str, Any] = {"labelsize": 9, "length": 3}
 _WORST = 8
+_RATES = {
+    "per": "PER",
+    "rnnt_per": "RNN-T PER",
+    "damaged_rnnt_per": "damaged, RNN-T PER",
+    "mended_rnnt_per": "mended, RNN-T PER",
+}
 
 Records = Collection[dict[str, Any]]
 
@@ -90,16 +96,21 @@ def format_table(evaluation: Evaluation) -> str:
 def format_stages(stages: Collection[dict[str, Any]]) -> str:
     """Each stage of a run, and the error rates on val with which it ended.
 
+    Where the flow bridge trained, also those of damaged recordings, without it and with it.
+
     Args:
       stages: as in the run's `results.json`.
     """
-    rates = [key for key in ("per", "rnnt_per") if key in stages[-1]["end"]]
+    rates = [key for key in _RATES if any(key in stage["end"] for stage in stages)]
     rows = [
-        [stage["name"], str(stage["end"]["step"]), *(percent(stage["end"][key]) for key in rates)]
+        [
+            stage["name"],
+            str(stage["end"]["step"]),
+            *(_percent(stage["end"].get(key)) for key in rates),
+        ]
         for stage in stages
     ]
-    names = {"per": "PER", "rnnt_per": "RNN-T PER"}
-    return columns(["stage", "until step", *(names[key] for key in rates)], rows)
+    return columns(["stage", "until step", *(_RATES[key] for key in rates)], rows)
 
 
 def _headline(evaluation: Evaluation) -> str:

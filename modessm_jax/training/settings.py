@@ -5,7 +5,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """`config.training`, without `steps`: how long a run is its stages say."""
+    """`config.training`, without what stages say: `steps` and `select_by`."""
 
     accumulate: int  # micro-batches of one update
     ema_decay: float  # of the running average that is evaluated; 0 keeps none
@@ -14,7 +14,6 @@ class Settings:
     eval_every: int
     save_every: int
     keep: int  # checkpoints
-    select_by: str  # error rate; the lowest of the last stage is the best
 
     def __post_init__(self):
         for name in ("accumulate", "log_every", "eval_every", "save_every", "keep"):

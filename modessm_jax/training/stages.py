@@ -26,10 +26,12 @@ class Stage:
     warmup_steps: int
     trains: tuple[str, ...] = ("*",)  # globs over the paths of the parameters that may change
     freezes: tuple[str, ...] = ()  # and of those among them that stay as they are
-    patience: int = 0  # evaluations without a better `select_by` that end it; 0: all steps
-    select_by: str = "per"
+    select_by: str = "per"  # error rate; the model with the lowest is the best
+    patience: int = 0  # evaluations without a better one that end it; 0: all steps
 
     def __post_init__(self):
+        if "+" in self.name:  # see `groups`
+            raise ValueError(f"stage {self.name}: a stage's name cannot hold a '+'; rename it")
         if self.steps < 1 or self.patience < 0:
             raise ValueError(
                 f"stage {self.name} has steps = {self.steps} and patience = {self.patience}; "
@@ -40,21 +42,22 @@ class Stage:
 def read_stages(config: Mapping[str, Any]) -> tuple[Stage, ...]:
     """The stages of a config in their order.
 
-    With `config.stages` those that `stages.order` names: each has its own `steps`, `weights` and
-    learning rate. Without, one stage of `training.steps`, `objective.weights` and the learning rate
-    in `optimizer`.
+    With `config.stages` those that `stages.order` names: each has its own `steps`, `select_by`,
+    `weights` and learning rate. Without, one stage of `training.steps`, `training.select_by`,
+    `objective.weights` and the learning rate in `optimizer`.
 
     Raises:
       ValueError: a stage is missing, unknown, empty or given twice over; the message names the key.
     """
     if "stages" not in config:
         rates = {key: config["optimizer"][key] for key in RATES}
-        weights, steps = config["objective"]["weights"], config["training"]["steps"]
-        return (Stage(ONLY, steps, weights, **rates),)
+        weights, training = config["objective"]["weights"], config["training"]
+        steps, select_by = training["steps"], training["select_by"]
+        return (Stage(ONLY, steps, weights, **rates, select_by=select_by),)
     doubled = [
         f"{part}.{key}"
         for part, keys in (
-            ("training", ("steps",)),
+            ("training", ("steps", "select_by")),
             ("objective", ("weights",)),
             ("optimizer", RATES),
         )

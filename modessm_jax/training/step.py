@@ -91,7 +91,8 @@ def make_gradient(
     The result is a pure function of its arguments: randomness comes from `(seed, step)`, and
     augmentation sees the whole batch before it is divided. With `accumulate` > 1 the gradient is
     summed over that many micro-batches, in one call, and equals the gradient of the whole batch:
-    every cost is divided by counts over the whole batch. (Dropout draws anew for each micro-batch.)
+    every cost is divided by counts over the whole batch. (Dropout draws anew for each micro-batch,
+    and what trials are charged together stays within it: see `information_cost`, `marginal_cost`.)
 
     The objectives with a weight are charged as `charges.charge` says, and for the mean of a trial's
     views where there are two. Labels that are no phonemes cost NaN: most losses would take them for

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from configs import modessm
 from configs.multiscale import get_config
 from modessm_jax.data.validation import DataError
 from modessm_jax.decoding.lexicon import build_lexicon
@@ -86,6 +87,29 @@ def test_what_a_run_leaves(straight: Path) -> None:
     assert [line["step"] for line in lines if line.get("wer", -1.0) >= 0.0] == [2, 4]
     for name in ("dataset.json", "parameters.txt", "report.png", "checkpoints", "best"):
         assert (straight / name).exists(), name
+
+
+def test_a_rate_that_is_not_measured_is_refused_at_once(root: Path, tmp_path: Path) -> None:
+    config = config_of(root, training={"select_by": "rnnt_per"})
+    with pytest.raises(ValueError, match=r"training.select_by is 'rnnt_per'; choose one of per"):
+        job.run(config, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_flow_stage_shows_and_selects_what_its_bridge_mends(root: Path, tmp_path: Path) -> None:
+    config = modessm.get_config("small")
+    config.update({name: TINY[name] for name in ("data", "augment")})
+    sizes = {"gate": 4, "d": 8, "layers": 2, "heads": 2, "state": 4, "joint": 8}
+    config.update({"data": {"root": str(root)}, "model": sizes, "training": {"eval_every": 2}})
+    order = ("transducer", "flow")
+    steps = {name: {"steps": 3, "warmup_steps": 1} for name in order}
+    config.update({"stages": {"order": order, **steps}})
+    before, after = (stage["end"] for stage in job.run(config, tmp_path)["stages"])
+    assert "mended_per" not in before
+    assert {"damaged_per", "mended_per", "damaged_rnnt_per", "mended_rnnt_per"} < set(after)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["select_by"] == "mended_rnnt_per"
 
 
 def test_words_to_select_by_must_be_known(root: Path, tmp_path: Path) -> None:

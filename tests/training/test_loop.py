@@ -64,7 +64,7 @@ class Source:
         return batch
 
 
-def evaluate(params):
+def evaluate(params, stage):
     """A figure that falls and rises again, so that the best is neither the first nor the last."""
     moved = float(
         jnp.abs(params["phoneme"]["kernel"] - toy.initial_params()["phoneme"]["kernel"]).mean()
@@ -166,11 +166,11 @@ def test_same_seed_gives_the_same_bytes(straight, tmp_path):
 def kill_at(step):
     calls = []
 
-    def evaluate_or_die(params):
+    def evaluate_or_die(params, stage):
         calls.append(params)
         if 3 * len(calls) == step:
             raise Killed
-        return evaluate(params)
+        return evaluate(params, stage)
 
     return evaluate_or_die
 
@@ -236,11 +236,11 @@ def test_a_damaged_run_mends_itself_to_the_same_bits(straight, tmp_path, capsys,
 def test_a_second_run_in_the_same_place_is_refused(straight, tmp_path):
     refused = []
 
-    def evaluate_and_try_again(params):
+    def evaluate_and_try_again(params, stage):
         with pytest.raises(BusyError, match="is in use by process") as error:
             run(tmp_path)
         refused.append(error)
-        return evaluate(params)
+        return evaluate(params, stage)
 
     run(tmp_path, evaluate=evaluate_and_try_again)
     assert len(refused) == 4
@@ -252,7 +252,7 @@ def test_a_complete_run_says_so_and_sums_up_again(straight, tmp_path, capsys):
     shutil.copytree(straight[0], workdir)
     (workdir / "results.json").unlink()
 
-    def never(params):
+    def never(params, stage):
         raise AssertionError("nothing is left to evaluate")
 
     assert untimed(run(workdir, evaluate=never, end=0)) == untimed(straight[1])

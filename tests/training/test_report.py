@@ -133,6 +133,12 @@ def test_stages_show_what_they_ended_with():
         "warmup           5  50.00 %  1200.00 %",
         "joint            9  25.00 %    20.00 %",
     ]
+    mended = {"step": 12, "per": 0.25, "rnnt_per": 0.2}
+    mended |= {"damaged_rnnt_per": 0.5, "mended_rnnt_per": 0.4}
+    further = format_stages([*stages, {"name": "flow", "begun": 9, "end": mended}]).splitlines()
+    assert further[0].split("PER")[1:] == ["  RNN-T ", "  damaged, RNN-T ", "  mended, RNN-T ", ""]
+    assert further[2].split() == ["joint", "9", "25.00", "%", "20.00", "%", "-", "-"]
+    assert further[3].split()[-4:] == ["50.00", "%", "40.00", "%"]
     for stage in stages:
         del stage["end"]["rnnt_per"]
     assert format_stages(stages).splitlines()[-1] == "joint            9  25.00 %"

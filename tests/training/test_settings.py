@@ -13,7 +13,6 @@ VALID: dict[str, Any] = dict(
     eval_every=1,
     save_every=1,
     keep=1,
-    select_by="per",
 )
 
 

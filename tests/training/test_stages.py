@@ -42,7 +42,6 @@ STAGES: dict[str, Any] = {
 def configuration(**changes):
     training = dict(
         accumulate=1, ema_decay=0.9, seed=5, log_every=4, eval_every=3, save_every=2, keep=20,
-        select_by="per",
     )  # fmt: skip
     return ConfigDict(
         {
@@ -71,7 +70,7 @@ class Source:
         return toy.batch_of(index)
 
 
-def run(workdir, config=None, evaluate=lambda params: {"per": 0.5}, **source):
+def run(workdir, config=None, evaluate=lambda params, stage: {"per": 0.5}, **source):
     return train(
         configuration() if config is None else config,
         workdir,
@@ -168,7 +167,7 @@ def test_a_stage_ends_when_it_stops_getting_better(tmp_path):
     rates = iter([0.9, 0.5, 0.6, 0.7, 0.3, 0.2, 0.1, 0.05, 0.01, 0.01, 0.01])
     warmup = {**STAGES["warmup"], "steps": 50, "patience": 2}
     results = run(
-        tmp_path, configuration(warmup=warmup), evaluate=lambda params: {"per": next(rates)}
+        tmp_path, configuration(warmup=warmup), evaluate=lambda params, stage: {"per": next(rates)}
     )
     # The evaluations after steps 9 and 12 are worse than that after step 6.
     assert [s["begun"] for s in results["stages"]] == [0, 12, 16]
@@ -192,6 +191,7 @@ def test_groups_are_the_stages_that_train_a_parameter():
         ({"warmup": {**STAGES["warmup"], "trains": ("decoder/*",)}}, r"warmup\.trains: 'decoder"),
         ({"warmup": {**STAGES["warmup"], "colour": 1}}, r"config\.stages\.warmup"),
         ({"warmup": {**STAGES["warmup"], "steps": 0}}, "stage warmup has steps = 0"),
+        ({"order": ("a+b",), "a+b": STAGES["warmup"]}, r"a\+b: a stage's name cannot hold"),
         ({"warmup": {**STAGES["warmup"], "warmup_steps": 9}}, "stage warmup: warmup_steps is 9"),
     ],
 )
@@ -203,8 +203,8 @@ def test_stages_that_make_no_sense_are_refused(changes, message):
 
 def test_what_each_stage_says_for_itself_may_not_be_said_for_all():
     config = json.loads(configuration().to_json())
-    config["training"]["steps"] = 10
-    with pytest.raises(ValueError, match=r"training\.steps: with stages"):
+    config["training"] |= {"steps": 10, "select_by": "per"}
+    with pytest.raises(ValueError, match=r"training\.steps, training\.select_by: with stages"):
         read_stages(config)
 
 

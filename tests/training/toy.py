@@ -51,7 +51,7 @@ def plan(
     config = {
         "optimizer": {**OPTIMIZER, **optimizer},
         "objective": {"weights": dict(weights)},
-        "training": {"steps": steps},
+        "training": {"steps": steps, "select_by": "per"},
     }
     return plan_stages(config, initial_params() if params is None else params)[0]
 
