@@ -15,11 +15,12 @@ from modessm_jax.training.loss_scale import (
     labels_at,
     uniform_costs,
 )
-from modessm_jax.training.loss_scale_run import Course
+from modessm_jax.training.loss_scale_run import Course, Point
 
 SEED = Shape(frames=50, labels=10)  # where MODE-SSM's authors compared the two
 BALANCED = (0.3, 3.0)  # the ratios that they accepted
 
+_RULES = {"none": "nats", "labels": "per label", "seed_rule": "MODE-SSM's rule"}
 _COLORS = ("#4477aa", "#cc3311", "#228833", "#aa3377", "#ccbb44", "#66ccee")
 _INTRODUCTION = """# RNN-T against CTC
 
@@ -114,9 +115,9 @@ def _range(ratios: Collection[float], bounds: tuple[float, float] | None = None)
     return f"{text}, {count} within {low} to {high}."
 
 
-def _remedied(start: Start) -> Pair:
+def _remedied(measured: Start | Point) -> Pair:
     """The two numbers that MODE-SSM compared in the end."""
-    return Pair(start.costs["labels"].ctc, start.costs["seed_rule"].rnnt)
+    return Pair(measured.costs["labels"].ctc, measured.costs["seed_rule"].rnnt)
 
 
 def _cost_table(starts: Collection[Start]) -> str:
@@ -150,11 +151,19 @@ def _rule_table(starts: Collection[Start]) -> str:
 def _course_findings(course: Course) -> str:
     logged = [(step, pair) for step, pair in course.curve if not math.isnan(pair.rnnt)]
     stages = ", ".join(f"{stage.name} from step {stage.begun}" for stage in course.stages)
-    pairs = [(point.costs, point.gradients) for point in course.points]
+    pairs = [(point.costs["frames"], point.gradients) for point in course.points]
     costs, gradients = ([x.ratio for x in kind] for kind in zip(*pairs, strict=True))
     lines = [
+        f"Run and data: {course.name}.",
         f"Stages: {stages}. At step 0 the model is as it was initialised.",
         f"Checkpoints, on validation trials: {_range(costs, BALANCED)}",
+        "By the other rules, at the same checkpoints: "
+        + "; ".join(
+            f"{name}, {_range([point.costs[rule].ratio for point in course.points], BALANCED)[:-1]}"
+            for rule, name in _RULES.items()
+        )
+        + ". MODE-SSM's remedy: "
+        + _range([_remedied(point).ratio for point in course.points], BALANCED),
         "Norms of the gradients with respect to the parameters that both reach (in "
         f"{', '.join(course.shared)}): {_range(gradients)}",
     ]
@@ -169,14 +178,25 @@ def _course_findings(course: Course) -> str:
 
 def _course_table(course: Course) -> str:
     rows = [
-        [str(point.step), point.stage, *_pair(point.costs, 4), *_pair(point.gradients, 4)]
+        [str(point.step), point.stage, *_pair(point.costs["frames"], 4), *_pair(point.gradients, 4)]
         for point in course.points
     ]
-    return "Costs per frame on validation trials, and their gradients:\n\n" + _table(
+    text = "Costs per frame on validation trials, and their gradients:\n\n" + _table(
         ["step", "stage", "CTC", "RNN-T", "ratio"],
         rows,
         ["CTC gradient", "RNN-T gradient", "ratio"],
     )
+    rows = [
+        [
+            str(point.step),
+            *(cell for rule in _RULES for cell in _pair(point.costs[rule], 3)),
+            f"{_remedied(point).ratio:.3f}",
+        ]
+        for point in course.points
+    ]
+    header = [f"{cost}, {name}" for name in _RULES.values() for cost in ("CTC", "RNN-T", "ratio")]
+    text += "\nBy the other rules; trials differ in length here, so ratios differ a little:\n\n"
+    return text + _table(["step", *header, "its remedy, ratio"], rows)
 
 
 def _bullets(*lines: str) -> str:
@@ -217,7 +237,7 @@ def _draw_costs(axes: Axes, course: Course) -> None:
     for name, color in zip(Pair._fields, _COLORS, strict=False):
         label = "CTC" if name == "ctc" else "RNN-T"
         curve = [(step, getattr(pair, name)) for step, pair in course.curve]
-        points = [(point.step, getattr(point.costs, name)) for point in course.points]
+        points = [(point.step, getattr(point.costs["frames"], name)) for point in course.points]
         axes.plot(*zip(*curve, strict=True), color=color, linewidth=1, label=f"{label}, training")
         axes.plot(*zip(*points, strict=True), "o", color=color, label=f"{label}, validation")
     axes.set_yscale("log")
@@ -227,7 +247,7 @@ def _draw_costs(axes: Axes, course: Course) -> None:
 
 def _draw_ratio(axes: Axes, course: Course) -> None:
     curve = [(step, pair.ratio) for step, pair in course.curve]
-    costs = [(point.step, point.costs.ratio) for point in course.points]
+    costs = [(point.step, point.costs["frames"].ratio) for point in course.points]
     gradients = [(point.step, point.gradients.ratio) for point in course.points]
     axes.plot(*zip(*curve, strict=True), color=_COLORS[0], linewidth=1, label="costs, training")
     axes.plot(*zip(*costs, strict=True), "o", color=_COLORS[0], label="costs, validation")

@@ -14,7 +14,7 @@ from modessm_jax.data.batch import Batch
 from modessm_jax.data.pipeline import evaluation_batches
 from modessm_jax.data.trials import read_recordings
 from modessm_jax.data.validation import DataError
-from modessm_jax.losses.objectives import total
+from modessm_jax.losses.objectives import RULES, total
 from modessm_jax.models.build import Functional
 from modessm_jax.training import charges
 from modessm_jax.training.checkpoints import CheckpointError, load_weights, steps_in
@@ -27,8 +27,8 @@ class Point(NamedTuple):
 
     step: int
     stage: str  # that made the last update
-    costs: Pair  # nats per frame
-    gradients: Pair  # of these, with respect to the parameters that both reach: norms
+    costs: dict[str, Pair]  # by each rule
+    gradients: Pair  # of those per frame, with respect to the parameters that both reach: norms
 
 
 class Stage(NamedTuple):
@@ -41,6 +41,7 @@ class Stage(NamedTuple):
 class Course(NamedTuple):
     """A training run."""
 
+    name: str  # of its folder, and that of its data
     points: list[Point]
     shared: list[str]  # parts of the model in which there are parameters that both costs reach
     curve: list[tuple[int, Pair]]  # step, costs as logged in training; NaN where not trained
@@ -85,7 +86,8 @@ def along_run(workdir: Path, *, batches: int) -> Course:
         costs, norms, reached = _point(probe, params, held_out)
         points.append(Point(step, before[-1] if before else "-", costs, norms))
         shared |= reached
-    return Course(points, sorted(shared), _curve(workdir / "metrics.jsonl"), stages)
+    name = f"{workdir.name}, {Path(run.config['data']['root']).name}"
+    return Course(name, points, sorted(shared), _curve(workdir / "metrics.jsonl"), stages)
 
 
 def _held_out(run: Run, batches: int) -> list[Batch]:
@@ -113,17 +115,21 @@ def _make_course_probe(model: Functional) -> Callable[[Any, Batch], Any]:
     def probe(params: Any, batch: Batch) -> Any:
         wanted = charges.request(BOTH, batch.labels, None)
 
-        def losses(params: Any) -> tuple[Pair, Pair]:
+        def losses(params: Any) -> tuple[Pair, tuple[Pair, dict[str, Pair]]]:
             outputs = model.apply(params, batch.features, batch.session, **wanted)
             costs = charges.charge(outputs, batch.labels, BOTH)
             lengths = outputs.encoder.lengths, batch.labels.lengths
-            _, scalars = total(costs, BOTH, *lengths, "frames")
-            # Weighted by its examples each batch adds up to the mean over all of them.
-            valid = Pair(scalars[f"valid/{CTC}"], scalars[f"valid/{RNNT}"])
-            loss = Pair(scalars[f"loss/{CTC}"] * valid.ctc, scalars[f"loss/{RNNT}"] * valid.rnnt)
-            return loss, valid
+            valid = Pair(*(costs[name].valid.sum() for name in (CTC, RNNT)))
 
-        loss, pull_back, valid = jax.vjp(losses, params, has_aux=True)
+            def charged(rule: str) -> Pair:
+                # Weighted by its examples each batch adds up to the mean over all of them.
+                _, scalars = total(costs, BOTH, *lengths, rule)
+                means = (scalars[f"loss/{name}"] for name in (CTC, RNNT))
+                return Pair(*(mean * count for mean, count in zip(means, valid, strict=True)))
+
+            return charged("frames"), (valid, {rule: charged(rule) for rule in RULES})
+
+        _, pull_back, (valid, loss) = jax.vjp(losses, params, has_aux=True)
         one, zero = jnp.ones(()), jnp.zeros(())
         gradients = pull_back(Pair(one, zero))[0], pull_back(Pair(zero, one))[0]
         return loss, valid, gradients
@@ -133,8 +139,8 @@ def _make_course_probe(model: Functional) -> Callable[[Any, Batch], Any]:
 
 def _point(
     probe: Callable[[Any, Batch], Any], params: Any, batches: list[Batch]
-) -> tuple[Pair, Pair, set[str]]:
-    """Costs, gradient norms, and the parts of the model that both gradients reach."""
+) -> tuple[dict[str, Pair], Pair, set[str]]:
+    """Costs by each rule, gradient norms, and the parts of the model that both gradients reach."""
     found = [jax.device_get(probe(params, batch)) for batch in batches]
     loss, valid, gradients = jax.tree.map(lambda *parts: sum(parts), *found)
     leaves, structure = jax.tree_util.tree_flatten_with_path(gradients[0])
@@ -147,7 +153,10 @@ def _point(
         return math.sqrt(sum(squares)) / float(count)
 
     return (
-        Pair(float(loss.ctc / valid.ctc), float(loss.rnnt / valid.rnnt)),
+        {
+            rule: Pair(float(of.ctc / valid.ctc), float(of.rnnt / valid.rnnt))
+            for rule, of in loss.items()
+        },
         Pair(norm(of_ctc, valid.ctc), norm(of_rnnt, valid.rnnt)),
         {name for name, shared in zip(names, both, strict=True) if shared},
     )

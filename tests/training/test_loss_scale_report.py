@@ -16,10 +16,21 @@ def start(shape: Shape, ctc: float, ratio: float) -> Start:
 
 
 STARTS = [start(SEED, 160.0, 1.25), start(Shape(100, 10), 200.0, 3.5)]
+
+
+def rules(ctc: float, rnnt: float) -> dict[str, Pair]:
+    """Per frame, of trials of 20 frames and 5 labels."""
+    return {
+        rule: Pair(ctc * 20 / by, rnnt * 20 / by)
+        for rule, by in {"none": 1, "labels": 5, "frames": 20, "seed_rule": 10}.items()
+    }
+
+
 COURSE = Course(
+    name="a run, its data",
     points=[
-        Point(0, "-", Pair(3.0, 3.6), Pair(1.0, 0.5)),
-        Point(40, "joint", Pair(0.2, 0.1), Pair(0.4, 0.08)),
+        Point(0, "-", rules(3.0, 3.6), Pair(1.0, 0.5)),
+        Point(40, "joint", rules(0.2, 0.1), Pair(0.4, 0.08)),
     ],
     shared=["lower", "upper"],
     curve=[(20, Pair(2.0, math.nan)), (40, Pair(0.5, 0.6))],
@@ -42,15 +53,19 @@ def test_the_text_of_a_run():
     text = format_report(STARTS, COURSE)
     assert "ctc_warmup from step 0, joint from step 20" in text
     assert "on validation trials: ratio 0.5 to 1.2, all within" in text
+    assert "nats, ratio 0.5 to 1.2, all within 0.3 to 3.0; per label, ratio 0.5 to 1.2" in text
+    assert "remedy: ratio 0.25 to 0.6, 1 of 2 within 0.3 to 3.0." in text
     assert "(in lower, upper): ratio 0.2 to 0.5." in text
     assert "first at step 40, CTC 0.500 and RNN-T 0.600; in all ratio 1.2 to 1.2" in text
     assert "| 40 | joint | 0.2000 | 0.1000 | 0.500 | 0.4000 | 0.0800 | 0.200 |" in text
+    by_rule = "4.000 | 2.000 | 0.500 | 0.800 | 0.400 | 0.500 | 0.400 | 0.200 | 0.500 | 0.250 |"
+    assert f"| 40 | {by_rule}" in text
 
 
 def test_tables_are_tables():
     lines = [line for line in format_report(STARTS, COURSE).splitlines() if line.startswith("|")]
     heads = [place for place, line in enumerate(lines) if "---" in line]
-    assert len(heads) == 3
+    assert len(heads) == 4
     for place in heads:
         assert len({line.count("|") for line in lines[place - 1 : place + 3]}) == 1
 
