@@ -4,12 +4,14 @@
 # make bench      time and memory of the losses against those of other packages
 # make bench-gpu  the same on a CUDA GPU
 # make faults     kills, damage, full disks and more, done to a tiny run (long; root mounts disks)
+# make clean      remove the environments, the demo's recordings and its run
 # make demo EXTRAS=cuda12   the same on a GPU or TPU: cuda12, cuda13 or tpu
 
 PYTHON ?= python3
 EXTRAS ?= cpu
-DATA   ?= runs/simulated
-RUN    ?= runs/demo
+# Not to be taken from a variable of the shell, for `make clean` removes them.
+DATA   := runs/simulated
+RUN    := runs/demo
 BIN    := .venv/bin
 
 .PHONY: demo test check test-slow bench bench-gpu faults clean
@@ -22,7 +24,7 @@ BIN    := .venv/bin
 	touch $@
 
 demo: .venv/has-$(EXTRAS)
-	test -e $(DATA)/truth.json || $(BIN)/python -m experiments.simulate --out $(DATA)
+	test -e $(DATA)/truth.json || $(BIN)/python -m experiments.simulate --out $(DATA) --overwrite
 	$(BIN)/python -m experiments.train --config=configs/multiscale.py:demo \
 		--config.data.root=$(DATA) --workdir=$(RUN)
 	$(BIN)/python -m experiments.evaluate --workdir $(RUN) --split val \
@@ -58,4 +60,4 @@ faults: .venv/has-cpu
 	$(BIN)/python -m benchmarks.faults all --out benchmarks/results/faults.md
 
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv $(RUN) $(DATA) build *.egg-info
