@@ -48,13 +48,20 @@ test-slow: .venv/has-dev
 	.venv/bench/bin/python -m pip install --quiet --editable '.[bench,$*]'
 	touch $@
 
+# fast_rnnt, optimized_transducer and warp-transducer (WARPRNNT=libwarprnnt.so) are built by hand.
+LOSSES := .venv/bench/bin/python -m benchmarks.losses
+TIMES  := benchmarks/results/losses
+
 bench: .venv/bench/has-cpu
-	.venv/bench/bin/python -m benchmarks.losses all --threads 1 --out benchmarks/results/losses
-	.venv/bench/bin/python -m benchmarks.losses ctc --threads 2 \
-		--out benchmarks/results/losses_two_threads
+	$(LOSSES) ctc rnnt --rounds 7 --out $(TIMES)
+	$(LOSSES) joint --rounds 9 --out $(TIMES)_joint
+	$(LOSSES) pruned --rounds 7 --out $(TIMES)_pruned
+	$(LOSSES) growth --rounds 7 --out $(TIMES)_growth
+	$(LOSSES) compile --out $(TIMES)_compile
+	$(LOSSES) ctc --rounds 7 --threads 2 --out $(TIMES)_two_threads
 
 bench-gpu: .venv/bench/has-cuda12
-	.venv/bench/bin/python -m benchmarks.losses gpu --out benchmarks/results/losses_gpu
+	$(LOSSES) gpu --out $(TIMES)_gpu
 
 faults: .venv/has-cpu
 	$(BIN)/python -m benchmarks.faults all --out benchmarks/results/faults.md
