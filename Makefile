@@ -4,12 +4,14 @@
 # make bench      time and memory of the losses against those of other packages
 # make bench-gpu  the same on a CUDA GPU
 # make faults     kills, damage, full disks and more, done to a tiny run (long; root mounts disks)
+# make clean      remove the environments, the demo's recordings and its run
 # make demo EXTRAS=cuda12   the same on a GPU or TPU: cuda12, cuda13 or tpu
 
 PYTHON ?= python3
 EXTRAS ?= cpu
-DATA   ?= runs/simulated
-RUN    ?= runs/demo
+# Not to be taken from a variable of the shell, for `make clean` removes them.
+DATA   := runs/simulated
+RUN    := runs/demo
 BIN    := .venv/bin
 
 .PHONY: demo test check test-slow bench bench-gpu faults clean
@@ -22,7 +24,7 @@ BIN    := .venv/bin
 	touch $@
 
 demo: .venv/has-$(EXTRAS)
-	test -e $(DATA)/truth.json || $(BIN)/python -m experiments.simulate --out $(DATA)
+	test -e $(DATA)/truth.json || $(BIN)/python -m experiments.simulate --out $(DATA) --overwrite
 	$(BIN)/python -m experiments.train --config=configs/multiscale.py:demo \
 		--config.data.root=$(DATA) --workdir=$(RUN)
 	$(BIN)/python -m experiments.evaluate --workdir $(RUN) --split val \
@@ -46,16 +48,23 @@ test-slow: .venv/has-dev
 	.venv/bench/bin/python -m pip install --quiet --editable '.[bench,$*]'
 	touch $@
 
+# fast_rnnt, optimized_transducer and warp-transducer (WARPRNNT=libwarprnnt.so) are built by hand.
+LOSSES := .venv/bench/bin/python -m benchmarks.losses
+TIMES  := benchmarks/results/losses
+
 bench: .venv/bench/has-cpu
-	.venv/bench/bin/python -m benchmarks.losses all --threads 1 --out benchmarks/results/losses
-	.venv/bench/bin/python -m benchmarks.losses ctc --threads 2 \
-		--out benchmarks/results/losses_two_threads
+	$(LOSSES) ctc rnnt --rounds 7 --out $(TIMES)
+	$(LOSSES) joint --rounds 9 --out $(TIMES)_joint
+	$(LOSSES) pruned --rounds 7 --out $(TIMES)_pruned
+	$(LOSSES) growth --rounds 7 --out $(TIMES)_growth
+	$(LOSSES) compile --out $(TIMES)_compile
+	$(LOSSES) ctc --rounds 7 --threads 2 --out $(TIMES)_two_threads
 
 bench-gpu: .venv/bench/has-cuda12
-	.venv/bench/bin/python -m benchmarks.losses gpu --out benchmarks/results/losses_gpu
+	$(LOSSES) gpu --out $(TIMES)_gpu
 
 faults: .venv/has-cpu
 	$(BIN)/python -m benchmarks.faults all --out benchmarks/results/faults.md
 
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv $(RUN) $(DATA) build *.egg-info

@@ -3,7 +3,10 @@
     python -m experiments.language_model embedded --out lm/english.arpa
     python -m experiments.language_model lexicon --words lm/english.arpa --out lm/english.lexicon
     python -m benchmarks.word_search --lm lm/english.arpa --lexicon lm/english.lexicon \\
-        --out benchmarks/results/word_search
+        --recorded DIR --out benchmarks/results/word_search
+
+DIR holds lists of recorded trials in JSON: t15_val_baseline.json, with each one's `sentence`, and
+t12_val_phonemes.json, with `phonemes` and those that a decoder heard, `gru`, as well.
 
 Sentences are real (1,426 of T15's validation set), the emissions are not: see
 `benchmarks.posteriors`. Weights are tuned on sentences of T12 that are not among those of T15. The
@@ -44,7 +47,7 @@ from modessm_jax.text import (
     word_edits,
 )
 
-RECORDED = Path(__file__).resolve().parents[2] / "shared" / "data" / "recorded"
+T15, T12 = "t15_val_baseline.json", "t12_val_phonemes.json"
 RATE = 0.10
 BEAM = 100
 BEAMS = (50, 100, 250, 500, 1000, 1500)
@@ -70,9 +73,9 @@ class Trial:
     frames: np.ndarray
 
 
-def sentences_of(file: str) -> list[str]:
-    """The reference sentences of a file in the folder of recorded data."""
-    trials = json.loads((RECORDED / file).read_text(encoding="utf-8"))
+def sentences_of(file: Path) -> list[str]:
+    """The reference sentences of a file of recorded trials."""
+    trials = json.loads(file.read_text(encoding="utf-8"))
     return [normalize(trial["sentence"]) for trial in trials]
 
 
@@ -85,8 +88,8 @@ def phonemes_of(sentence: str, pronunciations: Pronunciations) -> np.ndarray:
 class Emissions:
     """Trials at a phoneme error rate; the same sentence has the same hard frames at every rate."""
 
-    def __init__(self) -> None:
-        self._confusions = read_confusions(RECORDED)
+    def __init__(self, recorded: Path) -> None:
+        self._confusions = read_confusions(recorded)
         self._pronunciations = Pronunciations()
 
     def __call__(self, sentences: list[str], rate: float) -> tuple[list[Trial], float]:
@@ -214,10 +217,10 @@ def peak_gigabytes() -> float:
 
 def find(given: argparse.Namespace) -> Findings:
     """Measures everything, in order."""
-    emissions = Emissions()
-    evaluated = sentences_of("t15_val_baseline.json")
+    emissions = Emissions(given.recorded)
+    evaluated = sentences_of(given.recorded / T15)
     evaluated = evaluated[:: len(evaluated) // given.sentences][: given.sentences]
-    others = sorted(set(sentences_of("t12_val_phonemes.json")) - set(evaluated))
+    others = sorted(set(sentences_of(given.recorded / T12)) - set(evaluated))
     trials, rate = emissions(evaluated, RATE)
     few = trials[:: len(trials) // given.subset][: given.subset]
     tuning, _ = emissions(others[:: len(others) // given.subset][: given.subset], RATE)
@@ -286,11 +289,15 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--lm", type=Path, required=True)
     parser.add_argument("--lexicon", type=Path, required=True)
+    parser.add_argument("--recorded", type=Path, required=True, help="folder of recorded trials")
     parser.add_argument("--out", type=Path, help="path without suffix")
     parser.add_argument("--sentences", type=int, default=1426, help="to score, of 1,426")
     parser.add_argument("--subset", type=int, default=40, help="sentences of the sweeps")
     parser.add_argument("--compared", type=int, default=500, help="streams compared with the whole")
     given = parser.parse_args()
+    missing = [name for name in (T15, T12) if not (given.recorded / name).is_file()]
+    if missing:
+        raise SystemExit(f"{given.recorded} lacks {' and '.join(missing)}; give another --recorded")
     found = find(given)
     text = report(found)
     if given.out is not None:

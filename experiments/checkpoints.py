@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from modessm_jax.training import manifest
-from modessm_jax.training.checkpoints import CheckpointError, steps_in
+from modessm_jax.training.checkpoints import steps_in
 from modessm_jax.training.portable import export
 
 
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.job == "export":
         try:
             weights = export(options.workdir, options.out, options.step)
-        except CheckpointError as error:
+        except (ValueError, OSError) as error:
             raise SystemExit(str(error)) from error
         print(f"{options.out}: the model of step {weights.step}")
         return

@@ -16,14 +16,16 @@ tuning found is kept in OUT, with a picture. Without --tune the weights are thos
 transducer leaves words out at little cost where the n-gram makes them dear: try a higher
 --word_score; its blank penalty helps too, and is tuned only if values are given.
 
+--denoise lets the flow bridge of a modessm mend the features first.
+
 --noise lets the model hear a noisy copy of the data, another one with each --noise_seed:
 `experiments.combine` makes one sentence of what it hears in several.
 
-Written to OUT (in RUN words/, words_rnnt/, words_noisy_<noise_seed>/, ...): n-best lists as JSON
-lines (SPLIT.jsonl; session, block_num, trial_num and candidates with their scores in nats), figures
-(SPLIT.json) and a picture (SPLIT.png). A split without sentences gets predictions only. Sentences
-of the training split, and of the files given with --text, count as seen: error rates stand for seen
-and unseen ones apart.
+Written to OUT (in RUN words/, words_rnnt/, words_denoised/, words_noisy_<noise_seed>/, ...): n-best
+lists as JSON lines (SPLIT.jsonl; session, block_num, trial_num and candidates with their scores in
+nats), figures (SPLIT.json) and a picture (SPLIT.png). A split without sentences gets predictions
+only. Sentences of the training split, and of the files given with --text, count as seen: error
+rates stand for seen and unseen ones apart.
 """
 
 import argparse
@@ -38,6 +40,7 @@ from modessm_jax.data.transcripts import read_transcripts
 from modessm_jax.data.trials import SPLITS
 from modessm_jax.decoding.lexicon import Lexicon
 from modessm_jax.decoding.word_search import SearchOptions
+from modessm_jax.training.evaluation import check_abilities
 from modessm_jax.training.posteriors import (
     Noise,
     Posteriors,
@@ -85,10 +88,12 @@ def decode(given: argparse.Namespace) -> None:
         data = run.config["data"]
         of_head = {"ctc": posteriors_of, "rnnt": encodings_of}[given.head]
         noise = Noise(given.noise, given.noise_seed)
-        source = partial(of_head, run, data_root=given.data_root, noise=noise)
+        check_abilities(run.functional, denoise=given.denoise)
+        further = {"denoise": True} if given.denoise else {}
+        source = partial(of_head, run, data_root=given.data_root, noise=noise, **further)
         root = Path(given.data_root or data["root"])
         sessions = None if given.data_root else data["sessions"]
-        heard = f", {noise}" if given.noise else ""
+        heard = ", denoised" * given.denoise + (f", {noise}" if given.noise else "")
         title = f"{given.workdir}, best model, step {run.step}, {given.head} head{heard}"
     texts = [path.read_text(encoding="utf-8").splitlines() for path in given.text]
     if any(root.glob("*/data_train.hdf5")):
@@ -116,7 +121,10 @@ def _job(given: argparse.Namespace) -> WordJob:
         raise ValueError(f"--noise = {given.noise:g}: a deviation cannot be negative")
     if given.noise and given.workdir is None:
         raise ValueError("--noise needs --workdir: logits are of what the model has heard")
-    words = "words" + "_rnnt" * rnnt + f"_noisy_{given.noise_seed}" * (given.noise > 0)
+    if given.denoise and given.workdir is None:
+        raise ValueError("--denoise needs --workdir: logits are of what the model has heard")
+    words = "words" + "_rnnt" * rnnt + "_denoised" * given.denoise
+    words += f"_noisy_{given.noise_seed}" * (given.noise > 0)
     folder = given.out or (given.workdir and given.workdir / words)
     if given.workdir is None and None in (given.data_root, folder):
         raise ValueError("--logits need --data_root, for the sentences, and --out")
@@ -171,6 +179,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--text", type=Path, nargs="+", default=[], help="what the n-gram has seen")
     parser.add_argument("--data_root", type=Path, help="where the data are, if they have moved")
     parser.add_argument("--out", type=Path, help="folder to write to (in the workdir)")
+    parser.add_argument(
+        "--denoise", action="store_true", help="let the flow bridge mend the features"
+    )
     parser.add_argument(
         "--noise", type=float, default=0.0, help="deviation of noise to add to the features (0)"
     )

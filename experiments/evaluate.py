@@ -11,8 +11,6 @@ import argparse
 from pathlib import Path
 
 from modessm_jax.data.trials import SPLITS
-from modessm_jax.data.validation import DataError
-from modessm_jax.training.checkpoints import CheckpointError
 from modessm_jax.training.evaluation import write_predictions
 from modessm_jax.training.programs import compiled_programs
 from modessm_jax.training.report import format_table
@@ -38,12 +36,12 @@ def main(arguments: list[str] | None = None) -> None:
             evaluation = evaluate_run(
                 run, options.split, options.data_root, width=options.beam, **further
             )
-    except (CheckpointError, DataError) as error:
+        print(f"{options.workdir}, best model, step {run.step}")
+        print(format_table(evaluation))
+        if options.predictions is not None:
+            write_predictions(options.predictions, evaluation)
+    except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from error
-    if options.predictions is not None:
-        write_predictions(options.predictions, evaluation)
-    print(f"{options.workdir}, best model, step {run.step}")
-    print(format_table(evaluation))
 
 
 if __name__ == "__main__":

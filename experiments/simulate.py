@@ -39,10 +39,13 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
     if (_OUT.value is None) == (_COMPARE.value is None):
         raise app.UsageError("pass either --out or --compare")
-    if _OUT.value is not None:
-        write(Path(_OUT.value))
-    if _COMPARE.value is not None:
-        compare(Path(_COMPARE.value), Path(_PICTURE.value), _SEED.value)
+    try:
+        if _OUT.value is not None:
+            write(Path(_OUT.value))
+        if _COMPARE.value is not None:
+            compare(Path(_COMPARE.value), Path(_PICTURE.value), _SEED.value)
+    except (ValueError, OSError) as error:
+        raise SystemExit(str(error)) from error
 
 
 def write(out: Path) -> None:

@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
             pending = {pool.submit(judge, cell, options, further): cell for cell in grid}
             for done, future in enumerate(as_completed(pending), 1):
                 study[pending[future]] = future.result()
-                print(_line(done, pending[future], study[pending[future]]), flush=True)
+                print(_line(pending[future], study[pending[future]]), flush=True)
                 left = (time.monotonic() - start) / done * (len(grid) - done)
                 print(f"{done}/{len(grid)} cells, about {left / 60:.0f} min left", flush=True)
     except RuntimeError as error:
@@ -127,7 +127,7 @@ def make(
     return read_outcome(workdir, guarded=guarded)
 
 
-def _line(done: int, cell: Cell, pair: Pair) -> str:
+def _line(cell: Cell, pair: Pair) -> str:
     run = pair.run
     said = "stopped" if run.per is None else f"PER {run.per:.2%}"
     if run.diverged is not None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from modessm_jax.data.index import read_index
 from modessm_jax.data.submission import check_submission, write_submission
 from modessm_jax.data.trials import SPLITS
-from modessm_jax.data.validation import DataError
 from modessm_jax.decoding.nbest import read_texts
 
 _SHOWN = 20
@@ -42,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
             write_submission(options.out, index, texts or {})
         file = options.out or options.check
         problems = check_submission(file, index, texts)
-    except DataError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from error
     for problem in problems[:_SHOWN]:
         print(problem)

@@ -34,6 +34,17 @@ _DISTRIBUTED = flags.DEFINE_string(
 )
 
 
+def parse(arguments: list[str]) -> list[str]:
+    """Reads the command line; a key that the config does not have is said in one line."""
+    try:
+        return app.parse_flags_with_usage(arguments)
+    except AttributeError as error:
+        if not isinstance(error.args[0], KeyError):
+            raise  # a fault in the config's own code
+        problem = str(error.args[0].args[0]).replace("\n", ". ")
+        raise SystemExit(f"the config has no key {problem}") from error
+
+
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
@@ -53,4 +64,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=parse)

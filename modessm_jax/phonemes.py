@@ -173,25 +173,6 @@ def symbols(ids: Iterable[int]) -> list[str]:
     return [SYMBOLS[index] for index in ids]
 
 
-def manner_classes() -> Int32[np.ndarray, "classes"]:
-    """For every phoneme id the class of its manner: blank 0, then 1 + index into `MANNERS`."""
-    return _classes([MANNERS.index(ARTICULATIONS[s].manner) for s in SYMBOLS[1:]])
-
-
-def place_classes() -> Int32[np.ndarray, "classes"]:
-    """For every phoneme id the class of its place: blank 0, then 1 + index into `PLACES`."""
-    return _classes([PLACES.index(ARTICULATIONS[s].place) for s in SYMBOLS[1:]])
-
-
-def voicing_classes() -> Int32[np.ndarray, "classes"]:
-    """For every phoneme id: blank 0, voiceless 1, voiced 2, silence 3."""
-    return _classes([*(int(ARTICULATIONS[s].voiced) for s in SYMBOLS[1:SILENCE]), 2])
-
-
-def _classes(of_phonemes: list[int]) -> Int32[np.ndarray, "classes"]:
-    return np.array([BLANK, *(1 + index for index in of_phonemes)], np.int32)
-
-
 # A diphone is a phoneme together with the one before it (Li et al. 2024, arXiv:2411.10657); a
 # sequence starts out of silence. Class 0 stays the blank, so that the diphones of a phoneme
 # sequence number the same as its phonemes and their probabilities sum to phoneme probabilities.

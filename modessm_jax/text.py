@@ -135,6 +135,6 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def percent(fraction: float) -> str:
-    """A fraction as people read it: 0.0632 is "6.32 %"."""
-    return f"{100 * fraction:.2f} %"
+def percent(fraction: float | None) -> str:
+    """A fraction as people read it: 0.0632 is "6.32 %", None is "-"."""
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"

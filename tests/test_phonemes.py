@@ -53,20 +53,6 @@ def test_voicing_is_all_that_tells_a_pair_apart(voiceless, voiced):
     assert (one.voiced, two.voiced) == (False, True)
 
 
-@pytest.mark.parametrize(
-    ("classes", "count"),
-    [
-        (phonemes.manner_classes(), len(phonemes.MANNERS)),
-        (phonemes.place_classes(), len(phonemes.PLACES)),
-        (phonemes.voicing_classes(), 3),
-    ],
-)
-def test_articulatory_classes_keep_blank_and_silence_apart(classes, count):
-    assert classes.shape == (CLASSES,) and classes[BLANK] == 0
-    assert set(classes[1:].tolist()) == set(range(1, count + 1))
-    assert np.count_nonzero(classes == classes[SILENCE]) == 1
-
-
 @given(PHONEME_IDS)
 def test_the_current_phonemes_of_diphones_are_the_phonemes(ids):
     diphones = phonemes.diphone_ids(ids)

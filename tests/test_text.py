@@ -135,3 +135,4 @@ def test_the_paired_bootstrap_sees_a_difference_that_two_intervals_hide():
 def test_percent():
     assert text.percent(0.063215) == "6.32 %"
     assert text.percent(1.0) == "100.00 %"
+    assert text.percent(None) == "-"

@@ -1,16 +1,20 @@
 """Time and memory of every loss and its gradient, against every peer that can be imported.
 
-    python -m benchmarks.losses all --threads 1 --out benchmarks/results/losses
-    python -m benchmarks.losses gpu --out benchmarks/results/losses_gpu
+    python -m benchmarks.losses all --out OUT
+    python -m benchmarks.losses ctc rnnt --threads 2 --out OUT
+    python -m benchmarks.losses gpu --out OUT
 
 One process on as many cores as threads; all implementations of a loss take turns on the same
 problem. Lengths are full. `ctc`, `rnnt`, `joint`, `pruned`, `growth`, `compile` are the parts of
-`all`; `gpu` needs a CUDA device for both JAX and torch. Writes OUT.md and OUT.png.
+`all`; `gpu`, alone, needs a CUDA device for both JAX and torch. Writes OUT.md and OUT.png. Peers
+that pip cannot install have to be built by hand: fast_rnnt, optimized_transducer, and
+warp-transducer's library, which the variable WARPRNNT names (see `benchmarks.losses.warp`).
 """
 
 import argparse
 import os
 import sys
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -18,26 +22,30 @@ from benchmarks.losses import processor
 from benchmarks.losses.problems import Kind
 
 KINDS: tuple[Kind, ...] = ("ctc", "rnnt", "joint", "pruned")
+PARTS = (*KINDS, "growth", "compile")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.losses", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("part", choices=["all", *KINDS, "growth", "compile", "gpu"])
+    parser.add_argument("part", nargs="+", choices=["all", *PARTS, "gpu"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=11, help="samples of each time")
     parser.add_argument("--out", type=Path, required=True, help="path without suffix")
     options = parser.parse_args()
-    if options.part == "gpu":
+    if "gpu" in options.part:
+        if options.part != ["gpu"]:
+            parser.error("gpu is a part that goes alone")
         os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # torch needs some of the memory
         from benchmarks.losses import gpu
 
         sys.exit(gpu.main(options.out, options.rounds))
     processor.pin(options.threads)
-    measure(options.part, options.threads, options.rounds, options.out)
+    chosen = PARTS if "all" in options.part else options.part
+    measure(chosen, options.threads, options.rounds, options.out)
 
 
-def measure(part: str, threads: int, rounds: int, out: Path) -> None:
+def measure(chosen: Collection[str], threads: int, rounds: int, out: Path) -> None:
     """Runs the parts asked for, and writes what is known after each."""
     from benchmarks.losses import catalogue, memory, parts, report
     from benchmarks.losses.measure import Clock
@@ -54,7 +62,7 @@ def measure(part: str, threads: int, rounds: int, out: Path) -> None:
         report.write(out, findings)
 
     for kind in KINDS:
-        if part not in ("all", kind):
+        if kind not in chosen:
             continue
         if kind != "pruned":
             findings.agreement += parts.agreement(kind)
@@ -70,13 +78,13 @@ def measure(part: str, threads: int, rounds: int, out: Path) -> None:
             save()
         if kind in ("joint", "pruned"):
             findings.rows += parts.memory_only(kind)
-    if part in ("all", "growth"):
+    if "growth" in chosen:
         for kind, base in parts.GROWTH.items():
             print("growth", kind, file=sys.stderr)
             start = parts.STARTS[kind]
             findings.growth += parts.growth(kind, base, start, parts.FACTORS, clock, rounds)
             save()
-    if part in ("all", "compile"):
+    if "compile" in chosen:
         for kind in parts.SHAPES:
             print("compile", kind, file=sys.stderr)
             for name, seconds in parts.compilation(kind, parts.FRAMES, repeats=3).items():

@@ -47,6 +47,7 @@ class Trial:
 
     @property
     def name(self) -> str:
+        """Session, block and number, for people to read."""
         return f"{self.session}/block {self.block}/trial {self.number}"
 
 

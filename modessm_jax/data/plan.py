@@ -141,12 +141,6 @@ class BatchPlan:
             self._epoch = (epoch, batches)  # one assignment, for the sake of reading threads
         return batches[place]
 
-    def padding_fraction(self) -> float:
-        """The fraction of the bins of the first `steps_per_epoch` batches that is padding."""
-        batches = [self[step] for step in range(self.steps_per_epoch)]
-        real = sum(int(self._bins[indices].sum()) for _, indices in batches)
-        return 1 - real / sum(length * self.batch_size for length, _ in batches)
-
     def _batches(self, epoch: int) -> list[tuple[int, np.ndarray]]:
         random = np.random.default_rng((self.seed, epoch))
         size = self.batch_size

@@ -126,7 +126,9 @@ def read_mat(
     ]
 
 
-def block_zscore(trials: Sequence[np.ndarray]) -> list[np.ndarray]:
+def block_zscore(
+    trials: Sequence[Float[np.ndarray, "_bins channels"]],
+) -> list[Float[np.ndarray, "_bins channels"]]:
     """Each channel less its mean, over its standard deviation, over all bins of a block.
 
     Only finite values count; a constant channel becomes 0, as does nothing else.

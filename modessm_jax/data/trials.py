@@ -146,6 +146,8 @@ def read_recordings(
     Raises:
         DataError: there are no such data, or a file is unreadable or contradicts the layout.
     """
+    if not str(root):
+        raise DataError(f"there is no data root: give --config.data.root. {WHERE_DATA_COMES_FROM}.")
     root = Path(root)
     names = _session_names(root)
     if split not in SPLITS:

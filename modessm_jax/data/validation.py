@@ -61,6 +61,7 @@ class Quality:
         return self.dead + self.nonfinite <= MAX_BAD_CHANNELS * self.channels
 
     def describe(self) -> str:
+        """The counts, for people to read."""
         return f"{self.dead} dead and {self.nonfinite} non-finite channels of {self.channels}"
 
 
@@ -75,7 +76,9 @@ def quality(features: Float[np.ndarray, "bins channels"]) -> Quality:
     return Quality(int(dead.sum()), int((~finite).sum()), channels)
 
 
-def to_float32(features: np.ndarray) -> Float32[np.ndarray, "bins channels"]:
+def to_float32(
+    features: Float[np.ndarray, "bins channels"],
+) -> Float32[np.ndarray, "bins channels"]:
     """Features of any floating-point type; what is beyond the range of float32 becomes infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         return features.astype(np.float32, copy=False)

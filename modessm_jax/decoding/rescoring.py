@@ -36,6 +36,7 @@ class NGramModel:
         self.ngram = ngram
 
     def score(self, sentences: Sequence[str]) -> list[float]:
+        """The natural log-probability of each sentence, its end included."""
         return [self.ngram.score(sentence.split()) for sentence in sentences]
 
 
@@ -78,6 +79,7 @@ class TransformersModel:
         self._device, self._batch = device, batch
 
     def score(self, sentences: Sequence[str]) -> list[float]:
+        """The natural log-probability of each sentence as written, with its full stop."""
         texts = [written(sentence) for sentence in sentences]
         # Of like length together, so that little is padding.
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))

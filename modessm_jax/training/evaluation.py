@@ -31,6 +31,7 @@ from modessm_jax.models.outputs import JointInputs
 from modessm_jax.sequence import Sequence
 from modessm_jax.training.mesh import divide, replicated, split_over_batch
 from modessm_jax.training.results import Evaluation, Example, TrialResult
+from modessm_jax.training.writers import write_text
 
 
 @struct.dataclass
@@ -47,6 +48,25 @@ class Scores:
 Scorer = Callable[[Any, Batch], Scores]
 
 
+def check_abilities(model: Functional, *, width: int = 1, denoise: bool = False) -> None:
+    """Says in time that a model cannot be run as asked.
+
+    Args:
+      model: what is to be run.
+      width: of the transducer's beam; 1 searches greedily, where there is a transducer.
+      denoise: whether the flow bridge is to mend the features.
+
+    Raises:
+      ValueError: the beam has no width; or the model has no transducer, or no flow bridge.
+    """
+    if width < 1:
+        raise ValueError(f"a beam of width {width} holds no hypothesis; give 1 (greedy) or more")
+    if width > 1 and model.predict is None:
+        raise ValueError("this model has no transducer for a beam to search; leave the beam away")
+    if denoise and "flow" not in model.params:
+        raise ValueError("this model has no flow bridge to denoise with; leave it away")
+
+
 def make_scorer(
     model: Functional, mesh: Mesh | None = None, *, width: int = 1, **further: Any
 ) -> Scorer:
@@ -57,7 +77,11 @@ def make_scorer(
       mesh: devices to divide each batch among; None computes where the parameters are.
       width: of the transducer's beam; 1 searches greedily.
       further: arguments for the model, such as `denoise=True`.
+
+    Raises:
+      ValueError: see `check_abilities`.
     """
+    check_abilities(model, width=width, denoise=further.get("denoise", False))
 
     def score(params: Any, batch: Batch) -> Scores:
         outputs = model.apply(params, batch.features, batch.session, **further)
@@ -154,9 +178,14 @@ def evaluate(
 
 
 def write_predictions(path: str | Path, evaluation: Evaluation) -> None:
-    """Writes one line of JSON for each trial: session, block_num, trial_num and phoneme ids."""
+    """Writes one line of JSON for each trial: session, block_num, trial_num and phoneme ids.
+
+    The folder is made if need be, and the file replaced in one go.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(result.prediction()) + "\n" for result in evaluation.trials]
-    Path(path).write_text("".join(lines), encoding="utf-8")
+    write_text(path, "".join(lines))
 
 
 def _scored(

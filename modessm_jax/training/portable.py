@@ -16,7 +16,7 @@ def export(workdir: Path, out: Path, step: int | None = None) -> Weights:
 
     Args:
       workdir: of the run.
-      out: the file; replaced in one go.
+      out: the file, replaced in one go; its folder is made if need be.
       step: of a checkpoint; the run's best model by default.
 
     Returns:
@@ -32,6 +32,7 @@ def export(workdir: Path, out: Path, step: int | None = None) -> Weights:
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
         for path, leaf in leaves
     }
+    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
     with partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)

@@ -115,12 +115,12 @@ def format_stages(stages: Collection[dict[str, Any]]) -> str:
 
 def _headline(evaluation: Evaluation) -> str:
     found = evaluation.to_dict()
-    text = f"{evaluation.split}: PER {_percent(found['per'])}"
+    text = f"{evaluation.split}: PER {percent(found['per'])}"
     if evaluation.interval is not None:
         low, high = evaluation.interval
         text += f" (95 % interval {percent(low)} to {percent(high)})"
     return (
-        f"{text}, without silence {_percent(found['per_no_silence'])}, "
+        f"{text}, without silence {percent(found['per_no_silence'])}, "
         f"{_number(found['nats_per_label'])} nats per label, {found['trials']} trials"
     )
 
@@ -130,17 +130,13 @@ def _row(name: str, row: dict[str, Any]) -> list[str]:
     return [
         name,
         str(row["trials"]),
-        _percent(row["per"]),
-        _percent(row["per_no_silence"]),
+        percent(row["per"]),
+        percent(row["per_no_silence"]),
         *map(str, counts),
         str(row["reference_phonemes"]),
         _number(row["nats_per_label"]),
-        *([_percent(row["rnnt_per"])] if "rnnt_per" in row else []),
+        *([percent(row["rnnt_per"])] if "rnnt_per" in row else []),
     ]
-
-
-def _percent(rate: float | None) -> str:
-    return "-" if rate is None else percent(rate)
 
 
 def _number(value: float | None) -> str:

@@ -142,11 +142,14 @@ def evaluate_run(
         scoring: further arguments of `make_scorer`.
 
     Raises:
+        ValueError: the model cannot be scored so.
         DataError: the data are missing or unfit, or have a session the model was not trained on.
     """
+    # What the model cannot do should be said before the data are read.
+    scorer = make_scorer(run.functional, data_mesh(), **scoring)
     recordings, batches = read_split(run, split, data_root)
     return evaluate(
-        make_scorer(run.functional, data_mesh(), **scoring),
+        scorer,
         run.params,
         batches,
         recordings,

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from modessm_jax.text import percent
-from modessm_jax.training.stability import Cell, Outcome
+from modessm_jax.training.stability import SAVE_EVERY, WINDOW, Cell, Outcome
 
 NEAR = 0.1  # relative distance to the best PER that a guarded run may end at
 
@@ -40,8 +40,9 @@ def format_report(study: Study, *, title: str, command: str) -> str:
     """Markdown: what was found, each factor's share in it, and every cell."""
     introduction = (
         f"# Stability on {title}\n\n    {command}\n\nA run diverged where the divergence guard "
-        "would have raised an alarm, or where it stopped. `worst rise` is the highest rise that "
-        "lasted, as a share of an alarm's. Guarded runs were made where the guard would have acted."
+        f"(`guard.window={WINDOW}`) would have raised an alarm, or where it stopped. `worst rise` "
+        "is the highest rise that lasted, as a share of an alarm's. Guarded runs were made where "
+        f"the guard would have acted, with `training.save_every={SAVE_EVERY}`."
     )
     return "\n\n".join([introduction, _findings(study), _factors(study), _cells(study)]) + "\n"
 

@@ -65,7 +65,7 @@ def write_word_report(path: str | Path, evaluation: WordEvaluation) -> None:
     figure = Figure(figsize=(16, max(6, 2.5 + 0.28 * len(rows))), dpi=100, layout="constrained")
     everything = rows["all"]
     figure.suptitle(
-        f"{evaluation.split}: word error rate {_percent(everything['wer'])}"
+        f"{evaluation.split}: word error rate {percent(everything['wer'])}"
         f"{_interval(everything, ' (95 % interval {} to {})')}, {everything['sentences']} "
         f"sentences\n" + "\n".join(evaluation.notes),
         fontsize=10,
@@ -84,20 +84,16 @@ def _table(evaluation: WordEvaluation) -> str:
             name,
             str(row["sentences"]),
             str(row["words"]),
-            _percent(row["wer"]),
+            percent(row["wer"]),
             _interval(row, "{} to {}") or "-",
-            _percent(row["mean_of_sentences"]),
+            percent(row["mean_of_sentences"]),
             *(str(row[key]) for key in ("substitutions", "insertions", "deletions")),
             percent(row["sentence_error_rate"]),
-            _percent(row.get("oracle_wer")),
+            percent(row.get("oracle_wer")),
         ]
         for name, row in evaluation.figures().items()
     ]
     return columns(header, rows)
-
-
-def _percent(rate: float | None) -> str:
-    return "-" if rate is None else percent(rate)
 
 
 def _interval(row: dict[str, Any], form: str) -> str:

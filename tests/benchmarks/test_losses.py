@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.losses import parts, peers, report, xla
+from benchmarks.losses import __main__, parts, peers, report, xla
 from benchmarks.losses.measure import Clock, Spread, difference, exponent, peak_bytes, spread
 from benchmarks.losses.memory import Memory
 from benchmarks.losses.problems import Shape, make
@@ -74,3 +74,17 @@ def test_report_has_a_line_for_every_row_and_a_picture(tmp_path: Path):
     assert "| ctc | (3, 10, 3, 5) | frames | 10, 20 |" in text
     assert "| peer | why |" in text
     assert 0 <= clock.stolen < 1
+
+
+def test_the_command_line_takes_parts(tmp_path, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(__main__, "measure", lambda parts, *_: chosen.append(tuple(parts)))
+    monkeypatch.setattr(__main__.processor, "pin", lambda threads: None)
+    for given in (["ctc", "rnnt"], ["all"], ["growth", "gpu"]):
+        monkeypatch.setattr("sys.argv", ["losses", *given, "--out", str(tmp_path / "out")])
+        if "gpu" in given:
+            with pytest.raises(SystemExit):
+                __main__.main()
+        else:
+            __main__.main()
+    assert chosen == [("ctc", "rnnt"), __main__.PARTS]

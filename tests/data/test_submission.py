@@ -242,3 +242,11 @@ def test_other_suffixes_and_missing_files_are_refused(index, tmp_path):
         write_submission(tmp_path / "s.tsv", index, sentences(index))
     with pytest.raises(DataError, match=r"s\.csv: cannot be read \(No such file"):
         check_submission(tmp_path / "s.csv", index)
+
+
+def test_a_file_that_cannot_be_written_is_named(root, index, tmp_path):
+    hypotheses = tmp_path / "test.jsonl"
+    write_texts(hypotheses, sentences(index))
+    with pytest.raises(SystemExit, match=r"test\.jsonl"):
+        out = hypotheses / "b2t.csv"  # in a folder that is none
+        main(["--data_root", str(root), "--hypotheses", str(hypotheses), "--out", str(out)])

@@ -77,6 +77,12 @@ def test_export(saved, tmp_path, capsys):
         )
 
 
+def test_a_model_that_cannot_be_written_is_named(saved, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="file"):
+        main(["export", str(saved), "--out", str(tmp_path / "file" / "m.npz")])
+
+
 def test_a_folder_without_checkpoints_and_help(tmp_path, capsys):
     with pytest.raises(SystemExit, match="no checkpoint here"):
         main(["verify", str(tmp_path)])

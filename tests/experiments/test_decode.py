@@ -10,6 +10,7 @@ from experiments import decode
 from experiments.decode import main
 from modessm_jax.data.official_logits import read_official_logits, write_official_logits
 from modessm_jax.decoding.nbest import read_nbest
+from modessm_jax.models.build import Functional
 from modessm_jax.training.runs import Run
 from tests.training.spoken import (
     LEXICON,
@@ -85,6 +86,7 @@ def test_test_gets_predictions_with_the_weights_of_val(given, tmp_path, capsys):
         (["--beam", "0"], "beam = 0"),
         (["--noise", "-1"], "--noise = -1"),
         (["--noise", "1"], "--noise needs --workdir"),
+        (["--denoise"], "--denoise needs --workdir"),
         (["--lm", "nowhere"], "nowhere"),
         (["--lexicon", "nowhere"], "nowhere"),
     ],
@@ -97,13 +99,14 @@ def test_what_is_unfit_is_named(given, tmp_path, more, message):
 def test_a_runs_transducer_is_searched_and_kept_apart(given, tmp_path, monkeypatch, capsys):
     nothing: Any = None
     config = {"data": {"root": given["--data_root"], "sessions": []}}
-    run = Run(config, (), 0, nothing, nothing, 7)
+    run = Run(config, (), 0, Functional(nothing, {}, 1, None), nothing, 7)
     monkeypatch.setattr(decode, "load_run", lambda workdir: run)
-    noises = []
+    noises, furthers = [], []
 
-    def heard(run, split, data_root, noise):
+    def heard(run, split, data_root, noise, **further):
         del run, data_root
         noises.append(noise)
+        furthers.append(further)
         return encodings(split)
 
     monkeypatch.setattr(decode, "encodings_of", heard)
@@ -119,6 +122,14 @@ def test_a_runs_transducer_is_searched_and_kept_apart(given, tmp_path, monkeypat
     assert noises == [(0.0, 0), (0.0, 0), (0.5, 3)]
     assert "rnnt head, Noise(deviation=0.5, seed=3)" in capsys.readouterr().out
     assert (tmp_path / "words_rnnt_noisy_3/test.jsonl").exists()
+    with pytest.raises(SystemExit, match="no flow bridge"):
+        main(arguments(of_run, *test, "--denoise"))
+    bridged = run._replace(functional=run.functional._replace(params={"flow": {}}))
+    monkeypatch.setattr(decode, "load_run", lambda workdir: bridged)
+    main(arguments(of_run, *test, "--denoise"))
+    assert furthers == [{}, {}, {}, {"denoise": True}]
+    assert "rnnt head, denoised" in capsys.readouterr().out
+    assert (tmp_path / "words_rnnt_denoised/test.jsonl").exists()
 
 
 def test_logits_are_of_a_ctc_head(given, tmp_path):

@@ -39,3 +39,16 @@ def test_the_job_compares_with_a_recording(tmp_path):
 def test_the_job_wants_to_know_what_to_do():
     job = run()
     assert job.returncode != 0 and "--out or --compare" in job.stdout + job.stderr
+
+
+def test_what_an_interrupted_simulation_left_is_refused_in_one_line_and_replaced(tmp_path):
+    left = tmp_path / "sim.2025.01.07" / "data_train.hdf5.partial"
+    left.parent.mkdir()
+    left.write_text("half")
+    sizes = ("--sessions", 1, "--train", 1, "--val", 1, "--test", 1, "--electrodes", 8)
+    job = run("--out", tmp_path, *sizes)
+    assert job.returncode == 1
+    assert "pass --overwrite" in job.stderr and "Traceback" not in job.stderr
+    job = run("--out", tmp_path, *sizes, "--overwrite")
+    assert job.returncode == 0, job.stderr
+    assert (tmp_path / "truth.json").exists() and not left.exists()

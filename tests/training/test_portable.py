@@ -19,7 +19,7 @@ def test_what_is_written_is_what_is_evaluated(tmp_path, ema):
     if ema:
         state = dataclasses.replace(state, ema=jax.tree.map(lambda x: x + 1, state.ema))
     Checkpoints(tmp_path, keep=1).save_best(7, state, History())
-    out = tmp_path / "model.npz"
+    out = tmp_path / "new folder" / "model.npz"
     assert export(tmp_path, out).step == 7
     with np.load(out) as arrays:
         assert set(arrays) == {
@@ -35,4 +35,4 @@ def test_what_is_written_is_what_is_evaluated(tmp_path, ema):
         assert arrays["encoder/kernel"].dtype == np.float32
     with pytest.raises(CheckpointError, match="no checkpoint here"):
         export(tmp_path, out, step=7)
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.rglob("*.partial"))

@@ -121,7 +121,7 @@ def test_a_directory_without_a_run_is_named(tmp_path):
 
 
 def test_the_job_prints_the_table_and_writes_predictions(workdir, tmp_path, capsys):
-    predictions = tmp_path / "test.jsonl"
+    predictions = tmp_path / "new folder" / "test.jsonl"
     main(["--workdir", str(workdir), "--split", "test", "--predictions", str(predictions)])
     printed = capsys.readouterr().out
     assert "step 7" in printed
@@ -134,3 +134,23 @@ def test_the_job_prints_the_table_and_writes_predictions(workdir, tmp_path, caps
 def test_the_job_fails_in_plain_words(tmp_path):
     with pytest.raises(SystemExit, match="give the workdir of a training run"):
         main(["--workdir", str(tmp_path)])
+
+
+def test_figures_are_not_lost_with_the_predictions(workdir, tmp_path, capsys):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(SystemExit, match="taken"):
+        main(["--workdir", str(workdir), "--predictions", str(tmp_path / "taken")])
+    assert "95 % interval of the PER" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--beam", "0"], "beam of width 0"),
+        (["--beam", "4"], "no transducer"),
+        (["--denoise"], "no flow bridge"),
+    ],
+)
+def test_what_the_model_cannot_do_is_refused_in_a_sentence(workdir, more, message):
+    with pytest.raises(SystemExit, match=message):
+        main(["--workdir", str(workdir), *more])

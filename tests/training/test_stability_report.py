@@ -26,6 +26,7 @@ STUDY = {
 
 def test_the_report_says_what_diverged_what_was_saved_and_by_which_factor() -> None:
     text = format_report(STUDY, title="toys", command="python -m x --rates 1")
+    assert "`guard.window=32`" in text and "`training.save_every=16`" in text
     assert "3 of 5 runs diverged." in text and "best of the others ended with 2.00 % PER" in text
     assert "rate-0.002-warmup-40-clip-1-bare, guarded: ended with 2.15 % PER, within" in text
     assert "rate-0.002-warmup-40-clip-0.5-bare, guarded: ended with 5.00 % PER, NOT within" in text
