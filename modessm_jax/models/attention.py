@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from modessm_jax.models.attend import MASKED, attend
 from modessm_jax.sequence import Sequence
@@ -15,7 +15,7 @@ BUCKETS = 32
 MAX_DISTANCE = 128
 
 
-def relative_buckets(distance: np.ndarray) -> np.ndarray:
+def relative_buckets(distance: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
     """Buckets of relative positions (key minus query): near ones exact, far ones logarithmic.
 
     Raffel et al. 2020 (T5), bidirectional: half of the `BUCKETS` for keys after the query.

@@ -17,7 +17,7 @@ STEP_SIZES = (1e-3, 1e-1)  # at initialisation, log-uniform; Gu and Dao 2023, se
 DECAY_RATES = (1.0, 16.0)  # at initialisation, uniform; Dao and Gu 2024
 
 
-def step_bias(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+def step_bias(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
     """Biases whose softplus is log-uniform over `STEP_SIZES`: heads remember 10 to 1000 frames."""
     low, high = np.log(STEP_SIZES)
     size = jnp.exp(jax.random.uniform(key, shape, dtype, low, high))

@@ -106,7 +106,7 @@ def format_stages(stages: Collection[dict[str, Any]]) -> str:
         [
             stage["name"],
             str(stage["end"]["step"]),
-            *(_percent(stage["end"].get(key)) for key in rates),
+            *(percent(stage["end"].get(key)) for key in rates),
         ]
         for stage in stages
     ]
