@@ -1,16 +1,21 @@
 """Scores the best model of a training run on a split, and prints the figures.
 
     python -m experiments.evaluate --workdir RUN --split val --predictions val.jsonl
+    python -m experiments.evaluate --workdir RUN --beam 4 --phoneme_lm lm/phonemes.arpa
 
 A split without labels gets predictions and counts only. Each line of the predictions is JSON:
 session, block_num, trial_num and the phoneme ids decoded greedily; of a transducer its own as well,
-greedy or of a beam, and the probabilities of the speaking modes.
+greedy or of a beam, and the probabilities of the speaking modes. An n-gram of phonemes, which
+`experiments.language_model phonemes` makes, joins the transducer's beam; choose its weight on val.
 """
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from modessm_jax.data.trials import SPLITS
+from modessm_jax.decoding.ngram import NGram
+from modessm_jax.decoding.phoneme_ngram import phoneme_fusion
 from modessm_jax.training.evaluation import write_predictions
 from modessm_jax.training.programs import compiled_programs
 from modessm_jax.training.report import format_table
@@ -25,12 +30,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--predictions", type=Path, help="JSON lines file to write")
     parser.add_argument("--data_root", type=Path, help="where the data are, if they have moved")
     parser.add_argument("--beam", type=int, default=1, help="width of the transducer's search (1)")
+    parser.add_argument("--phoneme_lm", type=Path, help="n-gram of phonemes for the beam (none)")
+    parser.add_argument(
+        "--lm_weight", type=float, default=0.2, help="factor of its log-probability (0.2)"
+    )
     parser.add_argument(
         "--denoise", action="store_true", help="let the flow bridge mend the features"
     )
     options = parser.parse_args(arguments)
-    further = {"denoise": True} if options.denoise else {}
+    further: dict[str, Any] = {"denoise": True} if options.denoise else {}
     try:
+        if options.phoneme_lm is not None:
+            ngram = NGram(options.phoneme_lm)
+            further["fusion"] = phoneme_fusion(ngram, options.lm_weight)
         with compiled_programs(options.workdir / "compiled"):
             run = load_run(options.workdir)
             evaluation = evaluate_run(
@@ -40,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(format_table(evaluation))
         if options.predictions is not None:
             write_predictions(options.predictions, evaluation)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise SystemExit(str(error)) from error
 
 

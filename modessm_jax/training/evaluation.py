@@ -20,7 +20,7 @@ from modessm_jax.data.corruption import Corruption
 from modessm_jax.data.trials import Recordings
 from modessm_jax.decoding.greedy import greedy, to_lists
 from modessm_jax.decoding.transducer import Transducer, make_transducer
-from modessm_jax.decoding.transducer_beam import beam
+from modessm_jax.decoding.transducer_beam import Fusion, beam
 from modessm_jax.decoding.transducer_greedy import greedy as transducer_greedy
 from modessm_jax.losses.cost import Cost
 from modessm_jax.losses.ctc import ctc_cost
@@ -48,27 +48,38 @@ class Scores:
 Scorer = Callable[[Any, Batch], Scores]
 
 
-def check_abilities(model: Functional, *, width: int = 1, denoise: bool = False) -> None:
+def check_abilities(
+    model: Functional, *, width: int = 1, fused: bool = False, denoise: bool = False
+) -> None:
     """Says in time that a model cannot be run as asked.
 
     Args:
       model: what is to be run.
       width: of the transducer's beam; 1 searches greedily, where there is a transducer.
+      fused: whether a language model is to join the beam.
       denoise: whether the flow bridge is to mend the features.
 
     Raises:
-      ValueError: the beam has no width; or the model has no transducer, or no flow bridge.
+      ValueError: the beam has no width, or none for a language model to choose from; or the model
+        has no transducer, or no flow bridge.
     """
     if width < 1:
         raise ValueError(f"a beam of width {width} holds no hypothesis; give 1 (greedy) or more")
     if width > 1 and model.predict is None:
         raise ValueError("this model has no transducer for a beam to search; leave the beam away")
+    if fused and width == 1:
+        raise ValueError("a language model chooses among hypotheses: give a beam of 2 or more")
     if denoise and "flow" not in model.params:
         raise ValueError("this model has no flow bridge to denoise with; leave it away")
 
 
 def make_scorer(
-    model: Functional, mesh: Mesh | None = None, *, width: int = 1, **further: Any
+    model: Functional,
+    mesh: Mesh | None = None,
+    *,
+    width: int = 1,
+    fusion: Fusion | None = None,
+    **further: Any,
 ) -> Scorer:
     """Builds the jitted `(params, batch) -> Scores`; build it once, it compiles for each shape.
 
@@ -76,18 +87,20 @@ def make_scorer(
       model: what to score.
       mesh: devices to divide each batch among; None computes where the parameters are.
       width: of the transducer's beam; 1 searches greedily.
+      fusion: a language model of phonemes to search with.
       further: arguments for the model, such as `denoise=True`.
 
     Raises:
       ValueError: see `check_abilities`.
     """
-    check_abilities(model, width=width, denoise=further.get("denoise", False))
+    fused, denoise = fusion is not None, further.get("denoise", False)
+    check_abilities(model, width=width, fused=fused, denoise=denoise)
 
     def score(params: Any, batch: Batch) -> Scores:
         outputs = model.apply(params, batch.features, batch.session, **further)
         logits, modes, rnnt = outputs.logits["phoneme"], outputs.log_modes, None
         if model.predict is not None and outputs.transducer is not None:
-            rnnt = _search(params, model.predict, outputs.transducer, width)
+            rnnt = _search(params, model.predict, outputs.transducer, width, fusion)
         return Scores(
             cost=ctc_cost(logits, batch.labels),
             phonemes=greedy(logits),
@@ -122,13 +135,15 @@ def transducer_of(predict: Predict, params: Any, joint: Joint) -> Transducer:
     )
 
 
-def _search(params: Any, predict: Predict, found: JointInputs, width: int) -> Sequence:
+def _search(
+    params: Any, predict: Predict, found: JointInputs, width: int, fusion: Fusion | None
+) -> Sequence:
     """The labels a transducer says, int32 `[batch, labels]`."""
     transducer = transducer_of(predict, params, Joint(found.kernel, found.bias))
     if width == 1:
         return transducer_greedy(transducer, found.encoder)
     frames = found.encoder.mask.shape[1]
-    best = beam(transducer, found.encoder, width=width, max_labels=frames)
+    best = beam(transducer, found.encoder, width=width, max_labels=frames, fusion=fusion)
     return Sequence.from_lengths(best.ids[:, 0], best.lengths[:, 0])
 
 

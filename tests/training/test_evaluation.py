@@ -13,7 +13,8 @@ from jaxtyping import Float
 from modessm_jax.data.hdf5 import Trial
 from modessm_jax.data.pipeline import evaluation_batches
 from modessm_jax.data.trials import Recordings, read_recordings
-from modessm_jax.models.build import Functional
+from modessm_jax.decoding.transducer_beam import Fusion
+from modessm_jax.models.build import Functional, build
 from modessm_jax.models.outputs import Outputs
 from modessm_jax.phonemes import CLASSES, SILENCE
 from modessm_jax.sequence import Sequence
@@ -181,6 +182,33 @@ def test_batch_size_and_devices_change_nothing(labelled):
     for one, other in zip(labelled.trials, spread.trials, strict=True):
         assert one.phonemes == other.phonemes
         assert one.nats == pytest.approx(other.nats, rel=1e-5)
+
+
+def test_a_language_model_joins_the_beam():
+    sizes = dict(gate=2, stem=3, patch=2, stride=2, d=8, layers=2, upper=1, heads=2, state=4)
+    further = dict(expand=2, kernel=2, modes=2, flow=1, joint=8, predictor="stateless")
+    plain = dict(smoothing=0.0, session="none", dropout=0.0, stochastic_depth=0.0, head_scale=1.0)
+    config = {"name": "modessm", **sizes, **further, **plain, "causal": False, "dtype": "float32"}
+    model = build(config, channels=CLASSES, sessions=2, hides_bins=False, seed=0)
+    params = jax.tree.map(jnp.asarray, model.params)
+    params["transducer"]["bias"] = params["transducer"]["bias"].at[0].set(-3.0)  # it says much
+    wanted = jnp.where(jnp.arange(CLASSES) == 7, 0.0, -50.0)
+    fusion = Fusion(
+        start=lambda batch: jnp.zeros((batch,), jnp.int32),
+        score=lambda state: jnp.broadcast_to(wanted, (*state.shape, CLASSES)),
+        advance=lambda state, labels: state,
+        weight=1.0,
+    )
+    recordings = recordings_of(TRIALS[:2])
+    batches = evaluation_batches(recordings, 2, 2, 1)
+    alone, fused = (
+        evaluate(make_scorer(model, width=2, fusion=given), params, batches, recordings)
+        for given in (None, fusion)
+    )
+    assert {label for result in fused.trials for label in result.rnnt or []} == {7}
+    assert len({label for result in alone.trials for label in result.rnnt or []}) > 1
+    with pytest.raises(ValueError, match="a beam of 2 or more"):
+        make_scorer(model, fusion=fusion)
 
 
 def test_a_split_without_labels_gets_predictions_and_counts_only(tmp_path):

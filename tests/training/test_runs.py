@@ -149,6 +149,7 @@ def test_figures_are_not_lost_with_the_predictions(workdir, tmp_path, capsys):
         (["--beam", "0"], "beam of width 0"),
         (["--beam", "4"], "no transducer"),
         (["--denoise"], "no flow bridge"),
+        (["--phoneme_lm", "nowhere.arpa"], "nowhere.arpa"),
     ],
 )
 def test_what_the_model_cannot_do_is_refused_in_a_sentence(workdir, more, message):
