@@ -156,7 +156,7 @@ def train(
         )  # fmt: skip
         while True:
             start = int(state.step)
-            with MetricWriter(own, resumed_from=start) as writer:
+            with MetricWriter(own, lines=history.lines) as writer:
                 progress = Progress(start, clock, start=start)
                 logbook = Logbook(history, writer, progress, clock, trial_name, settings)
                 logbook.setbacks(start)
@@ -340,6 +340,7 @@ class _Run:
         with self._clock.account("step"):
             self._take_pending(state)
             self._assert_finite(done, state)
+        self._history.lines = self._logbook.lines
         self._history.seconds = dict(self._clock.seconds)
         needed = self._recovery.needed(done, self._history)
         with self._clock.account("checkpoint"):
