@@ -17,6 +17,7 @@ from modessm_jax.models.build import Functional
 from modessm_jax.models.outputs import Outputs
 from modessm_jax.phonemes import CLASSES, SILENCE
 from modessm_jax.sequence import Sequence
+from modessm_jax.training import evaluation
 from modessm_jax.training.evaluation import evaluate, make_scorer, write_predictions
 from modessm_jax.training.mesh import data_mesh, replicated
 
@@ -89,6 +90,15 @@ def test_trials_keep_the_order_of_the_recordings(labelled):
         [9],
         [],
     ]
+
+
+def test_every_batch_tells_the_watchdog_that_it_goes_on(monkeypatch):
+    told = []
+    monkeypatch.setattr(evaluation, "alive", lambda: told.append(1))
+    recordings = recordings_of(TRIALS)
+    batches = evaluation_batches(recordings, 1, 8, 1)
+    evaluate(SCORER, PARAMS, batches, recordings)
+    assert len(told) == len(batches) == 5
 
 
 def test_error_rates_are_ratios_of_sums(labelled):

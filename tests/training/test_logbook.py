@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -78,7 +79,8 @@ def test_a_setback_whose_line_a_deeper_one_removed_is_written_with_that(monkeypa
 
 def test_setbacks_that_the_log_has_are_not_written_again(tmp_path):
     clock, history = Clock(), History(setbacks=[{"found": 36}, {"found": 37}])
-    settings = Settings(**{name: value for name, value in TRAINING.items() if name != "steps"})
+    training: dict[str, Any] = TRAINING
+    settings = Settings(**{name: value for name, value in training.items() if name != "steps"})
     for lines, after in ((0, [36, 37]), (1, [36, 37]), (2, [36, 37, 38])):
         if lines == 2:
             history.setbacks.append({"found": 38})
