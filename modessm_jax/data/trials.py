@@ -233,7 +233,7 @@ class _Loader:
         if found.nonfinite:
             self.repaired.append(Exclusion(trial.name, "input_features", found.describe()))
         self.trials.append(trial)
-        self.checksums.append(zlib.crc32(features))
+        self.checksums.append(zlib.crc32(features.data))
         self.keep(features)
 
     def keep(self, features: np.ndarray) -> None:
