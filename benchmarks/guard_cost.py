@@ -4,9 +4,11 @@
 
 One process; the two take turns on the same batch, of the size of spoken digits. "Guarded" selects
 between the new state and the old, fetches the figures and judges them, divergence included; the
-other applies the update and fetches the figures. Checking a state before it is saved is measured
-by itself. Seconds are those of the processor, so that other processes do not count; give it one
-core (`taskset -c 0`). Writes OUT.md.
+other applies the update and fetches the figures. Before every evaluation and before every save the
+loop also checks that the whole state (parameters, average, optimiser's state) is finite; a check is
+measured in every round, and of its seconds `1 / eval_every + 1 / save_every`, by the recipe, are
+counted to the guarded step of the round. Seconds are those of the processor, so that other
+processes do not count; give it one core (`taskset -c 0`). Writes OUT.md.
 """
 
 import argparse
@@ -60,12 +62,14 @@ def build(config: dict[str, Any], *, guarded: bool) -> tuple[Any, TrainState, Ju
 
 
 def measure(rounds: int) -> dict[str, Spread]:
-    """Processor seconds of a step of each kind, their ratio round by round, and of the check."""
+    """Processor seconds of a step of each kind and of a check, and the steps' ratio by round."""
     config = get_config("small").to_dict()
+    every = config["training"]
+    checks = 1 / every["eval_every"] + 1 / every["save_every"]  # a step
     built = {name: build(config, guarded=name == "guarded") for name in ("plain", "guarded")}
     seconds: dict[str, list[float]] = {name: [] for name in (*built, "judge", "check")}
     states = {name: state for name, (_, state, _) in built.items()}
-    bool(all_finite(states["guarded"].params))
+    bool(_finite(states["guarded"]))
     for number in range(rounds):
         names = list(built) if number % 2 else list(built)[::-1]
         for name in names:
@@ -79,11 +83,17 @@ def measure(rounds: int) -> dict[str, Spread]:
             seconds[name].append(end - start)
             if name == "guarded":
                 seconds["judge"].append(end - judged)
-                bool(all_finite(states[name].params))
+                bool(_finite(states[name]))
                 seconds["check"].append(time.process_time() - end)
+                seconds[name][-1] += checks * seconds["check"][-1]
     found = {name: np.array(values) for name, values in seconds.items()}
     spreads = {name: spread(values) for name, values in found.items()}
     return {**spreads, "ratio": spread(found["guarded"] / found["plain"])}
+
+
+def _finite(state: TrainState) -> Any:
+    """As `loop` asks before it evaluates or saves."""
+    return all_finite((state.params, state.ema, state.opt_state))
 
 
 def main() -> None:
@@ -96,7 +106,7 @@ def main() -> None:
         "plain": "step without guards",
         "guarded": "step with guards",
         "judge": "of this, judging its figures",
-        "check": "checking parameters",
+        "check": "one check of the whole state",
     }
     paired.write(options.out, "small recipe, one step", names, measure(options.rounds))
 

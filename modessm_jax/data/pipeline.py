@@ -6,6 +6,7 @@ Batches are numpy. Features are padded with zeros, labels with the blank.
 import functools
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -91,7 +92,8 @@ class TrainingBatches(grain.DatasetIterator[Batch]):
                 flags.FLAGS.mark_as_parsed()
             ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
             processes = grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=2)
-            self._reader = iter(batches.to_iter_dataset(ahead).mp_prefetch(processes))
+            read = batches.to_iter_dataset(ahead).mp_prefetch(processes, _leave_signals_to_parent)
+            self._reader = iter(read)
         self._reader.start_prefetch()
 
     def get_state(self) -> dict[str, Any]:
@@ -143,6 +145,16 @@ class _Source:
             _end_with_parent()
         length, trials = self.plan[self.start + index]
         return collate(self.recordings, trials, length, self.labels)
+
+
+def _leave_signals_to_parent(worker: int, workers: int) -> None:
+    """Makes a worker live through the Ctrl-C or SIGTERM that a whole group of processes gets.
+
+    The run needs it until it has ended its step and saved; then it closes the stream.
+    """
+    del worker, workers
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @functools.cache

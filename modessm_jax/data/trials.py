@@ -5,6 +5,7 @@ a file is in `hdf5.py`, what makes a trial unusable in `validation.py`.
 """
 
 import os
+import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +52,7 @@ class Recordings:
         trials: what is used.
         excluded: what a training split leaves out, and why.
         repaired: trials with non-finite values, which `features` gives as 0.
+        checksums: CRC-32 of every trial's features as float32, before repair.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Recordings:
         trials: list[Trial],
         excluded: list[Exclusion],
         repaired: list[Exclusion],
+        checksums: list[int],
         memory: list[np.ndarray] | None,
     ):
         self.split = split
@@ -69,6 +72,7 @@ class Recordings:
         self.trials = trials
         self.excluded = excluded
         self.repaired = repaired
+        self.checksums = checksums
         self._memory = memory
         self._handles: dict[Path, h5py.File] = {}
 
@@ -132,8 +136,8 @@ def read_recordings(
 ) -> Recordings:
     """Reads and checks one split.
 
-    Every value is read once, to find dead channels. A session without a file of this split is
-    passed over (four sessions of T15 have only training data).
+    Every value is read once, to find dead channels and for the checksums. A session without a file
+    of this split is passed over (four sessions of T15 have only training data).
 
     Args:
         root: folder of session folders.
@@ -184,6 +188,7 @@ def read_recordings(
         loader.trials,
         loader.excluded,
         loader.repaired,
+        loader.checksums,
         loader.memory,
     )
 
@@ -212,6 +217,7 @@ class _Loader:
         self.trials: list[Trial] = []
         self.excluded: list[Exclusion] = []
         self.repaired: list[Exclusion] = []
+        self.checksums: list[int] = []
         self.memory: list[np.ndarray] | None = []
         self.room = memory_gib * 2**30
 
@@ -229,6 +235,7 @@ class _Loader:
         if found.nonfinite:
             self.repaired.append(Exclusion(trial.name, "input_features", found.describe()))
         self.trials.append(trial)
+        self.checksums.append(zlib.crc32(features.data))
         self.keep(features)
 
     def keep(self, features: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from modessm_jax.data.batch import Batch
 from modessm_jax.phonemes import BLANK, CLASSES
 from modessm_jax.training.mesh import divide
+from modessm_jax.training.state import TrainState
 from modessm_jax.training.step import make_gradient
 
 _LIBRARIES = {"jax", "jaxlib", "flax", "optax", "jaxtyping", "beartype"}
@@ -77,6 +78,12 @@ def diagnose(
         + ", ".join(f"{name} {norm:.3g}" for name, norm in by_module(norms).items()),
     ]
     return "\n".join(f"  {line}" for line in lines)
+
+
+def diagnose_state(state: TrainState) -> str:
+    """Says what is wrong with a state that steps did not show to be so."""
+    parts = {"params": state.params, "ema": state.ema, "optimizer": state.opt_state}
+    return f"  not finite in the state: {_some(nonfinite_paths(parts))}"
 
 
 def nonfinite_paths(params: Any) -> list[str]:

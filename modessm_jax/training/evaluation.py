@@ -31,6 +31,7 @@ from modessm_jax.models.outputs import JointInputs
 from modessm_jax.sequence import Sequence
 from modessm_jax.training.mesh import divide, replicated, split_over_batch
 from modessm_jax.training.results import Evaluation, Example, TrialResult
+from modessm_jax.training.watchdog import alive
 from modessm_jax.training.writers import write_text
 
 
@@ -182,6 +183,7 @@ def evaluate(
         if chosen in found:
             row = batch.trial.tolist().index(chosen)
             example = _example(scores.logits, row, found[chosen], recordings.features(chosen))
+        alive()
     if example is None or sorted(seen) != list(range(len(recordings))):
         raise ValueError(
             f"the batches hold {len(seen)} trials, {len(set(seen))} of them different, but the "

@@ -22,6 +22,7 @@ class History:
     setbacks: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # see `Recovery`
     rate: float = 1.0  # factor of the learning rate
     trend: dict[str, Any] = dataclasses.field(default_factory=dict)  # see `Guard`
+    lines: int = 0  # of the log, when this was saved
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:

@@ -42,6 +42,11 @@ class Logbook:
         self._settings = settings
         self._stages = tuple(stages)
 
+    @property
+    def lines(self) -> int:
+        """How many the log has."""
+        return self._writer.lines
+
     def step(self, step: int, report: StepReport) -> None:
         """Takes in what an update had to say, in host memory."""
         self._history.add(report.scalars)
@@ -71,10 +76,12 @@ class Logbook:
         self.progress.say(f"step {step}: {self._rates(metrics)}{mark}")
 
     def setbacks(self, step: int) -> None:
-        """Writes why the run went back to `step`, each time it did."""
-        for setback in self._history.setbacks:
-            if setback["to"] == step:
-                self._writer.note(step, "setback", setback)
+        """Writes the setbacks that the log of the run up to `step`, where it goes on, lacks.
+
+        The last one led there; those before it may have led to later steps, whose lines are gone.
+        """
+        for setback in self._history.setbacks[self._writer.setbacks :]:
+            self._writer.note(step, "setback", setback)
 
     def _figures(self, loss: float | None) -> str:
         parts = ["no step was finite" if loss is None else f"loss {loss:.4f}"]

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from modessm_jax.training.checkpoints import Checkpoints
 from modessm_jax.training.claim import claim
-from modessm_jax.training.diagnosis import diagnose, nonfinite_paths
+from modessm_jax.training.diagnosis import diagnose, diagnose_state
 from modessm_jax.training.guard import DIVERGENCE, NONFINITE, Guard, Setback
 from modessm_jax.training.history import History
 from modessm_jax.training.lock import only_run
@@ -43,7 +43,7 @@ from modessm_jax.training.step import (
     no_augmentation,
     place,
 )
-from modessm_jax.training.watchdog import Watchdog
+from modessm_jax.training.watchdog import Watchdog, alive
 from modessm_jax.training.writers import MetricWriter, write_json, write_text
 
 BY_STAGE = ("steps", "select_by")  # of `config.training`, see `read_stages`
@@ -141,6 +141,7 @@ def train(
     with ExitStack() as stack:
         own = stack.enter_context(own_folder(workdir))
         stack.enter_context(only_run(own))
+        stack.enter_context(Watchdog(own / "stacks.txt"))
         checkpoints = Checkpoints(workdir, keep=settings.keep)
         agree("config or data set", [plain, dataset])
         saved = checkpoints.steps
@@ -152,14 +153,10 @@ def train(
         state, history = recovery.resume()
         overview = parameter_overview.get_parameter_overview(params, include_stats=False)
         write_text(own / "parameters.txt", overview + "\n")
-        watchdog = stack.enter_context(Watchdog(own / "stacks.txt"))
-        run = _Run(
-            settings, mesh, stages, steps, checkpoints, recovery, clock, evaluate, stop,
-            watchdog.alive,
-        )  # fmt: skip
+        run = _Run(settings, mesh, stages, steps, checkpoints, recovery, clock, evaluate, stop)
         while True:
             start = int(state.step)
-            with MetricWriter(own, resumed_from=start) as writer:
+            with MetricWriter(own, lines=history.lines) as writer:
                 progress = Progress(start, clock, start=start)
                 logbook = Logbook(history, writer, progress, clock, trial_name, settings, stages)
                 logbook.setbacks(start)
@@ -195,7 +192,6 @@ class _Run:
         clock: Clock,
         evaluate: Callable[[Any, Stage], Mapping[str, float]],
         stop: Callable[[int], bool],
-        alive: Callable[[], None],
     ):
         self._settings = settings
         self._mesh = mesh
@@ -206,7 +202,6 @@ class _Run:
         self._clock = clock
         self._evaluate = evaluate
         self._stop = stop
-        self._alive = alive
         self._programs: dict[Any, Any] = {}
 
     def until_done(
@@ -236,7 +231,7 @@ class _Run:
         if start:
             logbook.progress.say(f"resuming after step {start}")
         for done in itertools.count(start):
-            self._alive()
+            alive()
             self._clock.note()
             unsaved = done > start
             if self._stop(done):
@@ -247,7 +242,7 @@ class _Run:
             evaluation_due = self._stage_over(done) or done % self._settings.eval_every == 0
             if evaluation_due and history.last_evaluated < done:
                 self._evaluate_now(done, state)
-                self._alive()
+                alive()
                 unsaved = True
             over = self._stage_over(done)
             last = over and len(history.stages) == len(self._stages)
@@ -312,7 +307,7 @@ class _Run:
             # Tracing may place the model's constants on the device; once is no harm.
             with self._clock.account("compile"), jax.transfer_guard("allow"):
                 self._programs[key] = self._steps[stage].lower(state, batch).compile()
-            self._alive()
+            alive()
         return self._programs[key]
 
     def _take_pending(self, state: TrainState) -> None:
@@ -343,6 +338,7 @@ class _Run:
         with self._clock.account("step"):
             self._take_pending(state)
             self._assert_finite(done, state)
+        self._history.lines = self._logbook.lines
         self._history.seconds = dict(self._clock.seconds)
         needed = self._recovery.needed(done, self._history)
         with self._clock.account("checkpoint"):
@@ -388,11 +384,11 @@ def _surrender(
             f"{tries} times (guard.tries) to a lower learning rate and other data. The checkpoints "
             "are from before; lower optimizer.peak_lr or clip_norm in a new run"
         )
-    params, batch = trouble.state.params, trouble.batch
+    state, batch = trouble.state, trouble.batch
     if batch is None:
-        diagnosis = f"  parameters or their optimiser's state: {nonfinite_paths(params)}"
+        diagnosis = diagnose_state(state)
     else:
-        diagnosis = diagnose(params, found - 1, batch, trial_name, **charging)
+        diagnosis = diagnose(state.params, found - 1, batch, trial_name, **charging)
     return NonFiniteError(
         f"step {found}: steps stay not finite, although the run went back {tries} times "
         f"(guard.tries).\n{diagnosis}\nThe checkpoints are finite and from before; mend these "

@@ -44,7 +44,13 @@ class Clock:
             self.seconds[name] += time.perf_counter() - start
 
     def go_back(self, seconds: Mapping[str, float]) -> None:
-        """Counts as lost the work done since the accounts stood at `seconds`."""
+        """Counts as lost the work done since the accounts stood at `seconds`.
+
+        The others go on; where the file that notes them was lost, from what they stood at then.
+        """
+        for name in ACCOUNTS:
+            if name not in WORK:
+                self.seconds[name] = max(self.seconds[name], seconds.get(name, 0.0))
         for name in WORK:
             kept = seconds.get(name, 0.0)
             self.seconds["lost"] += max(self.seconds[name] - kept, 0.0)

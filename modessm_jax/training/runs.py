@@ -54,9 +54,9 @@ def build_shapes(config: Mapping[str, Any], channels: int, sessions: int) -> Fun
 
 def describe_data(*splits: Recordings) -> dict[str, Any]:
     """What identifies the data of a run: channels, the order of sessions, and of every session the
-    number of trials and bins, with a checksum of which trials they are and of their labels.
+    number of trials and bins, with a checksum of which trials they are, their features and labels.
 
-    The features themselves are not read for it.
+    Where they lie is no part of it.
     """
     return {
         "sessions": list(splits[0].sessions),
@@ -66,16 +66,16 @@ def describe_data(*splits: Recordings) -> dict[str, Any]:
 
 
 def _describe_trials(part: Recordings) -> dict[str, str]:
-    by_session: dict[str, list[Trial]] = {}
-    for trial in part.trials:
-        by_session.setdefault(trial.session, []).append(trial)
+    by_session: dict[str, list[tuple[Trial, int]]] = {}
+    for trial, features in zip(part.trials, part.checksums, strict=True):
+        by_session.setdefault(trial.session, []).append((trial, features))
     described = {}
     for session, trials in by_session.items():
         sha = hashlib.sha256()
-        for trial in trials:
+        for trial, features in trials:
             labels = b"" if trial.labels is None else trial.labels.tobytes()
-            sha.update(f"{trial.name} {trial.bins} {len(labels)} ".encode() + labels)
-        bins = sum(trial.bins for trial in trials)
+            sha.update(f"{trial.name} {trial.bins} {features} {len(labels)} ".encode() + labels)
+        bins = sum(trial.bins for trial, _ in trials)
         described[session] = f"{len(trials)} trials, {bins} bins, {sha.hexdigest()[:16]}"
     return described
 

@@ -14,6 +14,17 @@ from types import TracebackType
 
 # Heads each dump that faulthandler makes.
 _HEADING = b"Timeout ("
+# The watchdog that is entered, if one is.
+_present: "list[Watchdog]" = []
+
+
+def alive() -> None:
+    """To be called whenever something is done: a step, a batch of an evaluation, a save.
+
+    Does nothing where no watchdog watches.
+    """
+    for watchdog in _present:
+        watchdog.wait_anew()
 
 
 class Watchdog:
@@ -48,6 +59,7 @@ class Watchdog:
         # Unbuffered and appending, as faulthandler writes to the same place behind Python's back.
         self._file = self._path.open("ab", buffering=0)
         self._arm()
+        _present.append(self)
         self._reporter = threading.Thread(target=self._report, name="watchdog", daemon=True)
         self._reporter.start()
         return self
@@ -58,6 +70,7 @@ class Watchdog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        _present.remove(self)
         faulthandler.cancel_dump_traceback_later()
         self._left.set()
         self._reporter.join()
@@ -66,8 +79,8 @@ class Watchdog:
         if empty:
             self._path.unlink(missing_ok=True)
 
-    def alive(self) -> None:
-        """To be called whenever something is done: a step, a batch of an evaluation, a save."""
+    def wait_anew(self) -> None:
+        """Counts the seconds from now on."""
         # Arming starts a thread, too much for every step of a small model.
         if time.monotonic() - self._armed > self._limit / 100:
             self._arm()

@@ -32,23 +32,26 @@ class MetricWriter:
 
     Each line is an object with "step" (updates made so far), "kind" ("train", "evaluation",
     "skipped", "setback") and the figures. Nothing in it depends on the clock, so two runs of one
-    seed write the same bytes. Lines beyond the step the run resumes from are removed, as is a last
-    line that was cut short; and the setbacks that led back to that step, for it is the run's
-    history that knows whether they were seen through.
-    TensorBoard's files alone hold times ("time/..."), and repeat steps that were run twice.
+    seed write the same bytes. TensorBoard's files alone hold times ("time/..."), and repeat steps
+    that were run twice.
+
+    Args:
+      workdir: of the run.
+      lines: how many the run had written where it goes on from; later ones are removed, as is one
+        that was cut short.
+
+    Attributes:
+      lines: how many there are now.
+      setbacks: how many of those that were kept tell of a setback.
     """
 
-    def __init__(self, workdir: Path, *, resumed_from: int = 0):
+    def __init__(self, workdir: Path, *, lines: int = 0):
         path = workdir / "metrics.jsonl"
-        end = (resumed_from, "setback")
-        read = [(line, json.loads(line)) for line in _complete_lines(path)]
-        kept = [
-            line
-            for line, of in read
-            if of["step"] <= resumed_from and (of["step"], of["kind"]) != end
-        ]
+        kept = _complete_lines(path)[:lines]
         write_text(path, "".join(kept))
-        self._lines = path.open("a", encoding="utf-8")
+        self.lines = len(kept)
+        self.setbacks = sum(json.loads(line)["kind"] == "setback" for line in kept)
+        self._file = path.open("a", encoding="utf-8")
         self._board = Writer(str(workdir / "tensorboard"))
 
     def __enter__(self) -> "MetricWriter":
@@ -60,7 +63,7 @@ class MetricWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._lines.close()
+        self._file.close()
         self._board.close()
 
     def write(self, step: int, kind: str, figures: Mapping[str, float]) -> None:
@@ -70,9 +73,10 @@ class MetricWriter:
 
     def note(self, step: int, kind: str, facts: Mapping[str, Any]) -> None:
         """Writes one line, of values of any kind that JSON has, and no curve."""
-        self._lines.write(json.dumps({"step": step, "kind": kind, **facts}) + "\n")
-        self._lines.flush()
-        os.fsync(self._lines.fileno())
+        self._file.write(json.dumps({"step": step, "kind": kind, **facts}) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.lines += 1
 
     def chart(self, step: int, kind: str, figures: Mapping[str, float]) -> None:
         """Adds a point to each curve in TensorBoard, and nothing to the record."""

@@ -1,8 +1,10 @@
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,11 +135,25 @@ def test_orbax_restores_the_stream_read_by_processes(recordings, tmp_path):
     save_and_load(tmp_path / "run", recordings, workers=2)
 
 
+def reading_by_workers(root) -> Any:
+    command = [sys.executable, "-m", "tests.data.workers", str(root)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_live_through_a_signal_to_the_whole_group(root, number):
+    with reading_by_workers(root) as reading:
+        assert len(reading.stdout.readline().split()) == 2
+        os.killpg(reading.pid, number)
+        said, _ = reading.communicate("\n", timeout=120)
+    assert said == "read\n" and reading.returncode == 0
+
+
 @pytest.mark.slow
 def test_workers_end_with_a_process_that_is_killed(root):
-    command = [sys.executable, "-m", "tests.data.workers", str(root)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reading:
-        assert reading.stdout is not None
+    with reading_by_workers(root) as reading:
         left = {int(worker) for worker in reading.stdout.readline().split()}
         reading.kill()
     assert len(left) == 2

@@ -1,13 +1,14 @@
-"""Reads a training split with loader workers until it is killed.
+"""Reads a training split with loader workers, and lives through SIGINT and SIGTERM.
 
     python -m tests.data.workers ROOT
 
-Prints the process ids of the workers on one line.
+Prints the process ids of the workers on one line; then, for every line it is given, reads more
+batches than are read ahead and prints "read".
 """
 
 import multiprocessing
+import signal
 import sys
-import time
 
 from modessm_jax.data.pipeline import training_batches
 from modessm_jax.data.plan import BatchPlan
@@ -18,7 +19,13 @@ if __name__ == "__main__":
     plan = BatchPlan(
         recordings.bins, recordings.session_ids, batch_size=4, buckets=1, seed=0, multiple=4
     )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
     stream = training_batches(recordings, plan, workers=2)
     next(stream)
     print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
-    time.sleep(600)
+    for _ in sys.stdin:
+        for _ in range(50):
+            next(stream)
+        print("read", flush=True)
+    stream.close()

@@ -1,13 +1,19 @@
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modessm_jax.training.diagnosis import by_module, diagnose, nonfinite_paths
+from modessm_jax.training import loop
+from modessm_jax.training.diagnosis import by_module, diagnose, diagnose_state, nonfinite_paths
 from modessm_jax.training.mesh import data_mesh
+from modessm_jax.training.recovery import NonFiniteError
+from modessm_jax.training.state import create_state
 from tests.training import toy
+from tests.training.test_logbook import Played
+from tests.training.test_loop import configuration, run
 
 
 class Squared:
@@ -70,6 +76,34 @@ def test_tells_a_gradient_that_is_not_finite_from_a_loss():
     assert "loss 3." in text and "gradient norm nan" in text
     assert "in the backward pass of __call__" in text
     assert "test_diagnosis.py: invalid value (nan) encountered in mul" in text
+
+
+def test_names_what_only_the_optimiser_or_the_average_shows():
+    state = create_state(toy.initial_params(), toy.plan().optimizer, data_mesh(), ema=True)
+    assert diagnose_state(state) == "  not finite in the state: none"
+    average = {**toy.initial_params(), "session": {"offset": jnp.full((3, 8), jnp.nan)}}
+    spoiled = jax.tree.map(
+        lambda x: x + jnp.inf if x.ndim == 2 and len(x) == 1 else x, state.opt_state
+    )
+    found = diagnose_state(dataclasses.replace(state, ema=average, opt_state=spoiled))
+    assert "ema/session/offset" in found and "params/" not in found
+    assert re.findall(r"optimizer/\S+mask/embedding", found)
+
+
+def test_a_run_that_ends_over_its_optimiser_says_so(monkeypatch, tmp_path):
+    class Spoiling(Played):
+        def __call__(self, state, batch):
+            state, report = super().__call__(state, batch)
+            with jax.transfer_guard("allow"):
+                spoiled = jax.tree.map(
+                    lambda x: x * jnp.nan if jnp.issubdtype(x.dtype, jnp.floating) else x,
+                    state.opt_state,
+                )
+            return dataclasses.replace(state, opt_state=spoiled), report
+
+    monkeypatch.setattr(loop, "make_step", lambda **_: Spoiling(lambda step, rate: 1.0))
+    with pytest.raises(NonFiniteError, match=r"step 3: .*\n  not finite in the state: optimizer/"):
+        run(tmp_path, config=configuration({"tries": 0}, ema_decay=0.0))
 
 
 def test_norms_of_a_module_and_paths_of_what_is_not_finite():

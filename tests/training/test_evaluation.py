@@ -18,6 +18,7 @@ from modessm_jax.models.build import Functional, build
 from modessm_jax.models.outputs import Outputs
 from modessm_jax.phonemes import CLASSES, SILENCE
 from modessm_jax.sequence import Sequence
+from modessm_jax.training import evaluation
 from modessm_jax.training.evaluation import evaluate, make_scorer, write_predictions
 from modessm_jax.training.mesh import data_mesh, replicated
 
@@ -60,7 +61,7 @@ def recordings_of(trials: list[tuple[str, str | None, list[int], list[int] | Non
     memory = [spelled(path) for _, _, path, _ in trials]
     sessions = tuple(sorted({session for session, *_ in trials}))
     split = "val" if trials[0][3] is not None else "test"
-    return Recordings(split, sessions, CLASSES, made, [], [], memory)
+    return Recordings(split, sessions, CLASSES, made, [], [], [0] * len(made), memory)
 
 
 TRIALS = [
@@ -90,6 +91,15 @@ def test_trials_keep_the_order_of_the_recordings(labelled):
         [9],
         [],
     ]
+
+
+def test_every_batch_tells_the_watchdog_that_it_goes_on(monkeypatch):
+    told = []
+    monkeypatch.setattr(evaluation, "alive", lambda: told.append(1))
+    recordings = recordings_of(TRIALS)
+    batches = evaluation_batches(recordings, 1, 8, 1)
+    evaluate(SCORER, PARAMS, batches, recordings)
+    assert len(told) == len(batches) == 5
 
 
 def test_error_rates_are_ratios_of_sums(labelled):

@@ -184,7 +184,15 @@ def test_data_and_config_that_do_not_fit(root: Path, straight: Path, tmp_path: P
     (grown / "b" / "data_val.hdf5").unlink()
     write_split(grown, "b", "val", [40, 44, 48])
     shutil.copytree(straight, tmp_path / "run", dirs_exist_ok=True)
-    saved = tmp_path / "run" / "config.json"
-    saved.write_text(saved.read_text().replace(str(root), str(grown)))
     with pytest.raises(CheckpointError, match=r"dataset.trials.val.b: '2 trials, 84 bins, "):
-        job.run(config_of(grown), tmp_path / "run")
+        job.run(config_of(root, data={"root": str(grown)}), tmp_path / "run")
+
+
+def test_a_run_goes_on_where_its_data_have_moved(
+    root: Path, straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    moved = Path(shutil.copytree(root, tmp_path / "moved"))
+    workdir = Path(shutil.copytree(straight, tmp_path / "run"))
+    job.run(config_of(root, data={"root": str(moved)}), workdir)
+    assert "already complete" in capsys.readouterr().out
+    assert load_run(workdir).config["data"]["root"] == str(moved)

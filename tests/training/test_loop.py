@@ -206,6 +206,16 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(straight, tmp_path, step
     assert untimed(resumed) == untimed(results)
 
 
+def test_an_evaluation_that_is_made_again_is_written_once(straight, tmp_path):
+    with pytest.raises(PreemptedError):
+        run(tmp_path, stop=lambda done: done == 6)  # and saved, before it could evaluate
+    with pytest.raises(Killed):
+        run(tmp_path, end=7)
+    run(tmp_path)
+    record = (straight[0] / "metrics.jsonl").read_bytes()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == record
+
+
 def test_a_run_that_has_made_no_step_has_nothing_to_save(tmp_path):
     with pytest.raises(PreemptedError, match="after step 0"):
         run(tmp_path, stop=lambda done: True)

@@ -61,6 +61,16 @@ def test_what_was_done_since_the_checkpoint_is_lost_and_nothing_else(passing, tm
     )
 
 
+def test_accounts_whose_file_is_lost_go_on_from_the_checkpoint(tmp_path):
+    saved = {"compile": 5.0, "step": 4.0, "checkpoint": 2.0, "lost": 1.0}
+    clock = Clock(tmp_path / "seconds.json")
+    clock.go_back(saved)
+    assert clock.seconds == saved | {"input": 0.0, "evaluation": 0.0}
+    clock.seconds |= {"compile": 6.0, "step": 7.0}
+    clock.go_back(saved)
+    assert clock.seconds == saved | {"input": 0.0, "evaluation": 0.0, "compile": 6.0, "lost": 4.0}
+
+
 def test_accounts_are_noted_now_and_then_and_a_torn_file_is_none(passing, tmp_path):
     path = tmp_path / "seconds.json"
     path.write_text("{")

@@ -132,7 +132,7 @@ def run_marked(workdir, first, stop_at, **kwargs):
         if first <= index < stop_at:
             batch.features.values[:, 0, 0] = 99.0
 
-    kwargs = {"config": diverging(), "evaluate": lambda params: {"per": 0.5}} | kwargs
+    kwargs = {"config": diverging(), "evaluate": lambda params, stage: {"per": 0.5}} | kwargs
     return run(workdir, change=change, apply=apply_marked, **kwargs)
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import h5py
 import jax
 import optax
 import pytest
@@ -106,6 +107,23 @@ def test_session_ids_are_those_of_training(workdir, root, evaluated, tmp_path):
     assert [result.nats for result in moved.trials] == pytest.approx(expected, rel=1e-5)
     other = [result.nats for result in evaluated.trials if result.trial.session == "a"]
     assert expected != pytest.approx(other, rel=1e-2)
+
+
+@pytest.mark.parametrize("memory_gib", [8.0, 0.0])
+def test_data_are_known_by_their_values_wherever_they_lie(root, tmp_path, memory_gib):
+    def described():
+        return describe_data(read_recordings(moved, "val", memory_gib=memory_gib))
+
+    moved = Path(shutil.copytree(root, tmp_path / "moved"))
+    before = describe_data(read_recordings(root, "val"))
+    assert described() == before
+    with h5py.File(moved / "b" / "data_val.hdf5", "a") as handle:
+        stored = handle["trial_0001/input_features"]
+        assert isinstance(stored, h5py.Dataset)
+        stored[60:] = 0.0  # the last bins and the padding
+    changed = described()
+    assert changed["trials"]["val"]["a"] == before["trials"]["val"]["a"]
+    assert changed["trials"]["val"]["b"] != before["trials"]["val"]["b"]
 
 
 def test_sessions_without_training_are_refused(workdir, root, tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modessm_jax.training.watchdog import Watchdog
+from modessm_jax.training.watchdog import Watchdog, alive
 
 # Stands for a read from a disk that stalls: C that keeps the interpreter's lock.
 STALLED = """
@@ -41,8 +41,8 @@ def wait_for(path: Path, count: int) -> None:
 
 def test_a_hang_is_shown_with_the_function_that_hangs(path, capsys):
     path.write_text("of an earlier run\n")
-    with Watchdog(path, 0.2) as watchdog:
-        watchdog.alive()
+    with Watchdog(path, 0.2):
+        alive()
         wait_for(path, 1)
     text = path.read_text()
     assert text.startswith("of an earlier run\nTimeout (0:00:00.2")
@@ -53,22 +53,22 @@ def test_a_hang_is_shown_with_the_function_that_hangs(path, capsys):
 
 
 def test_it_waits_on_and_shows_the_next_hang_too(path):
-    with Watchdog(path, 0.2) as watchdog:
+    with Watchdog(path, 0.2):
         wait_for(path, 2)
-        watchdog.alive()
+        alive()
         before = dumps(path)
         for _ in range(30):
-            watchdog.alive()
+            alive()
             time.sleep(0.01)
         assert dumps(path) == before
         wait_for(path, before + 1)
 
 
 def test_a_run_that_gets_on_leaves_nothing(path, capsys):
-    with Watchdog(path, 1.0) as watchdog:
+    with Watchdog(path, 1.0):
         for _ in range(130):
             time.sleep(0.01)
-            watchdog.alive()
+            alive()
     assert not path.exists()
     assert not capsys.readouterr().out
     time.sleep(1.2)

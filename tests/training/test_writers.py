@@ -17,14 +17,17 @@ def test_a_resumed_run_drops_what_it_will_write_again_and_a_torn_line(tmp_path):
     with MetricWriter(tmp_path) as writer:
         for step in (2, 4, 6):
             writer.write(step, "train", {"loss": 1.0 / step})
-        writer.write(4, "evaluation", {"per": 0.5})
+        assert writer.lines == 3
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "ki')
-    with MetricWriter(tmp_path, resumed_from=4) as writer:
-        writer.write(6, "train", {"loss": 0.25})
-    assert steps(tmp_path) == [(2, "train"), (4, "train"), (4, "evaluation"), (6, "train")]
-    with MetricWriter(tmp_path):
-        pass
+    with MetricWriter(tmp_path, lines=2) as writer:
+        writer.note(4, "setback", {"to": 4})
+        assert (writer.lines, writer.setbacks) == (3, 0)
+    assert steps(tmp_path) == [(2, "train"), (4, "train"), (4, "setback")]
+    with MetricWriter(tmp_path, lines=4) as writer:
+        assert (writer.lines, writer.setbacks) == (3, 1)
+    with MetricWriter(tmp_path) as writer:
+        assert writer.lines == 0
     assert steps(tmp_path) == []
 
 
