@@ -4,10 +4,10 @@
 <workdir>/best/<step>/{weights,ema,history,manifest.json}                         the best of these
 """
 
+import contextlib
 import json
 import re
-import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from modessm_jax.training import manifest
+from modessm_jax.training import folders, manifest
+from modessm_jax.training.folders import steps_in
 from modessm_jax.training.history import History
 from modessm_jax.training.mesh import data_mesh, replicated
 from modessm_jax.training.processes import told
@@ -62,6 +63,11 @@ class Checkpoints:
         told(self._prepare)
 
     @property
+    def begun(self) -> bool:
+        """Whether a checkpoint was ever saved, even if it has been set aside since."""
+        return told(lambda: bool(steps_in(self._directory) or folders.damaged_in(self._directory)))
+
+    @property
     def steps(self) -> list[int]:
         """Of the checkpoints there are, sound or not; the latest last."""
         return told(lambda: steps_in(self._directory))
@@ -87,9 +93,7 @@ class Checkpoints:
         def remove() -> None:
             for later in reversed(steps_in(self._directory)):
                 if later > step:
-                    folder = self._directory / str(later)
-                    # Under this name it is cleared up if the process ends while it removes it.
-                    shutil.rmtree(folder.rename(self._directory / f"{later}.partial"))
+                    folders.remove(self._directory / str(later))
 
         told(remove)
 
@@ -118,12 +122,13 @@ class Checkpoints:
           batches: the run's iterator, not yet drawn from.
 
         Returns:
-          None where no checkpoint is sound: the run starts at the beginning.
+          None where there is no checkpoint: the run starts at the beginning.
 
         Raises:
-          CheckpointError: it does not fit the state.
+          CheckpointError: it does not fit the state; or none of those there were is sound; or the
+            disk cannot be read.
         """
-        chosen = told(self._choose)
+        chosen = _agreed(self._choose)
         if chosen is None:
             return None
         step, best_is_lost = chosen
@@ -146,16 +151,16 @@ class Checkpoints:
     def _prepare(self) -> None:
         for place in (self._best, self._directory):
             place.mkdir(parents=True, exist_ok=True)
-            _tidy(place)
+            folders.tidy(place)
 
     def _remove_old(self, step: int, needed: set[int]) -> None:
         # Checkpoints of later steps are there when the run went back; it will replace them.
         kept = [other for other in steps_in(self._directory) if other <= step]
         for old in set(kept[: -self._keep]) - needed:
-            shutil.rmtree(self._directory / str(old))
+            folders.remove(self._directory / str(old))
         named = {self._named.get(other) for other in steps_in(self._directory)}
         for old in set(steps_in(self._best)) - named:
-            shutil.rmtree(self._best / str(old))
+            folders.remove(self._best / str(old))
 
     def _choose(self) -> tuple[int, bool] | None:
         """The checkpoint to restore, and whether the best model it knows is lost."""
@@ -163,14 +168,28 @@ class Checkpoints:
         found = {step: _sound(self._directory / str(step)) for step in steps}
         sound = {step: _best_step(f["best"]) for step, f in found.items() if f is not None}
         if not sound:
-            if found:
-                print("no sound checkpoint is left; starting at the beginning", flush=True)
-            return None
+            if not folders.damaged_in(self._directory):
+                return None
+            raise CheckpointError(self._nothing_sound())
         named = {best for best in sound.values() if best is not None}
         lost = {best for best in named if _sound(self._best / str(best)) is None}
         self._named = sound
         step = max(sound, key=lambda step: (sound[step] not in lost, step))
         return step, sound[step] in lost
+
+    def _nothing_sound(self) -> str:
+        aside = ", ".join(folder.name for folder in folders.damaged_in(self._directory))
+        models = []
+        for step in steps_in(self._best):
+            with contextlib.suppress(manifest.DamagedError):
+                _verified(self._best / str(step))
+                models.append(str(step))
+        return (
+            f"{self._directory}: no sound checkpoint is left; set aside as damaged: {aside}. Sound "
+            f"models in {self._best}: {', '.join(models) or 'none'}. To go on, put a sound copy of "
+            "a checkpoint there, named for its step. To begin anew, choose a new workdir, or move "
+            "this one away"
+        )
 
     def _replace_best(self, step: int, state: TrainState, history: History) -> None:
         """Makes the model restored the best where it has been evaluated; else the next will be."""
@@ -183,27 +202,23 @@ class Checkpoints:
         print(f"the best model, of step {former}, is lost; {place} takes its place", flush=True)
 
     def _write(self, place: Path, step: int, parts: dict[str, Any], history: History) -> None:
-        partial, final = place / f"{step}.partial", place / str(step)
-        former = place / f"{step}.former"
+        partial = place / f"{step}.partial"
 
         def finish() -> None:
             manifest.seal(partial, {"step": step, "best": history.best})
-            if final.exists():
-                final.rename(former)
-            partial.rename(final)
-            manifest.sync_names(place)
+            folders.publish(partial)
 
         try:
             ocp.save_checkpointables(str(partial), parts)
             told(finish)
         except (OSError, ValueError) as error:
-            _tidy(place)
+            folders.tidy(place)
             left = ", ".join(map(str, self.steps)) or "none"
             raise CheckpointError(
-                f"{final} could not be saved ({error}). The checkpoints saved before are as they "
-                f"were (steps: {left}); make room for another one and run again to go on"
+                f"{place / str(step)} could not be saved ({error}). The checkpoints saved before "
+                f"are as they were (steps: {left}); make room for another one and run again to go "
+                "on"
             ) from error
-        told(lambda: shutil.rmtree(former, ignore_errors=True))
 
 
 def load_weights(directory: Path, like: Any, step: int | None = None) -> Weights:
@@ -227,7 +242,7 @@ def load_weights(directory: Path, like: Any, step: int | None = None) -> Weights
         raise CheckpointError(f"{directory}: no checkpoint of step {step}; there are {steps}")
     folder = directory / str(step)
     try:
-        manifest.verify(folder)
+        _verified(folder)
     except manifest.DamagedError as error:
         raise CheckpointError(
             f"{folder} is damaged: {error}. Run the training again, which sets it aside and mends "
@@ -250,41 +265,48 @@ def load_weights(directory: Path, like: Any, step: int | None = None) -> Weights
     return Weights(step, loaded["weights"], loaded.get("ema"), _history(loaded))
 
 
-def steps_in(directory: Path) -> list[int]:
-    """The steps of the checkpoints in a directory, the latest last."""
-    return sorted(int(folder.name) for folder in directory.glob("*") if folder.name.isdigit())
-
-
 def _sound(folder: Path) -> dict[str, Any] | None:
     """What the manifest says of a checkpoint; None, and it is set aside, where it is damaged."""
     try:
-        return manifest.verify(folder)
+        return _verified(folder)
     except manifest.DamagedError as error:
         said = f"{folder} is damaged: {error}"
     if folder.exists():
-        aside, tries = folder.with_name(f"{folder.name}.damaged"), 1
-        while aside.exists():
-            tries += 1
-            aside = folder.with_name(f"{folder.name}.damaged-{tries}")
-        folder.rename(aside)
-        said += f"; set aside as {aside.name}"
+        said += f"; set aside as {folders.set_aside(folder).name}"
     print(said, flush=True)
     return None
 
 
-def _tidy(place: Path) -> None:
-    """Clears up after a process that was killed while it saved."""
-    for former in place.glob("*.former"):
-        # Between two renames, the one that was to be replaced is the only one under no step.
-        final = former.with_suffix("")
-        if final.exists():
-            shutil.rmtree(former)
-        else:
-            former.rename(final)
-    for partial in place.glob("*.partial*"):
-        # After a failed save Orbax's threads may still be writing: what stays goes the next time.
-        shutil.rmtree(partial, ignore_errors=True)
-        print(f"{partial} was never completed; removed", flush=True)
+def _verified(folder: Path) -> dict[str, Any]:
+    """What the manifest says of a sound checkpoint.
+
+    Raises:
+      DamagedError: it is damaged.
+      CheckpointError: the disk does not tell.
+    """
+    try:
+        return manifest.verify(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} cannot be read ({error}). It may be as it was written, so nothing has been "
+            "changed. Run again when the disk can be read; if it never can, move that folder "
+            "elsewhere"
+        ) from error
+
+
+def _agreed(find: Callable[[], Any]) -> Any:
+    """As `told`; where the first process finds a CheckpointError, all of them raise it."""
+
+    def found() -> list[Any]:
+        try:
+            return [find(), None]
+        except CheckpointError as error:
+            return [None, str(error)]
+
+    value, refusal = told(found)
+    if refusal is not None:
+        raise CheckpointError(refusal)
+    return value
 
 
 def _best_step(best: dict[str, Any] | None) -> int | None:

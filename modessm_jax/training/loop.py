@@ -107,7 +107,7 @@ def train(
     Raises:
       BusyError: another process trains in the directory.
       CheckpointError: the directory holds a run of another config or data set; or there is no room
-        for a checkpoint.
+        for a checkpoint; or none of the checkpoints in it is sound.
       DivergedError: the loss rose again after the run had gone back `guard.tries` times.
       NonFiniteError: steps stay not finite, although the run has gone back `guard.tries` times; the
         message says what is wrong where.
@@ -140,8 +140,8 @@ def train(
         stack.enter_context(only_run(own))
         checkpoints = Checkpoints(workdir, keep=settings.keep)
         agree("config or data set", [plain, dataset])
-        saved = checkpoints.steps
-        told(lambda: claim(workdir, plain, dataset, resuming=bool(saved)))
+        resuming = checkpoints.begun
+        told(lambda: claim(workdir, plain, dataset, resuming=resuming))
         clock = Clock(own / "seconds.json")
         stack.callback(clock.note, now=True)
         stages = [plan.stage for plan in plans]

@@ -194,13 +194,43 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(workdir, capsys, d
     assert folders(workdir / "checkpoints") == ["4", "6.damaged"]
 
 
-def test_where_all_are_damaged_the_run_begins_again_and_nothing_is_deleted(workdir, capsys):
+def test_where_all_are_damaged_the_run_is_refused_and_nothing_is_deleted(workdir):
     (workdir / "checkpoints" / "6.damaged").mkdir()
-    for step in ("4", "6"):
-        deleted(workdir / "checkpoints" / step)
-    assert restore(workdir) is None
-    assert "no sound checkpoint is left" in capsys.readouterr().out
-    assert folders(workdir / "checkpoints") == ["4.damaged", "6.damaged", "6.damaged-2"]
+    shutil.copytree(workdir / "best" / "4", workdir / "best" / "2")
+    for folder in ("checkpoints/4", "checkpoints/6", "best/2"):
+        without_manifest(workdir / folder)
+    said = (
+        r"no sound checkpoint is left; set aside as damaged: 4.damaged, 6.damaged, 6.damaged-2\. "
+        r"Sound models in .*best: 4\. To go on, put a sound copy .* choose a new workdir"
+    )
+    for _ in range(2):  # the second time there is nothing but what has been set aside
+        assert Checkpoints(workdir, keep=2).begun
+        with pytest.raises(CheckpointError, match=said):
+            restore(workdir)
+        assert folders(workdir / "checkpoints") == ["4.damaged", "6.damaged", "6.damaged-2"]
+        assert folders(workdir / "best") == ["2", "4"]
+
+
+def test_where_nothing_was_saved_there_is_nothing_to_restore(tmp_path):
+    assert not Checkpoints(tmp_path, keep=1).begun
+    assert restore(tmp_path) is None
+
+
+@pytest.mark.parametrize("folder", ["checkpoints/6", "best/4"])
+def test_a_disk_that_cannot_be_read_changes_nothing(workdir, monkeypatch, capsys, folder):
+    def fails(path, *arguments, method=Path.open, **options):
+        if path.is_relative_to(workdir / folder):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return method(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", fails)
+        for call in (restore, lambda _: load_weights(workdir / folder.split("/")[0], None)):
+            with pytest.raises(CheckpointError, match=rf"{folder} cannot be read .*Input/output"):
+                call(workdir)
+    assert capsys.readouterr().out == ""
+    restored = restore(workdir)
+    assert restored is not None and restored[0] == 6 and restored[1].best["step"] == 4
 
 
 def test_a_damaged_best_model_is_refused_by_name(workdir):

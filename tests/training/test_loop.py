@@ -233,6 +233,20 @@ def test_a_damaged_run_mends_itself_to_the_same_bits(straight, tmp_path, capsys,
         assert "resuming after step 8" in said and untimed(again) == untimed(straight[1])
 
 
+def test_a_run_without_a_sound_checkpoint_is_left_as_it_is(straight, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(straight[0], workdir)
+    for checkpoint in (workdir / "checkpoints").iterdir():
+        (checkpoint / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match="no sound checkpoint is left"):
+        run(workdir)
+    with pytest.raises(CheckpointError, match=r"training.seed: 5 then, 6 now"):
+        run(workdir, config=configuration(seed=6))
+    for kept in ("metrics.jsonl", "results.json", "config.json"):
+        assert (workdir / kept).read_bytes() == (straight[0] / kept).read_bytes()
+    assert len(list((workdir / "checkpoints").iterdir())) == 2
+
+
 def test_a_second_run_in_the_same_place_is_refused(straight, tmp_path):
     refused = []
 
