@@ -59,7 +59,7 @@ class Checkpoints:
         self._best = workdir / "best"
         self._directory = workdir / "checkpoints"
         self._keep = keep
-        self._named: dict[int, int | None] = {}  # of each checkpoint, the best model it knows
+        self._facts: dict[int, dict[str, Any]] = {}  # of each checkpoint, what its manifest says
         told(self._prepare)
 
     @property
@@ -72,19 +72,38 @@ class Checkpoints:
         """Of the checkpoints there are, sound or not; the latest last."""
         return told(lambda: steps_in(self._directory))
 
+    @property
+    def scheduled(self) -> list[int]:
+        """Of these, the steps of those saved as scheduled."""
+        return told(
+            lambda: [step for step in steps_in(self._directory) if self._is_scheduled(step)]
+        )
+
     def save(
-        self, step: int, state: TrainState, batches: Any, history: History, needed: Collection = ()
+        self,
+        step: int,
+        state: TrainState,
+        batches: Any,
+        history: History,
+        *,
+        scheduled: bool = True,
+        needed: Collection = (),
     ) -> None:
         """Saves the state after `step` updates, with the iterator that yields the next batch.
 
         Only then do older checkpoints go, and models that no checkpoint left knows as its best.
         Those in `needed` stay.
 
+        Args:
+          scheduled: whether a run that is never interrupted saves here too; kept with it.
+
         Raises:
           CheckpointError: the disk is full, or does not take it for another reason.
         """
-        self._write(self._directory, step, {**_parts(state, history), "data": batches}, history)
-        self._named[step] = _best_step(history.best)
+        parts = {**_parts(state, history), "data": batches}
+        facts = {"step": step, "best": history.best, "scheduled": scheduled}
+        self._write(self._directory, parts, facts)
+        self._facts[step] = facts
         told(lambda: self._remove_old(step, set(needed)))
 
     def drop_after(self, step: int) -> None:
@@ -108,9 +127,11 @@ class Checkpoints:
         """
         parts = _parts(state, history)
         del parts["optimizer"]
-        self._write(self._best, step, parts, history)
+        self._write(self._best, parts, {"step": step, "best": history.best})
 
-    def restore(self, state: TrainState, batches: Any) -> tuple[TrainState, History] | None:
+    def restore(
+        self, state: TrainState, batches: Any, *, until: int | None = None
+    ) -> tuple[TrainState, History] | None:
         """Loads the latest sound checkpoint, and sets `batches` to where it was.
 
         Each damaged one is set aside, with a line that says what is wrong with it. A checkpoint
@@ -120,15 +141,17 @@ class Checkpoints:
         Args:
           state: a state of this config; its arrays give shapes and placement.
           batches: the run's iterator, not yet drawn from.
+          until: to go back: only checkpoints of at most this step count, and scheduled ones before
+            others.
 
         Returns:
           None where there is no checkpoint: the run starts at the beginning.
 
         Raises:
-          CheckpointError: it does not fit the state; or none of those there were is sound; or the
-            disk cannot be read.
+          CheckpointError: it does not fit the state; or none is sound of those there were, or that
+            `until` asks for; or the disk cannot be read.
         """
-        chosen = _agreed(self._choose)
+        chosen = _agreed(lambda: self._choose(until))
         if chosen is None:
             return None
         step, best_is_lost = chosen
@@ -158,26 +181,32 @@ class Checkpoints:
         kept = [other for other in steps_in(self._directory) if other <= step]
         for old in set(kept[: -self._keep]) - needed:
             folders.remove(self._directory / str(old))
-        named = {self._named.get(other) for other in steps_in(self._directory)}
-        for old in set(steps_in(self._best)) - named:
+        known = [self._facts[step] for step in steps_in(self._directory) if step in self._facts]
+        for old in set(steps_in(self._best)) - {_best_step(facts["best"]) for facts in known}:
             folders.remove(self._best / str(old))
 
-    def _choose(self) -> tuple[int, bool] | None:
-        """The checkpoint to restore, and whether the best model it knows is lost."""
-        steps = steps_in(self._directory)
-        found = {step: _sound(self._directory / str(step)) for step in steps}
-        sound = {step: _best_step(f["best"]) for step, f in found.items() if f is not None}
-        if not sound:
-            if not folders.damaged_in(self._directory):
-                return None
-            raise CheckpointError(self._nothing_sound())
-        named = {best for best in sound.values() if best is not None}
-        lost = {best for best in named if _sound(self._best / str(best)) is None}
-        self._named = sound
-        step = max(sound, key=lambda step: (sound[step] not in lost, step))
-        return step, sound[step] in lost
+    def _is_scheduled(self, step: int) -> bool:
+        return step in self._facts and self._facts[step]["scheduled"]
 
-    def _nothing_sound(self) -> str:
+    def _choose(self, until: int | None) -> tuple[int, bool] | None:
+        """The checkpoint to restore, and whether the best model it knows is lost."""
+        steps = [s for s in steps_in(self._directory) if until is None or s <= until]
+        found = {step: _sound(self._directory / str(step)) for step in steps}
+        facts = {step: facts for step, facts in found.items() if facts is not None}
+        if not facts:
+            if until is None and not folders.damaged_in(self._directory):
+                return None
+            raise CheckpointError(self._nothing_sound(until))
+        self._facts.update(facts)
+        best = {step: _best_step(known["best"]) for step, known in facts.items()}
+        named = set(best.values()) - {None}
+        lost = {step for step in named if _sound(self._best / str(step)) is None}
+        step = max(
+            facts, key=lambda s: (until is None or self._is_scheduled(s), best[s] not in lost, s)
+        )
+        return step, best[step] in lost
+
+    def _nothing_sound(self, until: int | None) -> str:
         aside = ", ".join(folder.name for folder in folders.damaged_in(self._directory))
         models = []
         for step in steps_in(self._best):
@@ -185,10 +214,11 @@ class Checkpoints:
                 _verified(self._best / str(step))
                 models.append(str(step))
         return (
-            f"{self._directory}: no sound checkpoint is left; set aside as damaged: {aside}. Sound "
-            f"models in {self._best}: {', '.join(models) or 'none'}. To go on, put a sound copy of "
-            "a checkpoint there, named for its step. To begin anew, choose a new workdir, or move "
-            "this one away"
+            f"{self._directory}: no sound checkpoint is left"
+            f"{'' if until is None else f' to go back to, of step {until} or earlier'}; set aside "
+            f"as damaged: {aside or 'none'}. Sound models in {self._best}: "
+            f"{', '.join(models) or 'none'}. To go on, put a sound copy of a checkpoint there, "
+            "named for its step. To begin anew, choose a new workdir, or move this one away"
         )
 
     def _replace_best(self, step: int, state: TrainState, history: History) -> None:
@@ -201,11 +231,12 @@ class Checkpoints:
             self.save_best(step, state, history)
         print(f"the best model, of step {former}, is lost; {place} takes its place", flush=True)
 
-    def _write(self, place: Path, step: int, parts: dict[str, Any], history: History) -> None:
+    def _write(self, place: Path, parts: dict[str, Any], facts: dict[str, Any]) -> None:
+        step = facts["step"]
         partial = place / f"{step}.partial"
 
         def finish() -> None:
-            manifest.seal(partial, {"step": step, "best": history.best})
+            manifest.seal(partial, facts)
             folders.publish(partial)
 
         try:

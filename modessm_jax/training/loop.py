@@ -341,9 +341,8 @@ class _Run:
             self._take_pending(state)
             self._assert_finite(done, state)
         self._history.seconds = dict(self._clock.seconds)
-        needed = self._recovery.needed(done, self._history)
         with self._clock.account("checkpoint"):
-            self._checkpoints.save(done, state, batches, self._history, needed)
+            self._recovery.save(done, state, batches, self._history)
 
     def _assert_finite(self, done: int, state: TrainState) -> None:
         """Skipped steps keep the state finite; this is for what only a checkpoint would show."""

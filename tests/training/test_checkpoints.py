@@ -233,6 +233,22 @@ def test_a_disk_that_cannot_be_read_changes_nothing(workdir, monkeypatch, capsys
     assert restored is not None and restored[0] == 6 and restored[1].best["step"] == 4
 
 
+def test_a_run_that_goes_back_finds_a_scheduled_checkpoint_first(tmp_path):
+    for step, scheduled in ((2, True), (3, False), (4, False), (6, True)):
+        Checkpoints(tmp_path, keep=9).save(
+            step, state_at(step), numbers(), History(), scheduled=scheduled
+        )
+    for damaged, until, expected in ((None, 6, 6), (None, 5, 2), (2, 5, 4), (4, 5, 3)):
+        if damaged:
+            deleted(tmp_path / "checkpoints" / str(damaged))
+        restored = Checkpoints(tmp_path, keep=9).restore(state_at(0), numbers(), until=until)
+        assert restored is not None and int(restored[0].step) == expected
+    deleted(tmp_path / "checkpoints" / "3")
+    with pytest.raises(CheckpointError, match="is left to go back to, of step 5 or earlier"):
+        Checkpoints(tmp_path, keep=9).restore(state_at(0), numbers(), until=5)
+    assert folders(tmp_path / "checkpoints") == ["2.damaged", "3.damaged", "4.damaged", "6"]
+
+
 def test_a_damaged_best_model_is_refused_by_name(workdir):
     flipped(workdir / "best" / "4")
     with pytest.raises(CheckpointError, match=r"best/4 is damaged: weights/d/.* other content"):
