@@ -1,7 +1,7 @@
 """Saving and finding again everything a run needs to go on, and the best of its models.
 
-<workdir>/checkpoints/<step>/{weights,ema,optimizer,data,history,manifest.json}   the last `keep`
-<workdir>/best/<step>/{weights,ema,history,manifest.json}                         the best of these
+<workdir>/checkpoints/<step>/{weights,ema,optimizer,history,manifest.json}   the last `keep`
+<workdir>/best/<step>/{weights,ema,history,manifest.json}                    the best of these
 """
 
 import contextlib
@@ -100,7 +100,7 @@ class Checkpoints:
         Raises:
           CheckpointError: the disk is full, or does not take it for another reason.
         """
-        parts = {**_parts(state, history), "data": batches}
+        parts = _parts(state, history, batches.get_state())
         facts = {"step": step, "best": history.best, "scheduled": scheduled}
         self._write(self._directory, parts, facts)
         self._facts[step] = facts
@@ -156,7 +156,7 @@ class Checkpoints:
             return None
         step, best_is_lost = chosen
         wanted = {name: _abstract(part) for name, part in _parts(state, History()).items()}
-        loaded = _load(self._directory / str(step), {**wanted, "data": batches})
+        loaded = _load(self._directory / str(step), wanted)
         restored = TrainState(
             step=loaded["history"]["step"],
             begun=loaded["history"]["begun"],
@@ -166,6 +166,7 @@ class Checkpoints:
             rate=state.rate,
         )
         history = _history(loaded)
+        batches.set_state(json.loads(loaded["history"]["batches"]))
         restored = with_rate(restored, history.rate)
         if best_is_lost:
             self._replace_best(step, restored, history)
@@ -287,7 +288,7 @@ def load_weights(directory: Path, like: Any, step: int | None = None) -> Weights
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), like)
     count = jax.ShapeDtypeStruct((), jnp.int32, sharding=device)
     wanted: dict[str, Any] = {
-        "history": {"json": "", "shapes": "", "step": count, "begun": count},
+        "history": {"json": "", "shapes": "", "batches": "", "step": count, "begun": count},
         "weights": params,
     }
     if (folder / "ema").is_dir():
@@ -344,13 +345,16 @@ def _best_step(best: dict[str, Any] | None) -> int | None:
     return None if best is None else int(best["step"])
 
 
-def _parts(state: TrainState, history: History) -> dict[str, Any]:
+def _parts(state: TrainState, history: History, position: Any = None) -> dict[str, Any]:
     parts = {
         # As strings: in a tree of numbers every figure of the history would be an array on disk.
         # The counts are here because Orbax warns of a part without arrays at every save.
         "history": {
             "json": history.to_json(),
             "shapes": json.dumps(_shapes(state.params)),
+            # Here, not as an iterator of Orbax's, which has a file for each process: it is the same
+            # in all, and the run may go on with another number of them.
+            "batches": json.dumps(position),
             "step": state.step,
             "begun": state.begun,
         },
@@ -415,9 +419,9 @@ def _check_shapes(folder: Path, saved: dict[str, str], params: Any) -> None:
 
 def _unreadable(folder: Path, cause: str) -> CheckpointError:
     return CheckpointError(
-        f"{folder}: the checkpoint of step {folder.name} cannot be read, or was written by "
-        f"another model. Delete that folder to go on from the one before, or choose a new "
-        f"workdir. Cause: {cause}"
+        f"{folder}: the checkpoint of step {folder.name} is as it was written, but cannot be read "
+        "here, or was written by another model. Go on with the model, the code and the packages "
+        f"that wrote it, or choose a new workdir. Cause: {cause}"
     )
 
 

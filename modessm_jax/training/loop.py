@@ -92,7 +92,8 @@ def train(
       workdir: made if need be.
       apply: the model; see `make_gradient`.
       params: its initial parameters, float32. They must be the same whenever the run is restarted.
-      batches: endless iterator of numpy `Batch` that Orbax can save (`get_state`, `set_state`).
+      batches: endless iterator of numpy `Batch` with a state of plain JSON values (`get_state`,
+        `set_state`).
       evaluate: from parameters to figures, `config.training.select_by` among them.
       trial_name: names a trial by its index, for the log.
       dataset: what identifies the data, as plain JSON values; saved and compared.

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from grain._src.core import sharding
 from orbax.checkpoint import v1 as ocp
 
 from modessm_jax.training import manifest
@@ -102,6 +103,15 @@ def test_keeps_the_last_and_the_best_and_restores_all_of_it(saved):
     assert [record["step"] for record in history.evaluations] == [2, 4, 6]
 
 
+def test_the_number_of_processes_may_change(tmp_path, monkeypatch):
+    # What Grain's own handler of iterators goes by.
+    monkeypatch.setattr(sharding, "get_process_index_and_count", lambda: (0, 2))
+    save_three(tmp_path)
+    monkeypatch.undo()
+    restored = restore(tmp_path)
+    assert restored is not None and restored[0] == 6 and restored[2] == 9
+
+
 def test_a_best_model_stays_while_a_checkpoint_knows_it(workdir):
     checkpoints = Checkpoints(workdir, keep=2)
     restored = checkpoints.restore(state_at(0), numbers())
@@ -151,8 +161,9 @@ def test_another_models_checkpoint_is_refused(saved):
         (wider, r"\['phoneme'\]\['kernel'\] is float32\[8, 41\] there, float32\[8, 50\] here"),
         (renamed, r"\['phoneme'\]\['kernel'\] is float32\[8, 41\] there, absent here"),
     ):
-        with pytest.raises(CheckpointError, match=rf"checkpoints/6: .*{words}"):
+        with pytest.raises(CheckpointError, match=rf"checkpoints/6: .*{words}") as caught:
             Checkpoints(saved, keep=2).restore(state_at(0, params=params), numbers())
+        assert "elete" not in str(caught.value)
         with pytest.raises(CheckpointError, match=rf"best/4: .*{words}"):
             load_weights(saved / "best", params)
 
@@ -167,7 +178,7 @@ def cut(folder):
 
 
 def deleted(folder):
-    (folder / "data" / "process_0-of-1.json").unlink()
+    (folder / "history" / "_METADATA").unlink()
 
 
 def without_manifest(folder):
@@ -179,7 +190,7 @@ def without_manifest(folder):
     [
         (flipped, "weights/d/.* has other content than was written"),
         (cut, r"optimizer/d/.* has \d+ bytes, not \d+"),
-        (deleted, "data/process_0-of-1.json is missing"),
+        (deleted, "history/_METADATA is missing"),
         (without_manifest, "manifest.json, which is written last, is missing"),
     ],
 )
