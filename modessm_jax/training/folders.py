@@ -29,7 +29,8 @@ def publish(partial: Path) -> None:
         final.rename(former)
     partial.rename(final)
     manifest.sync_names(final.parent)
-    shutil.rmtree(former, ignore_errors=True)
+    if former.exists():
+        shutil.rmtree(former, ignore_errors=True)
 
 
 def remove(folder: Path) -> None:
