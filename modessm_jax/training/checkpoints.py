@@ -100,10 +100,7 @@ class Checkpoints:
         Raises:
           CheckpointError: the disk is full, or does not take it for another reason.
         """
-        parts = _parts(state, history, batches.get_state())
-        facts = {"step": step, "best": history.best, "scheduled": scheduled}
-        self._write(self._directory, parts, facts)
-        self._facts[step] = facts
+        self._save(step, state, history, batches.get_state(), scheduled=scheduled)
         told(lambda: self._remove_old(step, set(needed)))
 
     def drop_after(self, step: int) -> None:
@@ -154,7 +151,14 @@ class Checkpoints:
         chosen = _agreed(lambda: self._choose(until))
         if chosen is None:
             return None
-        step, best_is_lost = chosen
+        step, mended, lost = chosen
+        self._mend(mended, set(lost), state)
+        restored, history, position = self._read(step, state)
+        batches.set_state(position)
+        return restored, history
+
+    def _read(self, step: int, state: TrainState) -> tuple[TrainState, History, Any]:
+        """A checkpoint: the state, the history, and the place in the data."""
         wanted = {name: _abstract(part) for name, part in _parts(state, History()).items()}
         loaded = _load(self._directory / str(step), wanted)
         restored = TrainState(
@@ -166,11 +170,8 @@ class Checkpoints:
             rate=state.rate,
         )
         history = _history(loaded)
-        batches.set_state(json.loads(loaded["history"]["batches"]))
-        restored = with_rate(restored, history.rate)
-        if best_is_lost:
-            self._replace_best(step, restored, history)
-        return restored, history
+        position = json.loads(loaded["history"]["batches"])
+        return with_rate(restored, history.rate), history, position
 
     def _prepare(self) -> None:
         for place in (self._best, self._directory):
@@ -189,8 +190,8 @@ class Checkpoints:
     def _is_scheduled(self, step: int) -> bool:
         return step in self._facts and self._facts[step]["scheduled"]
 
-    def _choose(self, until: int | None) -> tuple[int, bool] | None:
-        """The checkpoint to restore, and whether the best model it knows is lost."""
+    def _choose(self, until: int | None) -> tuple[int, list[int], list[int]] | None:
+        """The checkpoint to restore, those up to it whose best model is lost, and these models."""
         steps = [s for s in steps_in(self._directory) if until is None or s <= until]
         found = {step: _sound(self._directory / str(step)) for step in steps}
         facts = {step: facts for step, facts in found.items() if facts is not None}
@@ -200,12 +201,13 @@ class Checkpoints:
             raise CheckpointError(self._nothing_sound(until))
         self._facts.update(facts)
         best = {step: _best_step(known["best"]) for step, known in facts.items()}
-        named = set(best.values()) - {None}
+        named = {known for known in best.values() if known is not None}
         lost = {step for step in named if _sound(self._best / str(step)) is None}
         step = max(
             facts, key=lambda s: (until is None or self._is_scheduled(s), best[s] not in lost, s)
         )
-        return step, best[step] in lost
+        mended = [other for other in facts if other <= step and best[other] in lost]
+        return step, mended, sorted(lost)
 
     def _nothing_sound(self, until: int | None) -> str:
         aside = ", ".join(folder.name for folder in folders.damaged_in(self._directory))
@@ -222,15 +224,37 @@ class Checkpoints:
             "named for its step. To begin anew, choose a new workdir, or move this one away"
         )
 
-    def _replace_best(self, step: int, state: TrainState, history: History) -> None:
-        """Makes the model restored the best where it has been evaluated; else the next will be."""
-        former, history.best = _best_step(history.best), None
-        place = "the next one evaluated"
-        if history.last_evaluated == step:
-            history.best = history.evaluations[-1]
-            place = f"that of step {step}"
-            self.save_best(step, state, history)
-        print(f"the best model, of step {former}, is lost; {place} takes its place", flush=True)
+    def _mend(self, steps: list[int], lost: set[int], state: TrainState) -> None:
+        """Gives each of these checkpoints another best model, unless one before brought it back.
+
+        On disk too, because a run that is complete never saves again. It is the checkpoint's own
+        model where that has been evaluated; else the next will be.
+        """
+        for step in steps:
+            restored, history, position = self._read(step, state)
+            former, history.best = _best_step(history.best), None
+            if former not in lost:
+                continue
+            place = "the next one evaluated"
+            if history.last_evaluated == step:
+                history.best = history.evaluations[-1]
+                place = "its own"
+                self.save_best(step, restored, history)
+                lost.discard(step)
+            scheduled = told(lambda step=step: self._is_scheduled(step))
+            self._save(step, restored, history, position, scheduled=scheduled)
+            print(
+                f"the best model that checkpoint {step} knew, of step {former}, is lost; "
+                f"{place} takes its place",
+                flush=True,
+            )
+
+    def _save(
+        self, step: int, state: TrainState, history: History, position: Any, *, scheduled: bool
+    ) -> None:
+        facts = {"step": step, "best": history.best, "scheduled": scheduled}
+        self._write(self._directory, _parts(state, history, position), facts)
+        self._facts[step] = facts
 
     def _write(self, place: Path, parts: dict[str, Any], facts: dict[str, Any]) -> None:
         step = facts["step"]

@@ -266,16 +266,35 @@ def test_a_damaged_best_model_is_refused_by_name(workdir):
         load_weights(workdir / "best", initial_params())
 
 
-def test_a_lost_best_model_is_replaced_aloud(workdir, capsys):
+def test_a_lost_best_model_is_brought_back_by_its_checkpoint(workdir, capsys):
     flipped(workdir / "best" / "4")
     restored = restore(workdir)
     assert restored is not None
-    # Evaluated at this very step, the model at hand is the only one there is.
-    assert restored[0] == 6 and restored[1].best == {"step": 6, "per": 0.4}
-    assert folders(workdir / "best") == ["4.damaged", "6"]
+    assert restored[0] == 6 and restored[1].best == {"step": 4, "per": 0.3}
+    assert folders(workdir / "best") == ["4", "4.damaged"]
+    assert_equal_trees(load_weights(workdir / "best", initial_params()).params, initial_params(4))
     said = capsys.readouterr().out
     assert "best/4 is damaged" in said
-    assert "the best model, of step 4, is lost; that of step 6 takes its place" in said
+    assert "the best model that checkpoint 4 knew, of step 4, is lost; its own takes" in said
+
+
+def test_another_takes_the_place_of_a_lost_best_model_once(tmp_path, capsys):
+    checkpoints, history = Checkpoints(tmp_path, keep=3), History()
+    for step, per in ((2, 0.3), (4, 0.5), (6, 0.4)):
+        if history.evaluated(step, {"per": per}, "per"):
+            checkpoints.save_best(step, state_at(step), history)
+        if step > 2:
+            checkpoints.save(step, state_at(step), numbers(), history, scheduled=step == 4)
+    checkpoints.save(7, state_at(7), numbers(), history)  # not evaluated
+    flipped(tmp_path / "best" / "2")
+    for said in (3, 0):
+        restored = restore(tmp_path, keep=3)
+        assert restored is not None and restored[0] == 7 and restored[1].best is None
+        assert capsys.readouterr().out.count("takes its place") == said
+    facts = [manifest.verify(tmp_path / "checkpoints" / step) for step in "467"]
+    assert [known["best"] and known["best"]["step"] for known in facts] == [4, 6, None]
+    assert [known["scheduled"] for known in facts] == [True, False, True]
+    assert folders(tmp_path / "best") == ["2.damaged", "4", "6"]
 
 
 def test_an_earlier_checkpoint_with_its_best_goes_before_a_later_one_without(tmp_path):
@@ -301,6 +320,9 @@ class Killed(BaseException):
     pass
 
 
+REMOVE = shutil.rmtree
+
+
 def dies_at(method, number):
     """The method, dead at its call of this number."""
     calls = []
@@ -308,6 +330,8 @@ def dies_at(method, number):
     def maybe(*arguments, **options):
         calls.append(1)
         if len(calls) == number:
+            if method is REMOVE:  # in the middle of it
+                next(path for path in Path(arguments[0]).rglob("*") if path.is_file()).unlink()
             raise Killed
         return method(*arguments, **options)
 
@@ -322,8 +346,10 @@ def dies_at(method, number):
         (6, Path, "rename", 1),  # the one there makes way
         (6, Path, "rename", 2),  # the new one takes its name
         (8, Path, "rename", 1),
-        (6, shutil, "rmtree", 1),
-        (8, shutil, "rmtree", 1),
+        (6, shutil, "rmtree", 1),  # the one there
+        (8, shutil, "rmtree", 1),  # older checkpoints
+        (8, shutil, "rmtree", 2),
+        (8, shutil, "rmtree", 3),  # a model that none of them knows
     ],
 )
 def test_a_death_while_saving_costs_no_checkpoint(
@@ -334,13 +360,18 @@ def test_a_death_while_saving_costs_no_checkpoint(
     restored = checkpoints.restore(state_at(0), numbers())
     assert restored is not None
     with monkeypatch.context() as patch, pytest.raises(Killed):
+        # All those there may go: the model known as the best is now that of step 2.
+        checkpoints.save_best(2, state_at(2), History())
+        best = {"step": 2.0, "per": 0.1} if step == 8 else restored[1].best
+        history = dataclasses.replace(restored[1], best=best)
         patch.setattr(owner, name, dies_at(getattr(owner, name), number))
-        checkpoints.save(step, state_at(step), numbers(), restored[1])
+        checkpoints.save(step, state_at(step), numbers(), history)
     capsys.readouterr()
     again = restore(workdir)
     assert again is not None and again[0] in (6, step)
     assert "damaged" not in capsys.readouterr().out
-    assert all(folder.isdigit() for folder in folders(workdir / "checkpoints"))
+    for place in ("checkpoints", "best"):
+        assert all(folder.isdigit() for folder in folders(workdir / place))
 
 
 def test_a_save_cut_short_by_orbax_leaves_nothing_behind(workdir, monkeypatch, capsys):
