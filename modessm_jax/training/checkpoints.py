@@ -6,7 +6,6 @@
 
 import contextlib
 import json
-import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,15 +15,18 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from modessm_jax.training import folders, manifest
+from modessm_jax.training.contents import (
+    CheckpointError,
+    abstract,
+    contents_of,
+    history_of,
+    load,
+)
 from modessm_jax.training.folders import steps_in
 from modessm_jax.training.history import History
 from modessm_jax.training.mesh import data_mesh, replicated
 from modessm_jax.training.processes import told
 from modessm_jax.training.state import TrainState, with_rate
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or that belongs to another model or config."""
 
 
 class Weights(NamedTuple):
@@ -122,7 +124,7 @@ class Checkpoints:
         Raises:
           CheckpointError: the disk is full, or does not take it for another reason.
         """
-        parts = _parts(state, history)
+        parts = contents_of(state, history)
         del parts["optimizer"]
         self._write(self._best, parts, {"step": step, "best": history.best})
 
@@ -159,8 +161,8 @@ class Checkpoints:
 
     def _read(self, step: int, state: TrainState) -> tuple[TrainState, History, Any]:
         """A checkpoint: the state, the history, and the place in the data."""
-        wanted = {name: _abstract(part) for name, part in _parts(state, History()).items()}
-        loaded = _load(self._directory / str(step), wanted)
+        wanted = {name: abstract(part) for name, part in contents_of(state, History()).items()}
+        loaded = load(self._directory / str(step), wanted)
         restored = TrainState(
             step=loaded["history"]["step"],
             begun=loaded["history"]["begun"],
@@ -169,7 +171,7 @@ class Checkpoints:
             opt_state=loaded["optimizer"],
             rate=state.rate,
         )
-        history = _history(loaded)
+        history = history_of(loaded)
         position = json.loads(loaded["history"]["batches"])
         return with_rate(restored, history.rate), history, position
 
@@ -253,7 +255,7 @@ class Checkpoints:
         self, step: int, state: TrainState, history: History, position: Any, *, scheduled: bool
     ) -> None:
         facts = {"step": step, "best": history.best, "scheduled": scheduled}
-        self._write(self._directory, _parts(state, history, position), facts)
+        self._write(self._directory, contents_of(state, history, position), facts)
         self._facts[step] = facts
 
     def _write(self, place: Path, parts: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -317,8 +319,8 @@ def load_weights(directory: Path, like: Any, step: int | None = None) -> Weights
     }
     if (folder / "ema").is_dir():
         wanted["ema"] = params
-    loaded = _load(folder, wanted)
-    return Weights(step, loaded["weights"], loaded.get("ema"), _history(loaded))
+    loaded = load(folder, wanted)
+    return Weights(step, loaded["weights"], loaded.get("ema"), history_of(loaded))
 
 
 def _sound(folder: Path) -> dict[str, Any] | None:
@@ -367,87 +369,3 @@ def _agreed(find: Callable[[], Any]) -> Any:
 
 def _best_step(best: dict[str, Any] | None) -> int | None:
     return None if best is None else int(best["step"])
-
-
-def _parts(state: TrainState, history: History, position: Any = None) -> dict[str, Any]:
-    parts = {
-        # As strings: in a tree of numbers every figure of the history would be an array on disk.
-        # The counts are here because Orbax warns of a part without arrays at every save.
-        "history": {
-            "json": history.to_json(),
-            "shapes": json.dumps(_shapes(state.params)),
-            # Here, not as an iterator of Orbax's, which has a file for each process: it is the same
-            # in all, and the run may go on with another number of them.
-            "batches": json.dumps(position),
-            "step": state.step,
-            "begun": state.begun,
-        },
-        "weights": state.params,
-        "optimizer": state.opt_state,
-    }
-    return parts if state.ema is None else {**parts, "ema": state.ema}
-
-
-def _abstract(part: Any) -> Any:
-    return jax.tree.map(
-        lambda x: (
-            jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-            if isinstance(x, jax.Array)
-            else x
-        ),
-        part,
-    )
-
-
-def _load(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    missing = sorted(name for name in wanted if not (folder / name).is_dir())
-    if missing:
-        raise _unreadable(folder, f"it has no {', '.join(missing)}")
-    loaded = {}
-    try:
-        # One at a time: where one part fails, Orbax forgets to await the others. The history comes
-        # first, because it tells in plain words what Orbax would not.
-        for name in ["history", *(wanted.keys() - {"history"})]:
-            loaded |= ocp.load_checkpointables(str(folder), {name: wanted[name]})
-            if name == "history":
-                _check_shapes(folder, json.loads(loaded[name]["shapes"]), wanted["weights"])
-    except CheckpointError:
-        raise
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        # Orbax says only which handler gave up; the cause is at the end of the chain.
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        raise _unreadable(folder, str(cause)) from error
-    return loaded
-
-
-def _shapes(params: Any) -> dict[str, str]:
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    # Orbax tells the number of a layer as a string.
-    names = [re.sub(r"\['(\d+)'\]", r"[\1]", jax.tree_util.keystr(path)) for path, _ in leaves]
-    shapes = [f"{leaf.dtype}{list(leaf.shape)}" for _, leaf in leaves]
-    return dict(zip(names, shapes, strict=True))
-
-
-def _check_shapes(folder: Path, saved: dict[str, str], params: Any) -> None:
-    present = _shapes(params)
-    differing = [
-        f"{name} is {saved.get(name, 'absent')} there, {present.get(name, 'absent')} here"
-        for name in sorted(saved.keys() | present.keys())
-        if saved.get(name) != present.get(name)
-    ]
-    if differing:
-        raise _unreadable(folder, "; ".join(differing[:5]))
-
-
-def _unreadable(folder: Path, cause: str) -> CheckpointError:
-    return CheckpointError(
-        f"{folder}: the checkpoint of step {folder.name} is as it was written, but cannot be read "
-        "here, or was written by another model. Go on with the model, the code and the packages "
-        f"that wrote it, or choose a new workdir. Cause: {cause}"
-    )
-
-
-def _history(loaded: dict[str, Any]) -> History:
-    return History.from_json(loaded["history"]["json"])
