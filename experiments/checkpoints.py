@@ -59,6 +59,9 @@ def main(arguments: list[str] | None = None) -> None:
         except manifest.DamagedError as error:
             damaged += 1
             print(f"{_name(folder)}  damaged: {error}")
+        except OSError as error:
+            damaged += 1
+            print(f"{_name(folder)}  cannot be read: {error}")
         else:
             print(f"{_name(folder)}  {_describe(folder, options.job)}")
             best = manifest.read(folder)["facts"]["best"]
@@ -71,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{_name(aside)}  set aside")
     if damaged or missing:
         total = len(folders) + len(missing)
-        raise SystemExit(f"{damaged + len(missing)} of {total} damaged or missing")
+        raise SystemExit(f"{damaged + len(missing)} of {total} damaged, unreadable or missing")
 
 
 def _name(folder: Path) -> str:

@@ -57,8 +57,7 @@ class TrainingBatches(grain.DatasetIterator[Batch]):
     """An iterator whose state is the number of the next batch; it never ends.
 
     Grain reads ahead; what it has read ahead is no part of the state, nor is the number of workers,
-    so either may change when a run is resumed. Orbax saves and restores the iterator as it is
-    (`save_checkpointables(step, {"data": iterator})`). Close it when done with it.
+    so either may change when a run is resumed. Close it when done with it.
     """
 
     def __init__(self, recordings: Recordings, plan: BatchPlan, workers: int = 0):

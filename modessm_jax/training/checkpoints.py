@@ -1,13 +1,12 @@
 """Saving and finding again everything a run needs to go on, and the best of its models.
 
-<workdir>/checkpoints/<step>/{weights,ema,optimizer,data,history,manifest.json}   the last `keep`
-<workdir>/best/<step>/{weights,ema,history,manifest.json}                         the best of these
+<workdir>/checkpoints/<step>/{weights,ema,optimizer,history,manifest.json}   the last `keep`
+<workdir>/best/<step>/{weights,ema,history,manifest.json}                    the best of these
 """
 
+import contextlib
 import json
-import re
-import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,15 +14,19 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from modessm_jax.training import manifest
+from modessm_jax.training import folders, manifest
+from modessm_jax.training.contents import (
+    CheckpointError,
+    abstract,
+    contents_of,
+    history_of,
+    load,
+)
+from modessm_jax.training.folders import steps_in
 from modessm_jax.training.history import History
 from modessm_jax.training.mesh import data_mesh, replicated
 from modessm_jax.training.processes import told
 from modessm_jax.training.state import TrainState, with_rate
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or that belongs to another model or config."""
 
 
 class Weights(NamedTuple):
@@ -58,27 +61,48 @@ class Checkpoints:
         self._best = workdir / "best"
         self._directory = workdir / "checkpoints"
         self._keep = keep
-        self._named: dict[int, int | None] = {}  # of each checkpoint, the best model it knows
+        self._facts: dict[int, dict[str, Any]] = {}  # of each checkpoint, what its manifest says
         told(self._prepare)
+
+    @property
+    def begun(self) -> bool:
+        """Whether a checkpoint was ever saved, even if it has been set aside since."""
+        return told(lambda: bool(steps_in(self._directory) or folders.damaged_in(self._directory)))
 
     @property
     def steps(self) -> list[int]:
         """Of the checkpoints there are, sound or not; the latest last."""
         return told(lambda: steps_in(self._directory))
 
+    @property
+    def scheduled(self) -> list[int]:
+        """Of these, the steps of those saved as scheduled."""
+        return told(
+            lambda: [step for step in steps_in(self._directory) if self._is_scheduled(step)]
+        )
+
     def save(
-        self, step: int, state: TrainState, batches: Any, history: History, needed: Collection = ()
+        self,
+        step: int,
+        state: TrainState,
+        batches: Any,
+        history: History,
+        *,
+        scheduled: bool = True,
+        needed: Collection = (),
     ) -> None:
         """Saves the state after `step` updates, with the iterator that yields the next batch.
 
         Only then do older checkpoints go, and models that no checkpoint left knows as its best.
         Those in `needed` stay.
 
+        Args:
+          scheduled: whether a run that is never interrupted saves here too; kept with it.
+
         Raises:
           CheckpointError: the disk is full, or does not take it for another reason.
         """
-        self._write(self._directory, step, {**_parts(state, history), "data": batches}, history)
-        self._named[step] = _best_step(history.best)
+        self._save(step, state, history, batches.get_state(), scheduled=scheduled)
         told(lambda: self._remove_old(step, set(needed)))
 
     def drop_after(self, step: int) -> None:
@@ -87,9 +111,7 @@ class Checkpoints:
         def remove() -> None:
             for later in reversed(steps_in(self._directory)):
                 if later > step:
-                    folder = self._directory / str(later)
-                    # Under this name it is cleared up if the process ends while it removes it.
-                    shutil.rmtree(folder.rename(self._directory / f"{later}.partial"))
+                    folders.remove(self._directory / str(later))
 
         told(remove)
 
@@ -102,11 +124,13 @@ class Checkpoints:
         Raises:
           CheckpointError: the disk is full, or does not take it for another reason.
         """
-        parts = _parts(state, history)
+        parts = contents_of(state, history)
         del parts["optimizer"]
-        self._write(self._best, step, parts, history)
+        self._write(self._best, parts, {"step": step, "best": history.best})
 
-    def restore(self, state: TrainState, batches: Any) -> tuple[TrainState, History] | None:
+    def restore(
+        self, state: TrainState, batches: Any, *, until: int | None = None
+    ) -> tuple[TrainState, History] | None:
         """Loads the latest sound checkpoint, and sets `batches` to where it was.
 
         Each damaged one is set aside, with a line that says what is wrong with it. A checkpoint
@@ -116,19 +140,29 @@ class Checkpoints:
         Args:
           state: a state of this config; its arrays give shapes and placement.
           batches: the run's iterator, not yet drawn from.
+          until: to go back: only checkpoints of at most this step count, and scheduled ones before
+            others.
 
         Returns:
-          None where no checkpoint is sound: the run starts at the beginning.
+          None where there is no checkpoint: the run starts at the beginning.
 
         Raises:
-          CheckpointError: it does not fit the state.
+          CheckpointError: it does not fit the state; or none is sound of those there were, or that
+            `until` asks for; or the disk cannot be read.
         """
-        chosen = told(self._choose)
+        chosen = _agreed(lambda: self._choose(until))
         if chosen is None:
             return None
-        step, best_is_lost = chosen
-        wanted = {name: _abstract(part) for name, part in _parts(state, History()).items()}
-        loaded = _load(self._directory / str(step), {**wanted, "data": batches})
+        step, mended, lost = chosen
+        self._mend(mended, set(lost), state)
+        restored, history, position = self._read(step, state)
+        batches.set_state(position)
+        return restored, history
+
+    def _read(self, step: int, state: TrainState) -> tuple[TrainState, History, Any]:
+        """A checkpoint: the state, the history, and the place in the data."""
+        wanted = {name: abstract(part) for name, part in contents_of(state, History()).items()}
+        loaded = load(self._directory / str(step), wanted)
         restored = TrainState(
             step=loaded["history"]["step"],
             begun=loaded["history"]["begun"],
@@ -137,73 +171,112 @@ class Checkpoints:
             opt_state=loaded["optimizer"],
             rate=state.rate,
         )
-        history = _history(loaded)
-        restored = with_rate(restored, history.rate)
-        if best_is_lost:
-            self._replace_best(step, restored, history)
-        return restored, history
+        history = history_of(loaded)
+        position = json.loads(loaded["history"]["batches"])
+        return with_rate(restored, history.rate), history, position
 
     def _prepare(self) -> None:
         for place in (self._best, self._directory):
             place.mkdir(parents=True, exist_ok=True)
-            _tidy(place)
+            folders.tidy(place)
 
     def _remove_old(self, step: int, needed: set[int]) -> None:
         # Checkpoints of later steps are there when the run went back; it will replace them.
         kept = [other for other in steps_in(self._directory) if other <= step]
         for old in set(kept[: -self._keep]) - needed:
-            shutil.rmtree(self._directory / str(old))
-        named = {self._named.get(other) for other in steps_in(self._directory)}
-        for old in set(steps_in(self._best)) - named:
-            shutil.rmtree(self._best / str(old))
+            folders.remove(self._directory / str(old))
+        known = [self._facts[step] for step in steps_in(self._directory) if step in self._facts]
+        for old in set(steps_in(self._best)) - {_best_step(facts["best"]) for facts in known}:
+            folders.remove(self._best / str(old))
 
-    def _choose(self) -> tuple[int, bool] | None:
-        """The checkpoint to restore, and whether the best model it knows is lost."""
-        steps = steps_in(self._directory)
+    def _is_scheduled(self, step: int) -> bool:
+        return step in self._facts and self._facts[step]["scheduled"]
+
+    def _choose(self, until: int | None) -> tuple[int, list[int], list[int]] | None:
+        """The checkpoint to restore, those up to it whose best model is lost, and these models."""
+        steps = [s for s in steps_in(self._directory) if until is None or s <= until]
         found = {step: _sound(self._directory / str(step)) for step in steps}
-        sound = {step: _best_step(f["best"]) for step, f in found.items() if f is not None}
-        if not sound:
-            if found:
-                print("no sound checkpoint is left; starting at the beginning", flush=True)
-            return None
-        named = {best for best in sound.values() if best is not None}
-        lost = {best for best in named if _sound(self._best / str(best)) is None}
-        self._named = sound
-        step = max(sound, key=lambda step: (sound[step] not in lost, step))
-        return step, sound[step] in lost
+        facts = {step: facts for step, facts in found.items() if facts is not None}
+        if not facts:
+            if until is None and not folders.damaged_in(self._directory):
+                return None
+            raise CheckpointError(self._nothing_sound(until))
+        self._facts.update(facts)
+        best = {step: _best_step(known["best"]) for step, known in facts.items()}
+        named = {known for known in best.values() if known is not None}
+        lost = {step for step in named if _sound(self._best / str(step)) is None}
+        step = max(
+            facts, key=lambda s: (until is None or self._is_scheduled(s), best[s] not in lost, s)
+        )
+        mended = [other for other in facts if other <= step and best[other] in lost]
+        return step, mended, sorted(lost)
 
-    def _replace_best(self, step: int, state: TrainState, history: History) -> None:
-        """Makes the model restored the best where it has been evaluated; else the next will be."""
-        former, history.best = _best_step(history.best), None
-        place = "the next one evaluated"
-        if history.last_evaluated == step:
-            history.best = history.evaluations[-1]
-            place = f"that of step {step}"
-            self.save_best(step, state, history)
-        print(f"the best model, of step {former}, is lost; {place} takes its place", flush=True)
+    def _nothing_sound(self, until: int | None) -> str:
+        aside = ", ".join(folder.name for folder in folders.damaged_in(self._directory))
+        models = []
+        for step in steps_in(self._best):
+            with contextlib.suppress(manifest.DamagedError):
+                _verified(self._best / str(step))
+                models.append(str(step))
+        return (
+            f"{self._directory}: no sound checkpoint is left"
+            f"{'' if until is None else f' to go back to, of step {until} or earlier'}; set aside "
+            f"as damaged: {aside or 'none'}. Sound models in {self._best}: "
+            f"{', '.join(models) or 'none'}. To go on, put a sound copy of a checkpoint there, "
+            "named for its step. To begin anew, choose a new workdir, or move this one away"
+        )
 
-    def _write(self, place: Path, step: int, parts: dict[str, Any], history: History) -> None:
-        partial, final = place / f"{step}.partial", place / str(step)
-        former = place / f"{step}.former"
+    def _mend(self, steps: list[int], lost: set[int], state: TrainState) -> None:
+        """Gives each of these checkpoints another best model, unless one before brought it back.
+
+        On disk too, because a run that is complete never saves again. It is the checkpoint's own
+        model where that has been evaluated; else the next will be.
+        """
+        for step in steps:
+            restored, history, position = self._read(step, state)
+            former, history.best = _best_step(history.best), None
+            if former not in lost:
+                continue
+            place = "the next one evaluated"
+            if history.last_evaluated == step:
+                history.best = history.evaluations[-1]
+                place = "its own"
+                self.save_best(step, restored, history)
+                lost.discard(step)
+            scheduled = told(lambda step=step: self._is_scheduled(step))
+            self._save(step, restored, history, position, scheduled=scheduled)
+            print(
+                f"the best model that checkpoint {step} knew, of step {former}, is lost; "
+                f"{place} takes its place",
+                flush=True,
+            )
+
+    def _save(
+        self, step: int, state: TrainState, history: History, position: Any, *, scheduled: bool
+    ) -> None:
+        facts = {"step": step, "best": history.best, "scheduled": scheduled}
+        self._write(self._directory, contents_of(state, history, position), facts)
+        self._facts[step] = facts
+
+    def _write(self, place: Path, parts: dict[str, Any], facts: dict[str, Any]) -> None:
+        step = facts["step"]
+        partial = place / f"{step}.partial"
 
         def finish() -> None:
-            manifest.seal(partial, {"step": step, "best": history.best})
-            if final.exists():
-                final.rename(former)
-            partial.rename(final)
-            manifest.sync_names(place)
+            manifest.seal(partial, facts)
+            folders.publish(partial)
 
         try:
             ocp.save_checkpointables(str(partial), parts)
             told(finish)
         except (OSError, ValueError) as error:
-            _tidy(place)
+            folders.tidy(place)
             left = ", ".join(map(str, self.steps)) or "none"
             raise CheckpointError(
-                f"{final} could not be saved ({error}). The checkpoints saved before are as they "
-                f"were (steps: {left}); make room for another one and run again to go on"
+                f"{place / str(step)} could not be saved ({error}). The checkpoints saved before "
+                f"are as they were (steps: {left}); make room for another one and run again to go "
+                "on"
             ) from error
-        told(lambda: shutil.rmtree(former, ignore_errors=True))
 
 
 def load_weights(directory: Path, like: Any, step: int | None = None) -> Weights:
@@ -227,7 +300,7 @@ def load_weights(directory: Path, like: Any, step: int | None = None) -> Weights
         raise CheckpointError(f"{directory}: no checkpoint of step {step}; there are {steps}")
     folder = directory / str(step)
     try:
-        manifest.verify(folder)
+        _verified(folder)
     except manifest.DamagedError as error:
         raise CheckpointError(
             f"{folder} is damaged: {error}. Run the training again, which sets it aside and mends "
@@ -241,132 +314,58 @@ def load_weights(directory: Path, like: Any, step: int | None = None) -> Weights
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), like)
     count = jax.ShapeDtypeStruct((), jnp.int32, sharding=device)
     wanted: dict[str, Any] = {
-        "history": {"json": "", "shapes": "", "step": count, "begun": count},
+        "history": {"json": "", "shapes": "", "batches": "", "step": count, "begun": count},
         "weights": params,
     }
     if (folder / "ema").is_dir():
         wanted["ema"] = params
-    loaded = _load(folder, wanted)
-    return Weights(step, loaded["weights"], loaded.get("ema"), _history(loaded))
-
-
-def steps_in(directory: Path) -> list[int]:
-    """The steps of the checkpoints in a directory, the latest last."""
-    return sorted(int(folder.name) for folder in directory.glob("*") if folder.name.isdigit())
+    loaded = load(folder, wanted)
+    return Weights(step, loaded["weights"], loaded.get("ema"), history_of(loaded))
 
 
 def _sound(folder: Path) -> dict[str, Any] | None:
     """What the manifest says of a checkpoint; None, and it is set aside, where it is damaged."""
     try:
-        return manifest.verify(folder)
+        return _verified(folder)
     except manifest.DamagedError as error:
         said = f"{folder} is damaged: {error}"
     if folder.exists():
-        aside, tries = folder.with_name(f"{folder.name}.damaged"), 1
-        while aside.exists():
-            tries += 1
-            aside = folder.with_name(f"{folder.name}.damaged-{tries}")
-        folder.rename(aside)
-        said += f"; set aside as {aside.name}"
+        said += f"; set aside as {folders.set_aside(folder).name}"
     print(said, flush=True)
     return None
 
 
-def _tidy(place: Path) -> None:
-    """Clears up after a process that was killed while it saved."""
-    for former in place.glob("*.former"):
-        # Between two renames, the one that was to be replaced is the only one under no step.
-        final = former.with_suffix("")
-        if final.exists():
-            shutil.rmtree(former)
-        else:
-            former.rename(final)
-    for partial in place.glob("*.partial*"):
-        # After a failed save Orbax's threads may still be writing: what stays goes the next time.
-        shutil.rmtree(partial, ignore_errors=True)
-        print(f"{partial} was never completed; removed", flush=True)
+def _verified(folder: Path) -> dict[str, Any]:
+    """What the manifest says of a sound checkpoint.
+
+    Raises:
+      DamagedError: it is damaged.
+      CheckpointError: the disk does not tell.
+    """
+    try:
+        return manifest.verify(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} cannot be read ({error}). It may be as it was written, so nothing has been "
+            "changed. Run again when the disk can be read; if it never can, move that folder "
+            "elsewhere"
+        ) from error
+
+
+def _agreed(find: Callable[[], Any]) -> Any:
+    """As `told`; where the first process finds a CheckpointError, all of them raise it."""
+
+    def found() -> list[Any]:
+        try:
+            return [find(), None]
+        except CheckpointError as error:
+            return [None, str(error)]
+
+    value, refusal = told(found)
+    if refusal is not None:
+        raise CheckpointError(refusal)
+    return value
 
 
 def _best_step(best: dict[str, Any] | None) -> int | None:
     return None if best is None else int(best["step"])
-
-
-def _parts(state: TrainState, history: History) -> dict[str, Any]:
-    parts = {
-        # As strings: in a tree of numbers every figure of the history would be an array on disk.
-        # The counts are here because Orbax warns of a part without arrays at every save.
-        "history": {
-            "json": history.to_json(),
-            "shapes": json.dumps(_shapes(state.params)),
-            "step": state.step,
-            "begun": state.begun,
-        },
-        "weights": state.params,
-        "optimizer": state.opt_state,
-    }
-    return parts if state.ema is None else {**parts, "ema": state.ema}
-
-
-def _abstract(part: Any) -> Any:
-    return jax.tree.map(
-        lambda x: (
-            jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-            if isinstance(x, jax.Array)
-            else x
-        ),
-        part,
-    )
-
-
-def _load(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    missing = sorted(name for name in wanted if not (folder / name).is_dir())
-    if missing:
-        raise _unreadable(folder, f"it has no {', '.join(missing)}")
-    loaded = {}
-    try:
-        # One at a time: where one part fails, Orbax forgets to await the others. The history comes
-        # first, because it tells in plain words what Orbax would not.
-        for name in ["history", *(wanted.keys() - {"history"})]:
-            loaded |= ocp.load_checkpointables(str(folder), {name: wanted[name]})
-            if name == "history":
-                _check_shapes(folder, json.loads(loaded[name]["shapes"]), wanted["weights"])
-    except CheckpointError:
-        raise
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        # Orbax says only which handler gave up; the cause is at the end of the chain.
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        raise _unreadable(folder, str(cause)) from error
-    return loaded
-
-
-def _shapes(params: Any) -> dict[str, str]:
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    # Orbax tells the number of a layer as a string.
-    names = [re.sub(r"\['(\d+)'\]", r"[\1]", jax.tree_util.keystr(path)) for path, _ in leaves]
-    shapes = [f"{leaf.dtype}{list(leaf.shape)}" for _, leaf in leaves]
-    return dict(zip(names, shapes, strict=True))
-
-
-def _check_shapes(folder: Path, saved: dict[str, str], params: Any) -> None:
-    present = _shapes(params)
-    differing = [
-        f"{name} is {saved.get(name, 'absent')} there, {present.get(name, 'absent')} here"
-        for name in sorted(saved.keys() | present.keys())
-        if saved.get(name) != present.get(name)
-    ]
-    if differing:
-        raise _unreadable(folder, "; ".join(differing[:5]))
-
-
-def _unreadable(folder: Path, cause: str) -> CheckpointError:
-    return CheckpointError(
-        f"{folder}: the checkpoint of step {folder.name} cannot be read, or was written by "
-        f"another model. Delete that folder to go on from the one before, or choose a new "
-        f"workdir. Cause: {cause}"
-    )
-
-
-def _history(loaded: dict[str, Any]) -> History:
-    return History.from_json(loaded["history"]["json"])

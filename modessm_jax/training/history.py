@@ -19,6 +19,7 @@ class History:
     window_steps: int = 0  # of these sums: those that were not skipped
     skipped: int = 0  # steps that were not finite and changed nothing
     skipped_in_a_row: int = 0
+    first_saved: int | None = None  # step of the first scheduled checkpoint; see `Recovery`
     setbacks: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # see `Recovery`
     rate: float = 1.0  # factor of the learning rate
     trend: dict[str, Any] = dataclasses.field(default_factory=dict)  # see `Guard`

@@ -94,7 +94,8 @@ def train(
       workdir: made if need be.
       apply: the model; see `make_gradient`.
       params: its initial parameters, float32. They must be the same whenever the run is restarted.
-      batches: endless iterator of numpy `Batch` that Orbax can save (`get_state`, `set_state`).
+      batches: endless iterator of numpy `Batch` with a state of plain JSON values (`get_state`,
+        `set_state`).
       evaluate: from parameters and the stage they are from to figures, among them what the stage
         is to `select_by`.
       trial_name: names a trial by its index, for the log.
@@ -110,7 +111,7 @@ def train(
     Raises:
       BusyError: another process trains in the directory.
       CheckpointError: the directory holds a run of another config or data set; or there is no room
-        for a checkpoint.
+        for a checkpoint; or none of the checkpoints in it is sound.
       DivergedError: the loss rose again after the run had gone back `guard.tries` times.
       NonFiniteError: steps stay not finite, although the run has gone back `guard.tries` times; the
         message says what is wrong where.
@@ -144,8 +145,8 @@ def train(
         stack.enter_context(Watchdog(own / "stacks.txt"))
         checkpoints = Checkpoints(workdir, keep=settings.keep)
         agree("config or data set", [plain, dataset])
-        saved = checkpoints.steps
-        told(lambda: claim(workdir, plain, dataset, resuming=bool(saved)))
+        resuming = checkpoints.begun
+        told(lambda: claim(workdir, plain, dataset, resuming=resuming))
         clock = Clock(own / "seconds.json")
         stack.callback(clock.note, now=True)
         stages = [plan.stage for plan in plans]
@@ -340,9 +341,8 @@ class _Run:
             self._assert_finite(done, state)
         self._history.lines = self._logbook.lines
         self._history.seconds = dict(self._clock.seconds)
-        needed = self._recovery.needed(done, self._history)
         with self._clock.account("checkpoint"):
-            self._checkpoints.save(done, state, batches, self._history, needed)
+            self._recovery.save(done, state, batches, self._history)
 
     def _assert_finite(self, done: int, state: TrainState) -> None:
         """Skipped steps keep the state finite; this is for what only a checkpoint would show."""

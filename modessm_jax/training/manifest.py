@@ -55,7 +55,8 @@ def verify(folder: Path) -> dict[str, Any]:
     """Reads every file that the manifest lists, and returns the facts given to `seal`.
 
     Raises:
-      DamagedError: a file is missing, unreadable, or other than it was; or the manifest is.
+      DamagedError: a file is missing, or other than it was; or the manifest is.
+      OSError: the disk does not tell, which says nothing of the files.
     """
     content = read(folder)
     for name, expected in content["files"].items():
@@ -68,8 +69,6 @@ def verify(folder: Path) -> dict[str, Any]:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError as error:
             raise DamagedError(f"{name} is missing") from error
-        except OSError as error:
-            raise DamagedError(f"{name} cannot be read ({error.strerror})") from error
         if digest != expected["sha256"]:
             raise DamagedError(f"{name} has other content than was written (its sha256 differs)")
     return content["facts"]
@@ -80,17 +79,16 @@ def read(folder: Path) -> dict[str, Any]:
 
     Raises:
       DamagedError: the folder or its manifest is missing, or the manifest is not as it was.
+      OSError: the disk does not tell.
     """
-    if not folder.is_dir():
-        raise DamagedError("it is missing")
     try:
         text = (folder / NAME).read_bytes().decode()
         manifest = json.loads(text)
         content, digest = manifest["content"], manifest["sha256"]
     except FileNotFoundError as error:
+        if not folder.exists():
+            raise DamagedError("it is missing") from error
         raise DamagedError(f"{NAME}, which is written last, is missing") from error
-    except OSError as error:
-        raise DamagedError(f"{NAME} cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{NAME} is damaged ({error})") from error
     if digest != _digest(content):

@@ -40,9 +40,12 @@ class Place(NamedTuple):
 class Recovery:
     """Restores a run.
 
-    A run goes back only to checkpoints that it would have made had it never been interrupted: after
-    every `save_every` steps, and where a stage begins. So one that was killed, or stopped and
-    saved in between, goes back to the same as one that was not (with the same `save_every`).
+    A run goes back to scheduled checkpoints, those that it would have made had it never been
+    interrupted: after every `save_every` steps, and where a stage begins. So one that was killed,
+    or stopped and saved in between, goes back to the same as one that was not (with the same
+    `save_every`). Each checkpoint says whether it is one, because `save_every` may change. Only
+    where those are damaged do others do; and the beginning only where none was due before the
+    trouble.
 
     Args:
       begin: makes the state before the first step.
@@ -72,14 +75,7 @@ class Recovery:
     def resume(self) -> Place:
         """The latest checkpoint, or the beginning."""
         state = self._begin()
-        restored = self._checkpoints.restore(state, self._batches)
-        if restored is None:
-            self._batches.set_state(copy.deepcopy(self._first_batch))
-            history = History(stages=[{"name": self._first_stage, "begun": 0}])
-            restored = state, history
-        place = Place(*restored)
-        self._clock.go_back(place.history.seconds)
-        return place
+        return self._at(self._checkpoints.restore(state, self._batches) or self._start(state))
 
     def hopeless(self, cause: str, history: History) -> bool:
         """Whether the run has gone back for this cause as often as it may."""
@@ -93,13 +89,16 @@ class Recovery:
         of that is saved in the place of the checkpoint, so that it is done once, and `setbacks`, of
         which the history keeps all, records it.
         """
-        target = max(
-            (s for s in self._checkpoints.steps
-             if s <= setback.sound and self._scheduled(s, former)), default=-1
-        )  # fmt: skip
-        self._checkpoints.drop_after(target)
-        state, history = self.resume()
+        state = self._begin()
+        if former.first_saved is None or former.first_saved > setback.sound:
+            found = self._start(state)
+        else:
+            found = self._checkpoints.restore(state, self._batches, until=setback.sound)
+            assert found is not None
+        state, history = self._at(found)
         to, skipped = int(state.step), 0
+        # Only now that there is a place to go on from.
+        self._checkpoints.drop_after(to)
         if setback.cause == DIVERGENCE:
             # Batches that were skipped between the checkpoint and now have been drawn as well.
             unknown = former.setbacks[len(history.setbacks) :]
@@ -121,16 +120,36 @@ class Recovery:
         history.skipped_in_a_row = 0
         history.seconds = dict(self._clock.seconds)
         state = with_rate(state, history.rate)
-        self._checkpoints.save(to, state, self._batches, history, self.needed(to, history))
+        self._save(to, state, self._batches, history, scheduled=True)
         return Place(state, history)
 
-    def needed(self, done: int, history: History) -> set[int]:
-        """Steps whose checkpoints the run may have to go back to."""
-        reach = self._guard.window if self._guard.divergence else 0
-        steps = [step for step in self._checkpoints.steps if self._scheduled(step, history)]
-        before = [step for step in steps if step <= max(done - reach, history.stages[-1]["begun"])]
-        return {step for step in steps if step >= max(before, default=0)}
+    def save(self, done: int, state: TrainState, batches: Any, history: History) -> None:
+        """Saves the run after `done` updates; see `Checkpoints.save`."""
+        scheduled = done % self._settings.save_every == 0 or done == history.stages[-1]["begun"]
+        self._save(done, state, batches, history, scheduled=scheduled)
 
-    def _scheduled(self, step: int, history: History) -> bool:
-        begins = {stage["begun"] for stage in history.stages}
-        return step % self._settings.save_every == 0 or step in begins
+    def _save(
+        self, done: int, state: TrainState, batches: Any, history: History, *, scheduled: bool
+    ) -> None:
+        if scheduled and history.first_saved is None:
+            history.first_saved = done
+        needed = self._needed(done, history)
+        self._checkpoints.save(done, state, batches, history, scheduled=scheduled, needed=needed)
+
+    def _needed(self, done: int, history: History) -> set[int]:
+        """Steps whose checkpoints the run may have to go back to."""
+        # No trouble found from here on can have begun before the guard's earliest step, however
+        # many of the steps since were skipped.
+        sound = history.trend.get("steps", [done + 1])[0] - 1
+        steps = self._checkpoints.scheduled
+        latest = max((step for step in steps if step <= sound), default=0)
+        return {step for step in steps if step >= latest}
+
+    def _start(self, state: TrainState) -> tuple[TrainState, History]:
+        self._batches.set_state(copy.deepcopy(self._first_batch))
+        return state, History(stages=[{"name": self._first_stage, "begun": 0}])
+
+    def _at(self, found: tuple[TrainState, History]) -> Place:
+        place = Place(*found)
+        self._clock.go_back(place.history.seconds)
+        return place

@@ -63,7 +63,7 @@ def test_damage_is_named_and_changes_the_exit_status(workdir, capsys):
 def test_a_best_model_that_is_gone_is_missed(workdir, capsys):
     shutil.rmtree(workdir / "best" / "20")
     for job in ("verify", "list"):
-        with pytest.raises(SystemExit, match="1 of 3 damaged or missing"):
+        with pytest.raises(SystemExit, match="1 of 3 damaged, unreadable or missing"):
             main([job, str(workdir)])
         assert "best/20                 missing: the best model" in capsys.readouterr().out
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from grain._src.core import sharding
 from orbax.checkpoint import v1 as ocp
 
 from modessm_jax.training import manifest
@@ -102,6 +103,15 @@ def test_keeps_the_last_and_the_best_and_restores_all_of_it(saved):
     assert [record["step"] for record in history.evaluations] == [2, 4, 6]
 
 
+def test_the_number_of_processes_may_change(tmp_path, monkeypatch):
+    # What Grain's own handler of iterators goes by.
+    monkeypatch.setattr(sharding, "get_process_index_and_count", lambda: (0, 2))
+    save_three(tmp_path)
+    monkeypatch.undo()
+    restored = restore(tmp_path)
+    assert restored is not None and restored[0] == 6 and restored[2] == 9
+
+
 def test_a_best_model_stays_while_a_checkpoint_knows_it(workdir):
     checkpoints = Checkpoints(workdir, keep=2)
     restored = checkpoints.restore(state_at(0), numbers())
@@ -151,8 +161,9 @@ def test_another_models_checkpoint_is_refused(saved):
         (wider, r"\['phoneme'\]\['kernel'\] is float32\[8, 41\] there, float32\[8, 50\] here"),
         (renamed, r"\['phoneme'\]\['kernel'\] is float32\[8, 41\] there, absent here"),
     ):
-        with pytest.raises(CheckpointError, match=rf"checkpoints/6: .*{words}"):
+        with pytest.raises(CheckpointError, match=rf"checkpoints/6: .*{words}") as caught:
             Checkpoints(saved, keep=2).restore(state_at(0, params=params), numbers())
+        assert "elete" not in str(caught.value)
         with pytest.raises(CheckpointError, match=rf"best/4: .*{words}"):
             load_weights(saved / "best", params)
 
@@ -167,7 +178,7 @@ def cut(folder):
 
 
 def deleted(folder):
-    (folder / "data" / "process_0-of-1.json").unlink()
+    (folder / "history" / "_METADATA").unlink()
 
 
 def without_manifest(folder):
@@ -179,7 +190,7 @@ def without_manifest(folder):
     [
         (flipped, "weights/d/.* has other content than was written"),
         (cut, r"optimizer/d/.* has \d+ bytes, not \d+"),
-        (deleted, "data/process_0-of-1.json is missing"),
+        (deleted, "history/_METADATA is missing"),
         (without_manifest, "manifest.json, which is written last, is missing"),
     ],
 )
@@ -194,13 +205,60 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(workdir, capsys, d
     assert folders(workdir / "checkpoints") == ["4", "6.damaged"]
 
 
-def test_where_all_are_damaged_the_run_begins_again_and_nothing_is_deleted(workdir, capsys):
+def test_where_all_are_damaged_the_run_is_refused_and_nothing_is_deleted(workdir):
     (workdir / "checkpoints" / "6.damaged").mkdir()
-    for step in ("4", "6"):
-        deleted(workdir / "checkpoints" / step)
-    assert restore(workdir) is None
-    assert "no sound checkpoint is left" in capsys.readouterr().out
-    assert folders(workdir / "checkpoints") == ["4.damaged", "6.damaged", "6.damaged-2"]
+    shutil.copytree(workdir / "best" / "4", workdir / "best" / "2")
+    for folder in ("checkpoints/4", "checkpoints/6", "best/2"):
+        without_manifest(workdir / folder)
+    said = (
+        r"no sound checkpoint is left; set aside as damaged: 4.damaged, 6.damaged, 6.damaged-2\. "
+        r"Sound models in .*best: 4\. To go on, put a sound copy .* choose a new workdir"
+    )
+    for _ in range(2):  # the second time there is nothing but what has been set aside
+        assert Checkpoints(workdir, keep=2).begun
+        with pytest.raises(CheckpointError, match=said):
+            restore(workdir)
+        assert folders(workdir / "checkpoints") == ["4.damaged", "6.damaged", "6.damaged-2"]
+        assert folders(workdir / "best") == ["2", "4"]
+
+
+def test_where_nothing_was_saved_there_is_nothing_to_restore(tmp_path):
+    assert not Checkpoints(tmp_path, keep=1).begun
+    assert restore(tmp_path) is None
+
+
+@pytest.mark.parametrize("folder", ["checkpoints/6", "best/4"])
+def test_a_disk_that_cannot_be_read_changes_nothing(workdir, monkeypatch, capsys, folder):
+    def fails(path, *arguments, method=Path.open, **options):
+        if path.is_relative_to(workdir / folder):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return method(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", fails)
+        for call in (restore, lambda _: load_weights(workdir / folder.split("/")[0], None)):
+            with pytest.raises(CheckpointError, match=rf"{folder} cannot be read .*Input/output"):
+                call(workdir)
+    assert capsys.readouterr().out == ""
+    restored = restore(workdir)
+    assert restored is not None and restored[1].best is not None
+    assert restored[0] == 6 and restored[1].best["step"] == 4
+
+
+def test_a_run_that_goes_back_finds_a_scheduled_checkpoint_first(tmp_path):
+    for step, scheduled in ((2, True), (3, False), (4, False), (6, True)):
+        Checkpoints(tmp_path, keep=9).save(
+            step, state_at(step), numbers(), History(), scheduled=scheduled
+        )
+    for damaged, until, expected in ((None, 6, 6), (None, 5, 2), (2, 5, 4), (4, 5, 3)):
+        if damaged:
+            deleted(tmp_path / "checkpoints" / str(damaged))
+        restored = Checkpoints(tmp_path, keep=9).restore(state_at(0), numbers(), until=until)
+        assert restored is not None and int(restored[0].step) == expected
+    deleted(tmp_path / "checkpoints" / "3")
+    with pytest.raises(CheckpointError, match="is left to go back to, of step 5 or earlier"):
+        Checkpoints(tmp_path, keep=9).restore(state_at(0), numbers(), until=5)
+    assert folders(tmp_path / "checkpoints") == ["2.damaged", "3.damaged", "4.damaged", "6"]
 
 
 def test_a_damaged_best_model_is_refused_by_name(workdir):
@@ -209,16 +267,35 @@ def test_a_damaged_best_model_is_refused_by_name(workdir):
         load_weights(workdir / "best", initial_params())
 
 
-def test_a_lost_best_model_is_replaced_aloud(workdir, capsys):
+def test_a_lost_best_model_is_brought_back_by_its_checkpoint(workdir, capsys):
     flipped(workdir / "best" / "4")
     restored = restore(workdir)
     assert restored is not None
-    # Evaluated at this very step, the model at hand is the only one there is.
-    assert restored[0] == 6 and restored[1].best == {"step": 6, "per": 0.4}
-    assert folders(workdir / "best") == ["4.damaged", "6"]
+    assert restored[0] == 6 and restored[1].best == {"step": 4, "per": 0.3}
+    assert folders(workdir / "best") == ["4", "4.damaged"]
+    assert_equal_trees(load_weights(workdir / "best", initial_params()).params, initial_params(4))
     said = capsys.readouterr().out
     assert "best/4 is damaged" in said
-    assert "the best model, of step 4, is lost; that of step 6 takes its place" in said
+    assert "the best model that checkpoint 4 knew, of step 4, is lost; its own takes" in said
+
+
+def test_another_takes_the_place_of_a_lost_best_model_once(tmp_path, capsys):
+    checkpoints, history = Checkpoints(tmp_path, keep=3), History()
+    for step, per in ((2, 0.3), (4, 0.5), (6, 0.4)):
+        if history.evaluated(step, {"per": per}, "per"):
+            checkpoints.save_best(step, state_at(step), history)
+        if step > 2:
+            checkpoints.save(step, state_at(step), numbers(), history, scheduled=step == 4)
+    checkpoints.save(7, state_at(7), numbers(), history)  # not evaluated
+    flipped(tmp_path / "best" / "2")
+    for said in (3, 0):
+        restored = restore(tmp_path, keep=3)
+        assert restored is not None and restored[0] == 7 and restored[1].best is None
+        assert capsys.readouterr().out.count("takes its place") == said
+    facts = [manifest.verify(tmp_path / "checkpoints" / step) for step in "467"]
+    assert [known["best"] and known["best"]["step"] for known in facts] == [4, 6, None]
+    assert [known["scheduled"] for known in facts] == [True, False, True]
+    assert folders(tmp_path / "best") == ["2.damaged", "4", "6"]
 
 
 def test_an_earlier_checkpoint_with_its_best_goes_before_a_later_one_without(tmp_path):
@@ -244,6 +321,9 @@ class Killed(BaseException):
     pass
 
 
+REMOVE = shutil.rmtree
+
+
 def dies_at(method, number):
     """The method, dead at its call of this number."""
     calls = []
@@ -251,6 +331,8 @@ def dies_at(method, number):
     def maybe(*arguments, **options):
         calls.append(1)
         if len(calls) == number:
+            if method is REMOVE:  # in the middle of it
+                next(path for path in Path(arguments[0]).rglob("*") if path.is_file()).unlink()
             raise Killed
         return method(*arguments, **options)
 
@@ -265,8 +347,10 @@ def dies_at(method, number):
         (6, Path, "rename", 1),  # the one there makes way
         (6, Path, "rename", 2),  # the new one takes its name
         (8, Path, "rename", 1),
-        (6, shutil, "rmtree", 1),
-        (8, shutil, "rmtree", 1),
+        (6, shutil, "rmtree", 1),  # the one there
+        (8, shutil, "rmtree", 1),  # older checkpoints
+        (8, shutil, "rmtree", 2),
+        (8, shutil, "rmtree", 3),  # a model that none of them knows
     ],
 )
 def test_a_death_while_saving_costs_no_checkpoint(
@@ -277,13 +361,18 @@ def test_a_death_while_saving_costs_no_checkpoint(
     restored = checkpoints.restore(state_at(0), numbers())
     assert restored is not None
     with monkeypatch.context() as patch, pytest.raises(Killed):
+        # All those there may go: the model known as the best is now that of step 2.
+        checkpoints.save_best(2, state_at(2), History())
+        best = {"step": 2.0, "per": 0.1} if step == 8 else restored[1].best
+        history = dataclasses.replace(restored[1], best=best)
         patch.setattr(owner, name, dies_at(getattr(owner, name), number))
-        checkpoints.save(step, state_at(step), numbers(), restored[1])
+        checkpoints.save(step, state_at(step), numbers(), history)
     capsys.readouterr()
     again = restore(workdir)
     assert again is not None and again[0] in (6, step)
     assert "damaged" not in capsys.readouterr().out
-    assert all(folder.isdigit() for folder in folders(workdir / "checkpoints"))
+    for place in ("checkpoints", "best"):
+        assert all(folder.isdigit() for folder in folders(workdir / place))
 
 
 def test_a_save_cut_short_by_orbax_leaves_nothing_behind(workdir, monkeypatch, capsys):

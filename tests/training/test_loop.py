@@ -238,9 +238,26 @@ def test_a_damaged_run_mends_itself_to_the_same_bits(straight, tmp_path, capsys,
     assert (workdir / "metrics.jsonl").read_bytes() == record
     if "best" in place:
         # Both checkpoints know the model that is lost; of the others only the last is still there.
-        assert "that of step 10 takes its place" in said and again["best"]["step"] == 10
+        assert "checkpoint 10 knew" in said and again["best"]["step"] == 10
+        # A complete run does not save again, and yet that is so for good.
+        assert run(workdir)["best"]["step"] == 10
+        assert "is lost" not in capsys.readouterr().out
     else:
         assert "resuming after step 8" in said and untimed(again) == untimed(straight[1])
+
+
+def test_a_run_without_a_sound_checkpoint_is_left_as_it_is(straight, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(straight[0], workdir)
+    for checkpoint in (workdir / "checkpoints").iterdir():
+        (checkpoint / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match="no sound checkpoint is left"):
+        run(workdir)
+    with pytest.raises(CheckpointError, match=r"training.seed: 5 then, 6 now"):
+        run(workdir, config=configuration(seed=6))
+    for kept in ("metrics.jsonl", "results.json", "config.json"):
+        assert (workdir / kept).read_bytes() == (straight[0] / kept).read_bytes()
+    assert len(list((workdir / "checkpoints").iterdir())) == 2
 
 
 def test_a_second_run_in_the_same_place_is_refused(straight, tmp_path):

@@ -3,14 +3,16 @@
 import dataclasses
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from modessm_jax.training import loop
-from modessm_jax.training.checkpoints import load_weights
+from modessm_jax.training.checkpoints import CheckpointError, load_weights
 from modessm_jax.training.preemption import PreemptedError
 from modessm_jax.training.recovery import DivergedError, NonFiniteError
+from modessm_jax.training.step import StepReport
 from tests.training import toy
 from tests.training.test_loop import Killed, configuration, fingerprint, run, untimed
 
@@ -190,3 +192,115 @@ def test_a_rise_without_end_stops_the_run(tmp_path):
 @pytest.mark.slow
 def test_two_steps_are_a_spike_and_the_guard_lets_them_pass(tmp_path):
     assert run_marked(tmp_path, 30, 32)["setbacks"] == []
+
+
+class Told:
+    """In the place of the step: the loss of each is told by its number, and the rate."""
+
+    def __init__(self, loss):
+        self.loss = loss
+
+    def lower(self, *_):
+        return self
+
+    def compile(self):
+        return self
+
+    def __call__(self, state, batch):
+        with jax.transfer_guard("allow"):
+            loss = self.loss(int(state.step) + 1, float(state.rate))
+            scalars = {name: np.float32(1.0) for name in ("gradient_norm", "valid", "infeasible")}
+            scalars |= {"loss": np.float32(loss), "skipped": np.float32(np.isnan(loss))}
+            nowhere = np.full(toy.ROWS, -1, np.int32)
+            stepped = dataclasses.replace(state, step=state.step + 1)
+            return stepped, StepReport(scalars, nowhere, nowhere)
+
+
+@pytest.fixture
+def run_told(monkeypatch, undiagnosed):
+    """Runs whose steps do nothing but have the losses they are told."""
+
+    def run_it(workdir, loss, guard, stop=loop.never, **training):
+        monkeypatch.setattr(loop, "make_step", lambda **_: Told(loss))
+        settings = {"steps": 40, "accumulate": 1, "log_every": 20, "eval_every": 40, "keep": 1}
+        config = configuration(guard, **{**settings, **training})
+        return run(workdir, config=config, evaluate=lambda params, stage: {"per": 0.5}, stop=stop)
+
+    return run_it
+
+
+def nan_once(*steps):
+    """A loss that is NaN the first time each of these steps is made."""
+    left = set(steps)
+
+    def loss(step, rate):
+        if step in left:
+            left.remove(step)
+            return np.nan
+        return 1.0
+
+    return loss
+
+
+def places(results):
+    return [(setback["found"], setback["to"]) for setback in results["setbacks"]]
+
+
+def test_it_goes_back_to_what_was_scheduled_then(tmp_path, run_told):
+    guard = {"nonfinite_budget": 1}
+    with pytest.raises(PreemptedError):
+        run_told(tmp_path, nan_once(), guard, lambda done: done == 12, save_every=5)
+    results = run_told(tmp_path, nan_once(13, 14), guard, save_every=7)
+    assert places(results) == [(14, 10)]
+
+
+def test_skipped_steps_make_the_guard_look_back_further(tmp_path, run_told):
+    def loss(step, rate):
+        if rate < 1.0 or step <= 40:
+            return 1.0
+        if step % 2 == 0:
+            return np.nan
+        return 1.2 if step < 75 else 5.0  # half way up, then up
+
+    guard = {"divergence": True, "window": 16, "rise": 1.3, "tries": 3, "lr_factor": 0.5}
+    results = run_told(tmp_path, loss, guard, steps=90, eval_every=90, save_every=8)
+    assert [(s["sound"], s["to"]) for s in results["setbacks"]] == [(48, 48)]
+
+
+def test_a_damaged_checkpoint_sends_it_to_another_sound_one(tmp_path, run_told, capsys):
+    guard = {"nonfinite_budget": 1, "tries": 1}
+    with pytest.raises(PreemptedError):
+        run_told(tmp_path, nan_once(), guard, lambda done: done == 17, save_every=8)
+
+    def damage(done):
+        if done == 18 and (tmp_path / "checkpoints/16").exists():
+            (tmp_path / "checkpoints/16/manifest.json").unlink()
+        return False
+
+    results = run_told(tmp_path, nan_once(19, 20), guard, damage, save_every=8)
+    assert places(results) == [(20, 17)]
+    assert "set aside as 16.damaged" in capsys.readouterr().out
+
+
+def test_where_none_is_sound_it_removes_nothing(tmp_path, run_told):
+    def damage(done):
+        if done == 18:
+            for folder in (tmp_path / "checkpoints").iterdir():
+                (folder / "manifest.json").unlink()
+        return False
+
+    guard = {"nonfinite_budget": 1, "tries": 1}
+    with pytest.raises(CheckpointError, match="no sound checkpoint is left to go back to"):
+        run_told(tmp_path, nan_once(19, 20), guard, damage, save_every=8)
+    left = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert left == ["16.damaged", "8.damaged"]
+    assert lines_of(tmp_path, "skipped")
+
+
+def test_before_the_first_scheduled_one_a_run_that_was_stopped_begins_again_too(tmp_path, run_told):
+    guard = {"nonfinite_budget": 1, "tries": 1}
+    straight = run_told(tmp_path / "straight", nan_once(5, 6), guard, save_every=8)
+    with pytest.raises(PreemptedError):
+        run_told(tmp_path / "run", nan_once(), guard, lambda done: done == 3, save_every=8)
+    stopped = run_told(tmp_path / "run", nan_once(5, 6), guard, save_every=8)
+    assert places(stopped) == places(straight) == [(6, 0)]
