@@ -54,7 +54,7 @@ bench: .venv/bench/has-cpu
 bench-gpu: .venv/bench/has-cuda12
 	.venv/bench/bin/python -m benchmarks.losses gpu --out benchmarks/results/losses_gpu
 
-faults: .venv/has-cpu
+faults: .venv/has-dev
 	$(BIN)/python -m benchmarks.faults all --out benchmarks/results/faults.md
 
 clean:
