@@ -115,7 +115,7 @@ def killed_on_resuming(bench: Bench) -> Row:
     for seconds in (0.0, 0.1, 0.3):
         again = Victim(bench.data, workdir, saving)
         resumed = again.wait_until_said("resuming after step 4")
-        if resumed and again.wait_until(lambda: _evaluated(workdir, 4)):
+        if resumed and again.wait_until(lambda: evaluated(workdir, 4)):
             time.sleep(seconds)
             again.signal(signal.SIGKILL)
         kills += again.end() == -signal.SIGKILL
@@ -133,7 +133,7 @@ def killed_on_resuming(bench: Bench) -> Row:
     )
 
 
-def _evaluated(workdir: Path, step: int) -> bool:
+def evaluated(workdir: Path, step: int) -> bool:
     """Whether the metrics have an evaluation after so many steps."""
     start = json.dumps({"step": step, "kind": "evaluation"})[:-1]
     return start in (workdir / "metrics.jsonl").read_text(encoding="utf-8")
