@@ -103,24 +103,28 @@ def _to_all(bench: Bench, number: signal.Signals) -> Row:
 
 def killed_on_resuming(bench: Bench) -> Row:
     """Asked to end where an evaluation is due; the next process is killed once it has made it."""
-    # It saves after step 3, for long enough to be told to end after step 4.
-    saving = "--config.training.save_every=3"
     workdir = bench.workdir("on_resuming")
-    victim = Victim(bench.data, workdir, saving)
-    victim.wait_until(lambda: victim.step == 3)
+    # While it saves after step 2 it is told to end, which it does after step 3.
+    before = Victim(bench.data, workdir)
+    before.wait_until(lambda: before.step == 2)
+    before.signal(signal.SIGTERM)
+    before.must_end_with(EXIT_STATUS)
+    victim = Victim(bench.data, workdir)
+    victim.wait_until_said("resuming after step 3")
+    time.sleep(1.0)  # its worker and its program take longer to be there
     victim.signal(signal.SIGTERM)
     status = victim.end()
     at_evaluation = "ended early after step 4," in victim.said
     kills = 0
     for seconds in (0.0, 0.1, 0.3):
-        again = Victim(bench.data, workdir, saving)
+        again = Victim(bench.data, workdir)
         resumed = again.wait_until_said("resuming after step 4")
         if resumed and again.wait_until(lambda: evaluated(workdir, 4)):
             time.sleep(seconds)
             again.signal(signal.SIGKILL)
         kills += again.end() == -signal.SIGKILL
         again.survivors()
-    Victim(bench.data, workdir, saving).must_end_with(0)
+    Victim(bench.data, workdir).must_end_with(0)
     lines = (workdir / "metrics.jsonl").read_bytes()
     logged = lines == (bench.undisturbed / "metrics.jsonl").read_bytes()
     same = fingerprint(workdir) == bench.fingerprint
