@@ -63,7 +63,7 @@ bench: .venv/bench/has-cpu
 bench-gpu: .venv/bench/has-cuda12
 	$(LOSSES) gpu --out $(TIMES)_gpu
 
-faults: .venv/has-cpu
+faults: .venv/has-dev
 	$(BIN)/python -m benchmarks.faults all --out benchmarks/results/faults.md
 
 clean:

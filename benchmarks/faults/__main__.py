@@ -4,9 +4,10 @@
     python -m benchmarks.faults soak --kills 10
 
 The run is MODE-SSM in all its stages, in processes of their own. `soak` kills them, `damage`
-changes the bytes of checkpoints, `signals` and `places` do what the names say; `all` is all four.
+changes the bytes of checkpoints, `signals` and `places` do what the names say. `injections` needs
+no run: slow tests spoil steps of a toy model and files of recordings. `all` is all five.
 Prints the table, writes it to --out, and exits with status 1 if a verdict is FAILED. A disk of its
-own (full, read-only) needs root; the table says so where that is wanting.
+own (full, read-only) needs root, `injections` pytest; the table says so where these are wanting.
 """
 
 import argparse
@@ -17,9 +18,18 @@ from pathlib import Path
 
 from absl import logging
 
-from benchmarks.faults import clock, damage, places, report, signals, soak, victim
+from benchmarks.faults import (
+    clock,
+    damage,
+    injections,
+    places,
+    report,
+    signals,
+    soak,
+    victim,
+)
 
-PARTS = ("soak", "damage", "signals", "places")
+PARTS = ("injections", "signals", "places", "damage", "soak")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,12 +62,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(options: argparse.Namespace, directory: Path) -> Iterator[report.Row]:
     """The rows of the parts asked for, as they come."""
+    wanted = PARTS if options.part == "all" else (options.part,)
+    if "injections" in wanted:
+        yield from injections.rows()
+    if wanted == ("injections",):
+        return
     bench = victim.set_up(directory)
     print(f"undisturbed: {bench.seconds:.0f} s, sha256 {bench.fingerprint[:16]}", flush=True)
-    wanted = PARTS if options.part == "all" else (options.part,)
     faults: list[Callable[[victim.Bench], report.Row]] = []
     if "signals" in wanted:
-        faults += [signals.terminated, signals.interrupted, signals.twice, signals.one_of_two]
+        faults += [signals.terminated, signals.interrupted, signals.twice]
+        faults += [signals.terminated_with_workers, signals.interrupted_with_workers]
+        faults += [signals.killed_on_resuming, signals.one_of_two]
     if "places" in wanted:
         faults += [places.full, places.read_only, clock.backwards, places.two_runs]
         faults += [places.another_config, places.another_data_set]

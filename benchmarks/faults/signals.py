@@ -1,32 +1,17 @@
 """Asked to end: once, and twice."""
 
-import os
+import json
+import random
 import signal
 import socket
-import subprocess
-import sys
 import time
+from pathlib import Path
 
 from benchmarks.faults.report import Row
-from benchmarks.faults.victim import ENVIRONMENT, Bench, Victim, ending, fingerprint
+from benchmarks.faults.victim import Bench, Victim, ending, fingerprint, prepare
 from modessm_jax.training.preemption import EXIT_STATUS
 
-# Two processes that do nothing but ask each other at every step whether one was told to end.
-_OF_TWO = """
-import sys, time
-import jax
-from modessm_jax.training.preemption import EXIT_STATUS, Preemption
-
-jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-with Preemption() as preemption:
-    for step in range(100_000):
-        if preemption.reached(step):
-            print(f"ended after step {step}", flush=True)
-            sys.exit(EXIT_STATUS)
-        if step == 3:
-            print("ready", flush=True)
-        time.sleep(0.01)
-"""
+TIMES = 3  # a signal is sent to all processes of a run
 
 
 def terminated(bench: Bench) -> Row:
@@ -82,31 +67,116 @@ def twice(bench: Bench) -> Row:
     )
 
 
+def terminated_with_workers(bench: Bench) -> Row:
+    """SIGTERM, as a service manager sends it."""
+    return _to_all(bench, signal.SIGTERM)
+
+
+def interrupted_with_workers(bench: Bench) -> Row:
+    """SIGINT, as a terminal sends it."""
+    return _to_all(bench, signal.SIGINT)
+
+
+def _to_all(bench: Bench, number: signal.Signals) -> Row:
+    """The loader's workers get it as well, at any instant after the run took charge of signals."""
+    instants = random.Random(int(number))
+    workdir = bench.workdir(f"{number.name}_to_all")
+    statuses, saved, orphans = [], 0, 0
+    for _ in range(TIMES):
+        victim = Victim(bench.data, workdir)
+        victim.wait_until_said("train: ")
+        when = time.monotonic() + instants.uniform(0.0, bench.seconds / 4)
+        if victim.wait_until(lambda when=when: time.monotonic() > when):
+            victim.signal_all(number)
+        statuses.append(victim.end())
+        saved += "and saved; run again to go on" in victim.said
+        orphans += victim.survivors()
+    Victim(bench.data, workdir).must_end_with(0)
+    same = fingerprint(workdir) == bench.fingerprint
+    return Row(
+        f"{number.name} to the process and its loader's workers",
+        TIMES,
+        f"{saved} saved, exit statuses {statuses}; run again each time: {ending(same)}",
+        saved == TIMES and statuses == [EXIT_STATUS] * TIMES and same and not orphans,
+    )
+
+
+def killed_on_resuming(bench: Bench) -> Row:
+    """Asked to end where an evaluation is due; the next process is killed once it has made it."""
+    workdir = bench.workdir("on_resuming")
+    # While it saves after step 2 it is told to end, which it does after step 3.
+    before = Victim(bench.data, workdir)
+    before.wait_until(lambda: before.step == 2)
+    before.signal(signal.SIGTERM)
+    before.must_end_with(EXIT_STATUS)
+    victim = Victim(bench.data, workdir)
+    victim.wait_until_said("resuming after step 3")
+    time.sleep(1.0)  # its worker and its program take longer to be there
+    victim.signal(signal.SIGTERM)
+    status = victim.end()
+    at_evaluation = "ended early after step 4," in victim.said
+    kills = 0
+    for seconds in (0.0, 0.1, 0.3):
+        again = Victim(bench.data, workdir)
+        resumed = again.wait_until_said("resuming after step 4")
+        if resumed and again.wait_until(lambda: evaluated(workdir, 4)):
+            time.sleep(seconds)
+            again.signal(signal.SIGKILL)
+        kills += again.end() == -signal.SIGKILL
+        again.survivors()
+    Victim(bench.data, workdir).must_end_with(0)
+    lines = (workdir / "metrics.jsonl").read_bytes()
+    logged = lines == (bench.undisturbed / "metrics.jsonl").read_bytes()
+    same = fingerprint(workdir) == bench.fingerprint
+    return Row(
+        "SIGTERM where an evaluation is due, SIGKILL once the next process has made it",
+        kills,
+        f"exit status {status}{'' if at_evaluation else ', NOT where it is due'}; "
+        f"metrics {'identical' if logged else 'DIFFERENT'}, {ending(same)}",
+        status == EXIT_STATUS and at_evaluation and kills == 3 and logged and same,
+    )
+
+
+def evaluated(workdir: Path, step: int) -> bool:
+    """Whether the metrics have an evaluation after so many steps."""
+    start = json.dumps({"step": step, "kind": "evaluation"})[:-1]
+    return start in (workdir / "metrics.jsonl").read_text(encoding="utf-8")
+
+
 def one_of_two(bench: Bench) -> Row:
-    """Of two processes under `jax.distributed`, only the second is told."""
-    del bench
+    """Of two processes that make one run under `jax.distributed`, only the second is told."""
+    whole = bench.directory / "two"
+    if not (whole / "results.json").exists():  # of several devices: other programs, compiled here
+        for process in _two(bench, whole):
+            process.must_end_with(0)
+    expected = fingerprint(whole)
+    workdir = prepare(whole, bench.directory / "one_of_two")
+    first, second = _two(bench, workdir)
+    asked = first.wait_until(lambda: (first.step or 0) >= 5)  # the second prints nothing
+    second.signal(signal.SIGTERM)
+    statuses = [first.end(), second.end()]
+    last = [process.said.splitlines()[-1:] for process in (first, second)]
+    agreed = last[0] == last[1] and "and saved; run again to go on" in "".join(last[0])
+    for process in _two(bench, workdir):
+        process.must_end_with(0)
+    same = fingerprint(workdir) == expected
+    return Row(
+        "SIGTERM to one of two processes that make a run under jax.distributed",
+        1,
+        f"{'both saved after the same step' if agreed else 'NOT both saved'}, exit statuses "
+        f"{statuses}; run again: {ending(same)} to a run of two processes left alone",
+        asked and agreed and statuses == [EXIT_STATUS] * 2 and same,
+    )
+
+
+def _two(bench: Bench, workdir: Path) -> tuple[Victim, Victim]:
+    """Both processes of a run."""
     with socket.create_server(("localhost", 0)) as server:
-        address = f"localhost:{server.getsockname()[1]}"
-    pair = [
-        subprocess.Popen(
-            [sys.executable, "-c", _OF_TWO, address, str(number)],
-            env={**ENVIRONMENT, **os.environ},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
+        place = f"localhost:{server.getsockname()[1]},2"
+    first, second = (
+        Victim(
+            bench.data, workdir, f"--distributed={place},{number}", name=f"{workdir.name}.{number}"
         )
         for number in range(2)
-    ]
-    streams = [process.stdout for process in pair if process.stdout is not None]
-    ready = ["ready\n" in iter(stream.readline, "") for stream in streams]
-    pair[1].send_signal(signal.SIGTERM)
-    said = [stream.read().splitlines()[-1:] for stream in streams]
-    statuses = [process.wait() for process in pair]
-    agreed = said[0] == said[1] and bool(said[0]) and said[0][0].startswith("ended after step")
-    return Row(
-        "SIGTERM to one of two processes under jax.distributed",
-        1,
-        f"exit statuses {statuses}, {'at the same step' if agreed else 'NOT at the same step'}; "
-        "the question alone, not a training run",
-        all(ready) and agreed and statuses == [EXIT_STATUS] * 2,
     )
+    return first, second

@@ -189,6 +189,10 @@ class Victim:
         if ended != status:
             raise RuntimeError(f"ended with {ended}, not {status}: {self.said[-2000:]}")
 
+    def signal_all(self, number: signal.Signals) -> None:
+        """Sends a signal to the process and its loader's workers, as a terminal does."""
+        os.killpg(self._process.pid, number)
+
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to the process, not to its loader's workers."""
         self._process.send_signal(number)

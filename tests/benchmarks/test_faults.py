@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import clock, damage, places, report, soak, victim
+from benchmarks.faults import clock, damage, injections, places, report, signals, soak, victim
 from benchmarks.faults.config import STAGES, STEPS, get_config
 from benchmarks.faults.report import Row
 from modessm_jax.training.stages import read_stages
+from modessm_jax.training.writers import MetricWriter
 
 # Goes through the motions of a run that keeps the steps it made in a folder each.
 ACTOR = """
@@ -30,6 +31,37 @@ for step in range(done + 1, 6):
     time.sleep(0.05)
     partial.rename(place / str(step))
     print(f"step {step}/5  loss 1", flush=True)
+"""
+
+# Goes through the motions of a run with a worker, that ends in good order when it is told to.
+OBEDIENT = """
+import os, signal, sys, time
+from pathlib import Path
+
+(workdir,) = [Path(a.partition("=")[2]) for a in sys.argv if a.startswith("--workdir=")]
+(workdir / "checkpoints").mkdir(parents=True, exist_ok=True)
+told = []
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda number, frame: told.append(number))
+worker = os.fork()
+if not worker:
+    signal.signal(signal.SIGTERM, {handler})
+    os.close(1)
+    os.close(2)
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    os._exit(0)
+print("train: ", flush=True)
+end = time.monotonic() + 0.6
+while time.monotonic() < end:
+    time.sleep(0.01)
+    if os.waitpid(worker, os.WNOHANG)[0]:
+        sys.exit(1)
+    if told:
+        print("and saved; run again to go on", flush=True)
+        sys.exit(75)
+(workdir / "checkpoints" / "5").mkdir()
 """
 
 
@@ -68,6 +100,58 @@ def test_the_soak_kills_as_often_as_it_is_told_and_compares_every_run(bench, cap
     bad = soak.Soak(bench._replace(fingerprint="another"), seed=0).until(1, 0)
     assert bad[0].passed is False and "0 of" in bad[0].outcome
     assert "kills" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ignoring", [True, False])
+def test_a_signal_to_all_reaches_the_workers(bench, monkeypatch, ignoring):
+    actor = bench.directory / "actor.py"
+    actor.write_text(OBEDIENT.format(handler="signal.SIG_IGN" if ignoring else "signal.SIG_DFL"))
+    monkeypatch.setattr(signals, "fingerprint", names)
+    row = signals.terminated_with_workers(bench._replace(fingerprint="5"))
+    assert row.passed is ignoring
+    assert ("3 saved, exit statuses [75, 75, 75]" in row.outcome) is ignoring
+    assert "ends sha256-identical" in row.outcome
+
+
+def test_an_evaluation_is_seen_in_the_metrics(tmp_path):
+    with MetricWriter(tmp_path) as writer:
+        writer.write(4, "train", {"loss": 1.0})
+        writer.write(40, "evaluation", {"per": 0.5})
+        assert not signals.evaluated(tmp_path, 4)
+        writer.write(4, "evaluation", {"per": 0.5})
+        assert signals.evaluated(tmp_path, 4)
+
+
+def test_the_injections_are_what_slow_tests_say_of_themselves(tmp_path, monkeypatch):
+    file = tmp_path / "test_toy.py"
+    text = """
+import pytest
+
+@pytest.mark.slow
+def test_slow(record_testsuite_property):
+    record_testsuite_property("times", 12)
+    record_testsuite_property("outcome", "all well")
+    assert {assertion}
+
+def test_fast():
+    raise AssertionError("not to be run")
+"""
+    file.write_text(text.format(assertion="True"))
+    assert injections.tested("toys", file) == Row("toys", 12, "all well", True)
+    file.write_text(text.format(assertion="1 == 2"))
+    row = injections.tested("toys", file)
+    assert row.passed is False and "FAILED" in row.outcome
+    file.write_text("")
+    assert injections.tested("toys", file).passed is False
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    row = injections.tested("toys", file)
+    assert row.passed is None and "needs pytest" in row.outcome
+
+
+def test_every_injection_has_its_file():
+    root = Path(__file__).parents[2]
+    for _, file in injections.TESTS:
+        assert "record_testsuite_property" in (root / "tests" / file).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", damage.HARMS)
