@@ -7,6 +7,7 @@ import socket
 import time
 from pathlib import Path
 
+from benchmarks.faults.config import STEPS
 from benchmarks.faults.report import Row
 from benchmarks.faults.victim import Bench, Victim, ending, fingerprint, prepare
 from modessm_jax.training.preemption import EXIT_STATUS
@@ -82,11 +83,12 @@ def _to_all(bench: Bench, number: signal.Signals) -> Row:
     instants = random.Random(int(number))
     workdir = bench.workdir(f"{number.name}_to_all")
     statuses, saved, orphans = [], 0, 0
-    for _ in range(TIMES):
+    for begun in range(0, TIMES * STEPS, STEPS):
         victim = Victim(bench.data, workdir)
         victim.wait_until_said("train: ")
-        when = time.monotonic() + instants.uniform(0.0, bench.seconds / 4)
-        if victim.wait_until(lambda when=when: time.monotonic() > when):
+        step = begun + instants.randint(0, STEPS)
+        if victim.wait_until(lambda victim=victim, step=step: (victim.step or 0) >= step):
+            time.sleep(instants.uniform(0.0, 1.0))
             victim.signal_all(number)
         statuses.append(victim.end())
         saved += "and saved; run again to go on" in victim.said
