@@ -16,7 +16,7 @@ demo     A size for two CPU cores and simulated data of T15's shape: val PER of 
          RNN-T 4.95 % (one seed); 930 steps: some 26 minutes, and 10 of compiling, on one core that
          others use.
 
-Only `demo` is set to find modes (trials tied by block, batches of one session, a guard of weight 3).
+Only `demo` is set to find modes: trials tied by block, batches of one session, a guard of weight 3.
 As the others stand, for recordings that may have none, the likelihoods drown the guard.
 """
 

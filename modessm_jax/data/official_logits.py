@@ -9,7 +9,6 @@ order: blank, AA to ZH, silence. Other entries are not needed here.
 A pickle may run any program. These are read such that only NumPy arrays can come out of them.
 """
 
-import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -23,6 +22,7 @@ from scipy.special import log_softmax
 
 from modessm_jax.data.index import Key, describe
 from modessm_jax.data.validation import DataError, data_error
+from modessm_jax.files import replacing
 from modessm_jax.phonemes import CLASSES
 
 ARGUMENTS = "args.yaml"
@@ -96,9 +96,8 @@ def write_official_logits(
         metrics["day_indicies"].append(np.full(len(batch), sessions.index(session)))
     arguments = yaml.safe_dump({"dataset": {"sessions": sessions}})
     for name, content in ((ARGUMENTS, arguments.encode()), (METRICS, pickle.dumps(metrics))):
-        partial = folder / f"{name}.partial"
-        partial.write_bytes(content)
-        os.replace(partial, folder / name)
+        with replacing(folder / name) as partial:
+            partial.write_bytes(content)
 
 
 def read_sessions(path: Path) -> list[str]:

@@ -6,7 +6,6 @@ the order of `read_index`, and sentences are as the error rate counts them: lowe
 letters, hyphens and apostrophes. What a file is, its suffix says: `.csv` or `.txt`.
 """
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 from modessm_jax.data.index import Key, describe
 from modessm_jax.data.validation import DataError, data_error
+from modessm_jax.files import replacing
 from modessm_jax.text import normalize
 
 HEADER = "id,text"
@@ -61,10 +61,8 @@ def write_submission(path: str | Path, index: Sequence[Key], texts: Mapping[Key,
         problem = f"the sentence is empty for {_list(empty)}, which a benchmark takes for missing"
         raise DataError(f"{problem}. Decode these with a wider beam, or give their sentences.")
     lines = [f"{row},{sentence}" if tabular else sentence for row, sentence in enumerate(sentences)]
-    partial = path.with_name(path.name + ".partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text("\n".join([HEADER] * tabular + lines) + "\n", "ascii", newline="\n")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text("\n".join([HEADER] * tabular + lines) + "\n", "ascii", newline="\n")
 
 
 def check_submission(

@@ -9,7 +9,6 @@ columns, and z-score every channel within a block. Each of the three partitions 
 The logarithm tames the tails of both features; the official baseline did without it.
 """
 
-import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from scipy.io.matlab import MatReadError
 from modessm_jax.data.hdf5 import write_trial
 from modessm_jax.data.pronunciations import LEXICON_FORMAT, Pronunciations
 from modessm_jax.data.validation import data_error
+from modessm_jax.files import replacing
 from modessm_jax.text import normalize
 
 PARTITIONS = {"train": "train", "test": "val", "competitionHoldOut": "test"}
@@ -217,12 +217,10 @@ def _check_words(source: Path, files: list[Path], pronunciations: Pronunciations
 def _write(
     target: Path, session: str, utterances: list[Utterance], pronunciations: Pronunciations
 ) -> int:
-    """Writes a file under another name first, so that no half a file is ever taken for one."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
+    """Writes the trials that have labels or need none, and returns how many."""
     in_block: dict[int, int] = {}
     written = 0
-    with h5py.File(partial, "w") as handle:
+    with replacing(target) as partial, h5py.File(partial, "w") as handle:
         for utterance in utterances:
             number = in_block.get(utterance.block, 0)
             in_block[utterance.block] = number + 1
@@ -237,5 +235,4 @@ def _write(
             place = (session, utterance.block, number)
             write_trial(handle, *place, utterance.features, labels, utterance.sentence)
             written += 1
-    os.replace(partial, target)
     return written

@@ -14,6 +14,8 @@ from typing import TextIO
 import numpy as np
 from jaxtyping import Float, Int
 
+from modessm_jax.files import replacing
+
 START = "<s>"
 END = "</s>"
 UNKNOWN = "<unk>"
@@ -48,8 +50,7 @@ class BackoffModel:
 
     def write(self, path: Path) -> None:
         """Writes an ARPA file, whole or not at all."""
-        partial = path.with_name(f"{path.name}.partial")
-        with partial.open("w", encoding="utf-8") as file:
+        with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
             file.write("\\data\\\n")
             file.writelines(f"ngram {n}={size}\n" for n, size in enumerate(self.sizes, 1))
             for n, ngrams in enumerate(self.orders, 1):
@@ -57,7 +58,6 @@ class BackoffModel:
                 for begin in range(0, len(ngrams.log_probs), _LINES_AT_ONCE):
                     file.writelines(self._lines(n, slice(begin, begin + _LINES_AT_ONCE)))
             file.write("\n\\end\\\n")
-        partial.replace(path)
 
     def _lines(self, n: int, rows: slice) -> Iterator[str]:
         ngrams = self.orders[n - 1]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modessm_jax.data.pronunciations import Pronunciations
+from modessm_jax.files import replacing
 from modessm_jax.phonemes import SILENCE, phoneme_id, symbols
 
 Variants = tuple[tuple[int, ...], ...]
@@ -42,7 +43,7 @@ class Lexicon:
 
     def write(self, path: Path) -> None:
         """Writes text: a line for each pronunciation, "word<tab>phonemes", in order."""
-        with path.open("w", encoding="utf-8") as file:
+        with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
             file.write(_HEADER + "\n")
             for word, variants in self.words.items():
                 mark = f"\t{_GUESSED}" if word in self.guessed else ""

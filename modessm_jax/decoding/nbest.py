@@ -6,7 +6,6 @@ list of sentences has a `text`.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from modessm_jax.data.index import Key, describe
 from modessm_jax.data.validation import DataError, data_error
+from modessm_jax.files import replacing
 
 _SCORES = ("acoustic", "lm", "total")
 _REMEDY = "Write the file again with the job that made it"
@@ -145,13 +145,10 @@ class _Line(NamedTuple):
 
 
 def _write(path: Path, lines: Iterable[dict[str, Any]], check: Callable[[_Line], object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         for line in _different(_Line(path, *numbered) for numbered in enumerate(lines, 1)):
             check(line)
             file.write(json.dumps(line.fields) + "\n")
-    os.replace(partial, path)
 
 
 def _read(path: Path, read: Callable[[_Line], T]) -> dict[Key, T]:

@@ -22,6 +22,7 @@ from modessm_jax.decoding.greedy import greedy, to_lists
 from modessm_jax.decoding.transducer import Transducer, make_transducer
 from modessm_jax.decoding.transducer_beam import Fusion, beam
 from modessm_jax.decoding.transducer_greedy import greedy as transducer_greedy
+from modessm_jax.files import write_text
 from modessm_jax.losses.cost import Cost
 from modessm_jax.losses.ctc import ctc_cost
 from modessm_jax.losses.joint import Joint
@@ -32,7 +33,6 @@ from modessm_jax.sequence import Sequence
 from modessm_jax.training.mesh import divide, replicated, split_over_batch
 from modessm_jax.training.results import Evaluation, Example, TrialResult
 from modessm_jax.training.watchdog import alive
-from modessm_jax.training.writers import write_text
 
 
 @struct.dataclass
@@ -199,10 +199,8 @@ def write_predictions(path: str | Path, evaluation: Evaluation) -> None:
 
     The folder is made if need be, and the file replaced in one go.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(result.prediction()) + "\n" for result in evaluation.trials]
-    write_text(path, "".join(lines))
+    write_text(Path(path), "".join(lines))
 
 
 def _scored(

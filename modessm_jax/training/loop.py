@@ -14,6 +14,7 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from modessm_jax.files import write_text
 from modessm_jax.training.checkpoints import Checkpoints
 from modessm_jax.training.claim import claim
 from modessm_jax.training.diagnosis import diagnose, diagnose_state
@@ -44,7 +45,7 @@ from modessm_jax.training.step import (
     place,
 )
 from modessm_jax.training.watchdog import Watchdog, alive
-from modessm_jax.training.writers import MetricWriter, write_json, write_text
+from modessm_jax.training.writers import MetricWriter, write_json
 
 BY_STAGE = ("steps", "select_by")  # of `config.training`, see `read_stages`
 

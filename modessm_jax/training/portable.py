@@ -1,11 +1,11 @@
 """A model's parameters as one file that NumPy reads, whatever wrote it."""
 
-import os
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from modessm_jax.files import replacing
 from modessm_jax.training.checkpoints import Weights, load_weights
 
 
@@ -32,9 +32,6 @@ def export(workdir: Path, out: Path, step: int | None = None) -> Weights:
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
         for path, leaf in leaves
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    with partial.open("wb") as file:
+    with replacing(out) as partial, partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
-    os.replace(partial, out)
     return weights

@@ -9,12 +9,7 @@ from typing import Any
 
 from tensorboard.summary import Writer
 
-
-def write_text(path: Path, text: str) -> None:
-    """Replaces a file in one go, so that a killed process leaves the old one or the new one."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+from modessm_jax.files import write_text
 
 
 def write_json(path: Path, value: Any) -> None:

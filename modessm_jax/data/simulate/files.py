@@ -1,7 +1,6 @@
 """Writes simulated recordings in the HDF5 layout of T15, whole files or none."""
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,10 +14,10 @@ from jaxtyping import Int32
 
 from modessm_jax.data.simulate.calendar import SPLITS, Sizes
 from modessm_jax.data.simulate.trials import SimulatedTrial, simulate
+from modessm_jax.files import PARTIAL, replacing, write_text
 
 LABEL_WIDTH = 500  # of the padded label and transcription arrays
 TRUTH = "truth.json"  # session -> block -> speaking mode, to score inferred modes with
-_PARTIAL = ".partial"
 
 
 def write_dataset(
@@ -60,7 +59,7 @@ def write_dataset(
             f"{session}: {done}/{sizes.trials} trials, {rate:.0f} trials/s, "
             f"{(sizes.trials - done) / rate:.0f} s left"
         )
-    _write_text(root / TRUTH, json.dumps(modes, indent=1))
+    write_text(root / TRUTH, json.dumps(modes, indent=1))
     return bins
 
 
@@ -85,16 +84,8 @@ def _padded(ids: Int32[np.ndarray, "ids"]) -> Int32[np.ndarray, "width"]:
 
 @contextmanager
 def _whole_file(path: Path) -> Iterator[h5py.File]:
-    partial = path.with_name(path.name + _PARTIAL)
-    with h5py.File(partial, "w") as file:
+    with replacing(path) as partial, h5py.File(partial, "w") as file:
         yield file
-    os.replace(partial, path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + _PARTIAL)
-    partial.write_text(text)
-    os.replace(partial, path)
 
 
 def _clear(root: Path, overwrite: bool) -> None:
@@ -106,7 +97,7 @@ def _clear(root: Path, overwrite: bool) -> None:
         raise ValueError(f"{root} is not empty; choose another folder or pass --overwrite")
     ours = {f"data_{split}.hdf5" for split in SPLITS}
     for path in present:
-        name = path.relative_to(root).as_posix().removesuffix(_PARTIAL)
+        name = path.relative_to(root).as_posix().removesuffix(PARTIAL)
         folder, _, file = name.rpartition("/")
         if name != TRUTH and not (folder.startswith("sim.") and file in ours):
             raise ValueError(

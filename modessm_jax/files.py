@@ -1,0 +1,27 @@
+"""Files that are whole or not there."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PARTIAL = ".partial"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A place for the new content of a file; it takes the file's name when the block has ended.
+
+    A process that ends in between leaves the old file as it was, and the place, `<name>.partial`,
+    beside it; so does an error in the block. The folder is made if need be.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + PARTIAL)
+    yield partial
+    os.replace(partial, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file by a text, in UTF-8."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
