@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Shaped
 
 MAX_BAD_CHANNELS = 0.10
 # Bins are 20 ms.
@@ -77,9 +77,9 @@ def quality(features: Float[np.ndarray, "bins channels"]) -> Quality:
 
 
 def to_float32(
-    features: Float[np.ndarray, "bins channels"],
+    features: Shaped[np.ndarray, "bins channels"],
 ) -> Float32[np.ndarray, "bins channels"]:
-    """Features of any floating-point type; what is beyond the range of float32 becomes infinite."""
+    """Features of any floating-point type, of 128 bits too; infinite beyond float32's range."""
     with np.errstate(over="ignore", invalid="ignore"):
         return features.astype(np.float32, copy=False)
 
