@@ -112,9 +112,9 @@ def band_start(
       band: positions in a window.
     """
     positions = by_blank.shape[2]
-    sums = jnp.pad(jnp.cumsum(by_blank, axis=-1), ((0, 0), (0, 0), (1, 0)))
-    leaving = sums[..., band:] - sums[..., :-band]
-    entering = jnp.pad(by_label, ((0, 0), (0, 0), (1, 0)))[..., : positions - band + 1]
+    windows = positions - band + 1
+    leaving = sum(by_blank[..., k : k + windows] for k in range(band))
+    entering = jnp.pad(by_label, ((0, 0), (0, 0), (1, 0)))[..., :windows]
     start = jnp.argmax(leaving - entering, axis=-1)
     time = jnp.arange(by_blank.shape[1])[None, :]
     end = jnp.maximum(counts - band + 1, 0)[:, None]
