@@ -149,7 +149,9 @@ class _Source:
 def _leave_signals_to_parent(worker: int, workers: int) -> None:
     """Makes a worker live through the Ctrl-C or SIGTERM that a whole group of processes gets.
 
-    The run needs it until it has ended its step and saved; then it closes the stream.
+    The run needs it until it has ended its step and saved; then it closes the stream. Grain calls
+    this once the worker runs: a signal in the seconds before still ends it, and with it a run that
+    has made fewer steps than it has workers.
     """
     del worker, workers
     for number in (signal.SIGINT, signal.SIGTERM):

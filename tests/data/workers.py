@@ -2,8 +2,8 @@
 
     python -m tests.data.workers ROOT
 
-Prints the process ids of the workers on one line; then, for every line it is given, reads more
-batches than are read ahead and prints "read".
+Prints the process ids of the workers on one line, once each has read; then, for every line it is
+given, reads more batches than are read ahead and prints "read".
 """
 
 import multiprocessing
@@ -22,7 +22,8 @@ if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     stream = training_batches(recordings, plan, workers=2)
-    next(stream)
+    for _ in range(2):  # one of each worker: both are up
+        next(stream)
     print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
     for _ in sys.stdin:
         for _ in range(50):
