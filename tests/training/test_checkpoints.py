@@ -8,11 +8,8 @@ from pathlib import Path
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from grain._src.core import sharding
 from orbax.checkpoint import v1 as ocp
 
 from modessm_jax.training import manifest
@@ -103,15 +100,6 @@ def test_keeps_the_last_and_the_best_and_restores_all_of_it(saved):
     assert [record["step"] for record in history.evaluations] == [2, 4, 6]
 
 
-def test_the_number_of_processes_may_change(tmp_path, monkeypatch):
-    # What Grain's own handler of iterators goes by.
-    monkeypatch.setattr(sharding, "get_process_index_and_count", lambda: (0, 2))
-    save_three(tmp_path)
-    monkeypatch.undo()
-    restored = restore(tmp_path)
-    assert restored is not None and restored[0] == 6 and restored[2] == 9
-
-
 def test_a_best_model_stays_while_a_checkpoint_knows_it(workdir):
     checkpoints = Checkpoints(workdir, keep=2)
     restored = checkpoints.restore(state_at(0), numbers())
@@ -124,48 +112,6 @@ def test_a_best_model_stays_while_a_checkpoint_knows_it(workdir):
     assert folders(workdir / "best") == ["4", "8"]
     checkpoints.save(10, state, numbers(), history)
     assert folders(workdir / "best") == ["8"]
-
-
-@pytest.mark.parametrize("ema", [True, False])
-def test_loads_the_best_for_evaluation_without_data(tmp_path, ema):
-    save_three(tmp_path, ema=ema)
-    weights = load_weights(tmp_path / "best", initial_params())
-    assert weights.step == 4 and weights.history.best == {"step": 4, "per": 0.3}
-    assert (weights.ema is not None) == ema
-    assert_equal_trees(weights.evaluation_params, initial_params(4))
-    assert_equal_trees(load_weights(tmp_path / "best", None).params, initial_params(4))
-    assert load_weights(tmp_path / "checkpoints", initial_params(), 6).step == 6
-    with pytest.raises(CheckpointError, match=r"no checkpoint of step 5; there are \[4, 6\]"):
-        load_weights(tmp_path / "checkpoints", initial_params(), 5)
-
-
-def test_numbered_layers_are_loaded_without_the_model(tmp_path):
-    params = {"layers": {number: {"kernel": jnp.full(3, float(number))} for number in (0, 1, 10)}}
-    state = create_state(params, optax.sgd(0.1), data_mesh(), ema=False)
-    Checkpoints(tmp_path, keep=1).save_best(2, state, History())
-    assert_equal_trees(load_weights(tmp_path / "best", params).params, params)
-    loaded = load_weights(tmp_path / "best", None).params
-    assert {name: float(layer["kernel"][0]) for name, layer in loaded["layers"].items()} == {
-        "0": 0.0,
-        "1": 1.0,
-        "10": 10.0,
-    }
-
-
-def test_another_models_checkpoint_is_refused(saved):
-    wider = initial_params()
-    wider["phoneme"]["kernel"] = jnp.zeros((8, 50))
-    renamed = initial_params()
-    renamed["word"] = renamed.pop("phoneme")
-    for params, words in (
-        (wider, r"\['phoneme'\]\['kernel'\] is float32\[8, 41\] there, float32\[8, 50\] here"),
-        (renamed, r"\['phoneme'\]\['kernel'\] is float32\[8, 41\] there, absent here"),
-    ):
-        with pytest.raises(CheckpointError, match=rf"checkpoints/6: .*{words}") as caught:
-            Checkpoints(saved, keep=2).restore(state_at(0, params=params), numbers())
-        assert "elete" not in str(caught.value)
-        with pytest.raises(CheckpointError, match=rf"best/4: .*{words}"):
-            load_weights(saved / "best", params)
 
 
 def flipped(folder):
