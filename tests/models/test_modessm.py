@@ -181,19 +181,7 @@ def test_configs_that_do_not_fit(changes, message: str) -> None:
 
 
 def test_a_whole_trial_model_does_not_stream() -> None:
-    features, session, _ = batch()
+    features, *_ = batch()
     module = build_module(SMALL, channels=4, sessions=3, hides_bins=False, seed=0)
     with pytest.raises(ValueError, match=r"model\.causal"):
         module.step({}, features)
-    with pytest.raises(ValueError, match="mask vector"):
-        module(features, session, hidden=features.mask)
-
-
-def test_other_models_are_not_asked_for_a_transducer() -> None:
-    from tests.models.test_multiscale import model as multiscale
-
-    features, session, labels = batch()
-    with pytest.raises(ValueError, match="takes no labels"):
-        multiscale().apply(
-            multiscale().params, features, session, **charges.request({"rnnt": 1.0}, labels, None)
-        )

@@ -118,8 +118,6 @@ def test_steps_need_whole_chunks_and_a_causal_model() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "rnn"}, "choose one of"),
-        ({"layer": 3}, "layer"),
         ({"strides": (2, 3, 8)}, "multiple of the one before"),
         ({"causal": True, "chunk": 12}, "multiple of the slow stride"),
         ({"session": "day"}, "choose 'affine'"),
@@ -128,10 +126,3 @@ def test_steps_need_whole_chunks_and_a_causal_model() -> None:
 def test_configs_that_do_not_fit(changes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         model(**changes)
-
-
-def test_hidden_bins_need_a_mask_vector() -> None:
-    features, session, _ = batch()
-    module = build_module(SMALL, channels=4, sessions=3, hides_bins=False, seed=0)
-    with pytest.raises(ValueError, match="mask vector"):
-        module(features, session, hidden=features.mask)

@@ -1,0 +1,83 @@
+"""The door out of `models/`: pure functions of a plain tree, and refusals in plain words."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from modessm_jax.models.build import MODELS, Functional, build, build_module
+from tests.models import test_modessm, test_multiscale
+from tests.models.test_multiscale import batch
+
+CONFIGS = {"multiscale": test_multiscale.SMALL, "modessm": test_modessm.SMALL}
+SIZES = dict(channels=4, sessions=3, seed=0)
+
+
+def made(name: str, hides_bins: bool = True) -> Functional:
+    return build(CONFIGS[name], hides_bins=hides_bins, **SIZES)
+
+
+def test_every_model_is_tried_here() -> None:
+    assert set(MODELS) == set(CONFIGS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_function_is_what_the_module_does(name: str) -> None:
+    features, session, _ = batch()
+    hidden = (jnp.arange(48) % 5 == 0)[None, :] & features.mask
+    module = build_module(CONFIGS[name], hides_bins=True, **SIZES)
+    expected = module(features, session, hidden=hidden)
+    model = made(name)
+    found = model.apply(model.params, features, session, hidden)
+    np.testing.assert_array_equal(found.logits["phoneme"].values, expected.logits["phoneme"].values)
+    assert model.multiple == module.block_size
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_parameters_are_a_plain_tree_that_the_seed_alone_decides(name: str) -> None:
+    model = made(name)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(model.params))
+    assert isinstance(model.params, dict)
+    state = nnx.state(build_module(CONFIGS[name], hides_bins=True, **SIZES), nnx.Param)
+    jax.tree.map(np.testing.assert_array_equal, model.params, nnx.to_pure_dict(state))
+    other = build(CONFIGS[name], hides_bins=True, **SIZES | {"seed": 1}).params
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), model.params, other)
+    assert not all(jax.tree.leaves(same))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_bins_are_hidden_only_from_a_model_built_for_it(name: str) -> None:
+    features, session, _ = batch()
+    for hides_bins in (True, False):
+        model = made(name, hides_bins)
+        params = jax.tree.map(lambda leaf: leaf + 0.1, model.params)  # the vector begins at zero
+        seen, hidden = (
+            model.apply(params, features, session, bins).logits["phoneme"].values
+            for bins in (None, features.mask)
+        )
+        assert jnp.array_equal(seen, hidden) != hides_bins
+
+
+def test_only_a_transducer_has_a_predictor() -> None:
+    assert made("multiscale").predict is None
+    assert made("modessm").predict is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "rnn"}, r"'rnn': choose one of \['modessm', 'multiscale'\]"),
+        ({"layer": 3}, "config.model does not fit multiscale: .*layer"),
+    ],
+)
+def test_configs_that_name_what_is_not_there(changes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(CONFIGS["multiscale"] | changes, hides_bins=True, **SIZES)
+
+
+def test_what_a_model_does_not_take_is_refused_by_name() -> None:
+    features, session, labels = batch()
+    model = made("multiscale")
+    with pytest.raises(ValueError, match="'multiscale': this model takes no labels, modes"):
+        model.apply(model.params, features, session, modes=2, labels=labels.values)
