@@ -1,6 +1,6 @@
 """Error rates of MODE-SSM on corrupted recordings, with and without its flow bridge.
 
-    python -m benchmarks.corruption --out benchmarks/results/corruption RUN
+    python -m benchmarks.corruption --out benchmarks/results/corruption RUN [RUN ...]
 
 Three levels of dropped channels, jitter and noise on the validation split, and none; and the
 seconds that the bridge takes for each second of speech. Writes OUT.md.
@@ -14,9 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.seeds import difference, together
 from modessm_jax.data.corruption import Corruption
 from modessm_jax.sequence import Sequence
-from modessm_jax.text import percent
+from modessm_jax.text import Edits, percent, total
 from modessm_jax.training.evaluation import corrupted
 from modessm_jax.training.runs import Run, evaluate_run, load_run
 
@@ -26,14 +27,15 @@ LEVELS = {
     "medium": Corruption(dropped=0.2, jitter=2, noise=0.5),
     "heavy": Corruption(dropped=0.4, jitter=3, noise=1.0),
 }
+HEADS = ("CTC", "RNN-T")
 BIN_SECONDS = 0.02
 
 
-def rates(run: Run, level: str, **further: Any) -> tuple[float, float]:
-    """CTC and RNN-T error rate of the validation split."""
+def edits(run: Run, level: str, **further: Any) -> tuple[list[Edits], list[Edits]]:
+    """Of CTC and of the transducer, for each validation trial."""
     changed = run._replace(functional=corrupted(run.functional, LEVELS[level]))
-    found = evaluate_run(changed, "val", **further).to_dict()
-    return found["per"], found["rnnt_per"]
+    trials = evaluate_run(changed, "val", **further).trials
+    return [trial.edits for trial in trials], [trial.rnnt_edits for trial in trials]
 
 
 def cost(run: Run, rounds: int = 11) -> tuple[float, float]:
@@ -61,29 +63,38 @@ def cost(run: Run, rounds: int = 11) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.corruption", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs, one a seed"
+    )
     parser.add_argument("--out", type=Path, required=True, help="path without suffix")
     options = parser.parse_args()
-    run = load_run(options.run)
-    lines = [
-        "# Corrupted recordings, with and without the flow bridge", "",
-        "| corruption | CTC PER | with the bridge | RNN-T PER | with the bridge |",
-        "| --- | --- | --- | --- | --- |",
-    ]  # fmt: skip
+    runs = [load_run(folder) for folder in options.runs]
+    lines = ["# Corrupted recordings, with and without the flow bridge", ""]
+    columns = ["corruption"]
+    for head in HEADS:
+        columns += [f"{head} PER", "with the bridge", "difference"]
+    lines += ["| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns))]
     for level, corruption in LEVELS.items():
-        plain, mended = rates(run, level), rates(run, level, denoise=True)
-        cells = [percent(x) for pair in zip(plain, mended, strict=True) for x in pair]
+        plain = [edits(run, level) for run in runs]
+        mended = [edits(run, level, denoise=True) for run in runs]
         terms = f"{corruption.dropped}, {corruption.jitter}, {corruption.noise}"
-        lines.append(f"| {level} ({terms}) | " + " | ".join(cells) + " |")
+        cells = [f"{level} ({terms})"]
+        for head in range(len(HEADS)):
+            without, using = ([seed[head] for seed in way] for way in (plain, mended))
+            cells += [percent(total(together(way)).rate) for way in (without, using)]
+            cells.append(difference(using, without))
+        lines.append("| " + " | ".join(cells) + " |")
         print(lines[-1], flush=True)
-    without, using = cost(run)
+    without, using = cost(runs[0])
     lines += [
-        "", "In brackets: share of channels dropped, most bins of jitter, deviation of the noise.",
+        "", f"{len(runs)} runs together: {', '.join(folder.name for folder in options.runs)}. "
+        "Differences in points, below 0 where the bridge helps, with 95 % intervals over trials.",
+        "In brackets: share of channels dropped, most bins of jitter, deviation of the noise.",
         f"For each second of speech the encoder computes {1e3 * without:.2f} ms, with the bridge "
         f"{1e3 * using:.2f} ms (one trial of 10 s, batch 1).", "",
     ]  # fmt: skip
     options.out.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
-    print("\n".join(lines[-3:]))
+    print("\n".join(lines[-5:]))
 
 
 if __name__ == "__main__":

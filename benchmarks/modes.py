@@ -23,8 +23,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.seeds import difference
 from modessm_jax.models.build import Functional
-from modessm_jax.text import Edits, bootstrap_interval, percent, total
+from modessm_jax.text import Edits, percent, total
 from modessm_jax.training.results import Evaluation
 from modessm_jax.training.runs import Run, evaluate_run, load_run
 
@@ -106,17 +107,6 @@ def score(folder: Path, without: Path | None) -> tuple[list[str], list[list[Edit
     return [folder.name, str(len(labels)), *map(percent, [*figures, commonest, *rates])], edits
 
 
-def difference(runs: list[list[list[Edits]]], way: int) -> str:
-    """How much lower the error rate is with z inferred, all runs together."""
-    inferred, other = (
-        [total(of_seeds) for of_seeds in zip(*(edits[k] for edits in runs), strict=True)]
-        for k in (0, way)
-    )
-    low, high = bootstrap_interval(inferred, seed=0, against=other)
-    mean = total(inferred).rate - total(other).rate
-    return f"z inferred less {WAYS[way]}: {percent(mean)} ({percent(low)} to {percent(high)})"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.modes", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -135,7 +125,12 @@ def main() -> None:
     lines = ["| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns))]
     lines += ["| " + " | ".join(cells) + " |" for cells, _ in found]
     edits = [of_run for _, of_run in found]
-    lines += ["", *(f"- {difference(edits, way)}" for way in range(1, len(ways)))]
+    inferred, *others = zip(*edits, strict=True)  # each way's edits of every run
+    lines += [""]
+    lines += [
+        f"- {ways[0]} less {way}: {difference(inferred, other)}"
+        for way, other in zip(ways[1:], others, strict=True)
+    ]
     head = "PER is the transducer's; differences are in points, below 0 where the mode helps."
     text = "\n".join(["# The latent mode against the truth", "", head, "", *lines, ""])
     options.out.with_suffix(".md").write_text(text, encoding="utf-8")
