@@ -18,7 +18,6 @@ from benchmarks.seeds import difference, together
 from modessm_jax.data.corruption import Corruption
 from modessm_jax.sequence import Sequence
 from modessm_jax.text import Edits, percent, total
-from modessm_jax.training.evaluation import corrupted
 from modessm_jax.training.runs import Run, evaluate_run, load_run
 
 LEVELS = {
@@ -33,8 +32,7 @@ BIN_SECONDS = 0.02
 
 def edits(run: Run, level: str, **further: Any) -> tuple[list[Edits], list[Edits]]:
     """Of CTC and of the transducer, for each validation trial."""
-    changed = run._replace(functional=corrupted(run.functional, LEVELS[level]))
-    trials = evaluate_run(changed, "val", **further).trials
+    trials = evaluate_run(run, "val", corruption=LEVELS[level], **further).trials
     return [trial.edits for trial in trials], [trial.rnnt_edits for trial in trials]
 
 

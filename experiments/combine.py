@@ -7,7 +7,8 @@
 Systems are seeds, models, or one model that heard noisy copies of the data; each is a file of
 n-best lists, as decoding writes them, of the same trials. Of each list the best sentence counts, or
 with --calibrate_on all of them, by probabilities under which the lists given there, of val and in
-the order of the systems, fit its sentences best. --rule mbr takes the sentence with the fewest word
+the order of the systems, fit its sentences best; they must be of one set of weights, as decoding
+without --tune makes them. --rule mbr takes the sentence with the fewest word
 errors to expect, --rule vote the one with the most votes.
 
 Where the split has sentences, the word error rates of each system and of the combination are shown.
@@ -50,9 +51,9 @@ def main(arguments: list[str] | None = None) -> None:
         strange = combined.keys() - references.keys() if references else ()
         if strange:
             raise ValueError(f"{len(strange)} trials are none of {given.split}; give their --split")
-    except (ValueError, ImportError) as error:
+        write_texts(given.out, combined)
+    except (ValueError, OSError, ImportError) as error:
         raise SystemExit(str(error)) from error
-    write_texts(given.out, combined)
     for number, (path, system) in enumerate(zip(given.lists, systems, strict=True)):
         note = "" if scales is None else f", scale {scales[number]:.3g}"
         texts = {utterance.key: utterance.text for utterance in system}

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
             log=not options.no_log,
             zscore=not options.no_zscore,
         )
-    except DataError as error:
+    except (DataError, OSError) as error:
         raise SystemExit(str(error)) from error
     for split, count in counts.items():
         print(f"{split}: {count} sentences")

@@ -39,7 +39,6 @@ from modessm_jax.data.official_logits import read_official_logits, write_officia
 from modessm_jax.data.transcripts import read_transcripts
 from modessm_jax.data.trials import SPLITS
 from modessm_jax.decoding.lexicon import Lexicon
-from modessm_jax.decoding.word_search import SearchOptions
 from modessm_jax.training.evaluation import check_abilities
 from modessm_jax.training.posteriors import (
     Noise,
@@ -50,9 +49,14 @@ from modessm_jax.training.posteriors import (
 )
 from modessm_jax.training.programs import compiled_programs
 from modessm_jax.training.runs import load_run
-from modessm_jax.training.tuning import Grid, Weights
-from modessm_jax.training.word_job import Vocabulary, WordJob
-from modessm_jax.training.word_report import format_words
+
+try:
+    from modessm_jax.decoding.word_search import SearchOptions
+    from modessm_jax.training.tuning import Grid, Weights
+    from modessm_jax.training.word_job import Vocabulary, WordJob
+    from modessm_jax.training.word_report import format_words
+except ImportError as error:
+    raise SystemExit(str(error)) from error
 
 _HELP = {
     "beam": "hypotheses kept after each frame",
@@ -87,12 +91,12 @@ def decode(given: argparse.Namespace) -> None:
         run = load_run(given.workdir)
         data = run.config["data"]
         of_head = {"ctc": posteriors_of, "rnnt": encodings_of}[given.head]
-        noise = Noise(given.noise, given.noise_seed)
+        noise = Noise(given.noise, given.noise_seed or 0)
         check_abilities(run.functional, denoise=given.denoise)
         further = {"denoise": True} if given.denoise else {}
         source = partial(of_head, run, data_root=given.data_root, noise=noise, **further)
         root = Path(given.data_root or data["root"])
-        sessions = None if given.data_root else data["sessions"]
+        sessions = data["sessions"]
         heard = ", denoised" * given.denoise + (f", {noise}" if given.noise else "")
         title = f"{given.workdir}, best model, step {run.step}, {given.head} head{heard}"
     texts = [path.read_text(encoding="utf-8").splitlines() for path in given.text]
@@ -119,14 +123,22 @@ def _job(given: argparse.Namespace) -> WordJob:
         raise ValueError("--save_logits are those of the CTC head; leave --head rnnt away")
     if given.noise < 0:
         raise ValueError(f"--noise = {given.noise:g}: a deviation cannot be negative")
+    if given.noise_seed is not None and not given.noise:
+        raise ValueError("--noise_seed needs --noise: without it there is nothing to draw")
+    if given.val_logits is not None and given.workdir is not None:
+        raise ValueError("--val_logits belong to --logits: a run is asked for val itself")
+    if given.lm_weight is not None and given.lm is None:
+        raise ValueError("--lm_weight needs --lm: without an n-gram it weighs nothing")
     if given.noise and given.workdir is None:
         raise ValueError("--noise needs --workdir: logits are of what the model has heard")
     if given.denoise and given.workdir is None:
         raise ValueError("--denoise needs --workdir: logits are of what the model has heard")
     words = "words" + "_rnnt" * rnnt + "_denoised" * given.denoise
-    words += f"_noisy_{given.noise_seed}" * (given.noise > 0)
-    folder = given.out or (given.workdir and given.workdir / words)
-    if given.workdir is None and None in (given.data_root, folder):
+    words += f"_noisy_{given.noise_seed or 0}" * (given.noise > 0)
+    folder: Path | None = given.out
+    if folder is None and given.workdir is not None:
+        folder = given.workdir / words
+    if folder is None or (given.workdir is None and given.data_root is None):
         raise ValueError("--logits need --data_root, for the sentences, and --out")
     stated = {field.name: getattr(given, field.name) for field in fields(SearchOptions)}
     options = {name: value for name, value in stated.items() if value is not None}
@@ -185,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--noise", type=float, default=0.0, help="deviation of noise to add to the features (0)"
     )
-    parser.add_argument("--noise_seed", type=int, default=0, help="of that noise (0)")
+    parser.add_argument("--noise_seed", type=int, help="of that noise (0)")
     parser.add_argument("--save_logits", type=Path, help="folder for val_metrics.pkl, args.yaml")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser.add_argument("--processes", type=int, default=cores, help="of the search (every core)")

@@ -21,6 +21,8 @@ from modessm_jax.training.programs import compiled_programs
 from modessm_jax.training.report import format_table
 from modessm_jax.training.runs import evaluate_run, load_run
 
+LM_WEIGHT = 0.2
+
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.evaluate", description=__doc__)
@@ -32,17 +34,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--beam", type=int, default=1, help="width of the transducer's search (1)")
     parser.add_argument("--phoneme_lm", type=Path, help="n-gram of phonemes for the beam (none)")
     parser.add_argument(
-        "--lm_weight", type=float, default=0.2, help="factor of its log-probability (0.2)"
+        "--lm_weight", type=float, help=f"factor of its log-probability ({LM_WEIGHT})"
     )
     parser.add_argument(
         "--denoise", action="store_true", help="let the flow bridge mend the features"
     )
     options = parser.parse_args(arguments)
+    if options.lm_weight is not None and options.phoneme_lm is None:
+        parser.error("--lm_weight needs --phoneme_lm")
     further: dict[str, Any] = {"denoise": True} if options.denoise else {}
     try:
         if options.phoneme_lm is not None:
-            ngram = NGram(options.phoneme_lm)
-            further["fusion"] = phoneme_fusion(ngram, options.lm_weight)
+            weight = LM_WEIGHT if options.lm_weight is None else options.lm_weight
+            further["fusion"] = phoneme_fusion(NGram(options.phoneme_lm), weight)
         with compiled_programs(options.workdir / "compiled"):
             run = load_run(options.workdir)
             evaluation = evaluate_run(

@@ -7,8 +7,9 @@
 
 The model is a folder with a causal language model of the Hugging Face library, or the file of an
 n-gram, ARPA or KenLM binary. --lm_weight is that of the search; --alpha says which share of it the
-new model takes over. --tune_on chooses alpha for the fewest word errors in lists of val; rescoring
-the same lists afterwards flatters.
+new model takes over. --tune_on chooses alpha for the fewest word errors in lists of val, which must
+be of that one weight, as decoding without --tune makes them; rescoring the same lists afterwards
+flatters.
 """
 
 import argparse
@@ -40,8 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
     either.add_argument("--tune_on", type=Path, help="lists of val to choose alpha on")
     parser.add_argument("--data_root", type=Path, help="where val's sentences are, for --tune_on")
     given = parser.parse_args(arguments)
-    if given.tune_on is not None and given.data_root is None:
-        parser.error("--tune_on needs --data_root")
+    if (given.tune_on is None) != (given.data_root is None):
+        parser.error("--tune_on and --data_root go together")
     try:
         model = _load(given.model, given.device)
         alpha = given.alpha
@@ -54,9 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
         lists = read_nbest(given.lists)
         scores = score_candidates(lists, model)
         ranked = rescore(lists, scores, alpha=alpha, lm_weight=given.lm_weight)
-    except (ValueError, ImportError) as error:
+        write_nbest(given.out, ranked)
+    except (ValueError, OSError, ImportError) as error:
         raise SystemExit(str(error)) from error
-    write_nbest(given.out, ranked)
     other = sum(one.text != before.text for one, before in zip(ranked, lists, strict=True))
     print(
         f"{given.out}: alpha {alpha:g}; {other} of {len(lists)} trials have another sentence first"

@@ -31,7 +31,9 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of everything.", lower_bound=0)
 _COMPARE = flags.DEFINE_string(
     "compare", None, "A real trial as .npy [channels, 20 ms bins], normalised; writes no data set."
 )
-_PICTURE = flags.DEFINE_string("picture", "simulator.png", "Where --compare draws its picture.")
+_PICTURE = flags.DEFINE_string(
+    "picture", None, "Where --compare draws its picture (simulator.png)."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -39,11 +41,13 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
     if (_OUT.value is None) == (_COMPARE.value is None):
         raise app.UsageError("pass either --out or --compare")
+    if _PICTURE.value is not None and _COMPARE.value is None:
+        raise app.UsageError("--picture is drawn by --compare")
     try:
         if _OUT.value is not None:
             write(Path(_OUT.value))
         if _COMPARE.value is not None:
-            compare(Path(_COMPARE.value), Path(_PICTURE.value), _SEED.value)
+            compare(Path(_COMPARE.value), Path(_PICTURE.value or "simulator.png"), _SEED.value)
     except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from error
 

@@ -40,16 +40,18 @@ def main(arguments: list[str] | None = None) -> None:
     grid = _DESIGNS[options.design](options.rates, options.warmups, options.clips, norms)
     study: dict[Cell, Pair] = {}
     start = time.monotonic()
+    pool = ThreadPoolExecutor(options.jobs)
     try:
-        with ThreadPoolExecutor(options.jobs) as pool:
-            pending = {pool.submit(judge, cell, options, further): cell for cell in grid}
-            for done, future in enumerate(as_completed(pending), 1):
-                study[pending[future]] = future.result()
-                print(_line(pending[future], study[pending[future]]), flush=True)
-                left = (time.monotonic() - start) / done * (len(grid) - done)
-                print(f"{done}/{len(grid)} cells, about {left / 60:.0f} min left", flush=True)
-    except RuntimeError as error:
+        pending = {pool.submit(judge, cell, options, further): cell for cell in grid}
+        for done, future in enumerate(as_completed(pending), 1):
+            study[pending[future]] = future.result()
+            print(_line(pending[future], study[pending[future]]), flush=True)
+            left = (time.monotonic() - start) / done * (len(grid) - done)
+            print(f"{done}/{len(grid)} cells, about {left / 60:.0f} min left", flush=True)
+    except (RuntimeError, ValueError, OSError) as error:
         raise SystemExit(str(error)) from error
+    finally:
+        pool.shutdown(cancel_futures=True)  # after a failure, or Ctrl-C, no further run begins
     study = {cell: study[cell] for cell in grid}
     command = shlex.join(["python", "-m", "experiments.stability", *_without_places(given)])
     report = format_report(study, title=options.data.name, command=command)

@@ -38,6 +38,11 @@ _HARMLESS = {
     ("numpy._core.numeric", "_frombuffer"),
     ("_codecs", "encode"),
 }
+# What pickle raises where bytes are damaged.
+_UNREADABLE = (
+    *(OSError, EOFError, pickle.UnpicklingError, MemoryError, OverflowError),
+    *(ValueError, TypeError, LookupError, AttributeError, ImportError),
+)
 _REMEDY = "Give val_metrics.pkl of the official pipeline, trained with save_val_logits"
 
 
@@ -182,7 +187,7 @@ def _unpickle(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             return _Unpickler(file).load()
-    # What pickle raises where bytes are damaged.
-    except (OSError, pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError) as error:
+    except _UNREADABLE as error:
         remedy = f"{_REMEDY}; turn tensors into arrays with .cpu().numpy()"
-        raise data_error(path, "", "", f"cannot be read ({error})", remedy) from error
+        problem = f"cannot be read ({type(error).__name__}: {error})"
+        raise data_error(path, "", "", problem, remedy) from error

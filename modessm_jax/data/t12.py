@@ -191,7 +191,11 @@ def _texts(file: Path, content: dict[str, Any]) -> list[str]:
     if content["sentenceText"].dtype.kind != "U":
         problem = f"is an array of {content['sentenceText'].dtype}, not of text"
         raise data_error(file, "", "sentenceText", problem, _RESTORE)
-    return [normalize(text) for text in np.ravel(content["sentenceText"]).tolist()]
+    texts = [normalize(text) for text in np.ravel(content["sentenceText"]).tolist()]
+    if "" in texts:
+        problem = f"of sentence {texts.index('')} (from 0) holds no words"
+        raise data_error(file, "", "sentenceText", problem, _RESTORE)
+    return texts
 
 
 def _check_count(file: Path, field: str, count: int, sentences: int):
@@ -217,22 +221,27 @@ def _check_words(source: Path, files: list[Path], pronunciations: Pronunciations
 def _write(
     target: Path, session: str, utterances: list[Utterance], pronunciations: Pronunciations
 ) -> int:
-    """Writes the trials that have labels or need none, and returns how many."""
+    """Writes the trials that have labels or need none, and returns how many; no file of none."""
     in_block: dict[int, int] = {}
-    written = 0
+    kept: list[tuple[Utterance, int, Int32[np.ndarray, "labels"] | None]] = []
+    for utterance in utterances:
+        number = in_block.get(utterance.block, 0)
+        in_block[utterance.block] = number + 1
+        labels = None
+        if utterance.sentence is not None:
+            labels = pronunciations.ids(utterance.sentence)
+            if labels is None:
+                words = ", ".join(pronunciations.unknown([utterance.sentence]))
+                name = f"{session}/block {utterance.block}/trial {number}"
+                logging.warning("Left out of training: %s, no pronunciation: %s", name, words)
+                continue
+        kept.append((utterance, number, labels))
+    if not kept:
+        logging.warning("Not written: %s, no trial is left", target)
+        target.unlink(missing_ok=True)
+        return 0
     with replacing(target) as partial, h5py.File(partial, "w") as handle:
-        for utterance in utterances:
-            number = in_block.get(utterance.block, 0)
-            in_block[utterance.block] = number + 1
-            labels: Int32[np.ndarray, "labels"] | None = None
-            if utterance.sentence is not None:
-                labels = pronunciations.ids(utterance.sentence)
-                if labels is None:
-                    words = ", ".join(pronunciations.unknown([utterance.sentence]))
-                    name = f"{session}/block {utterance.block}/trial {number}"
-                    logging.warning("Left out of training: %s, no pronunciation: %s", name, words)
-                    continue
+        for utterance, number, labels in kept:
             place = (session, utterance.block, number)
             write_trial(handle, *place, utterance.features, labels, utterance.sentence)
-            written += 1
-    return written
+    return len(kept)

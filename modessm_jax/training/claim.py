@@ -8,13 +8,15 @@ from modessm_jax.training.checkpoints import CheckpointError
 from modessm_jax.training.writers import write_json
 
 # Keys that may differ between a run and its resumption, because neither the parameters nor the
-# choice of the best depend on them; of `data.root`, what lies there is compared. `eval_every` is
-# not among them: it decides which models are candidates for the best. Nor is `steps`, which shapes
-# the learning rate from the first update on.
+# choice of the best depend on them; of `data.root` and `data.lexicon`, what lies there is compared.
+# `eval_every` is not among them: it decides which models are candidates for the best. Nor is
+# `steps`, which shapes the learning rate from the first update on.
 FREE_KEYS = frozenset(
     {
+        "data.lexicon",
         "data.memory_gib",
         "data.root",
+        "data.table",
         "data.workers",
         "guard.tries",
         "training.keep",

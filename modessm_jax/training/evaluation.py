@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Float32
+from jaxtyping import Array, Float32, Int
 from scipy.special import softmax
 
 from modessm_jax.data.batch import Batch
@@ -80,6 +80,7 @@ def make_scorer(
     *,
     width: int = 1,
     fusion: Fusion | None = None,
+    corruption: Corruption | None = None,
     **further: Any,
 ) -> Scorer:
     """Builds the jitted `(params, batch) -> Scores`; build it once, it compiles for each shape.
@@ -89,6 +90,7 @@ def make_scorer(
       mesh: devices to divide each batch among; None computes where the parameters are.
       width: of the transducer's beam; 1 searches greedily.
       fusion: a language model of phonemes to search with.
+      corruption: what bad electrodes do to the features; see `damaged`.
       further: arguments for the model, such as `denoise=True`.
 
     Raises:
@@ -98,7 +100,10 @@ def make_scorer(
     check_abilities(model, width=width, fused=fused, denoise=denoise)
 
     def score(params: Any, batch: Batch) -> Scores:
-        outputs = model.apply(params, batch.features, batch.session, **further)
+        features = batch.features
+        if corruption is not None:
+            features = damaged(features, batch.trial, corruption)
+        outputs = model.apply(params, features, batch.session, **further)
         logits, modes, rnnt = outputs.logits["phoneme"], outputs.log_modes, None
         if model.predict is not None and outputs.transducer is not None:
             rnnt = _search(params, model.predict, outputs.transducer, width, fusion)
@@ -119,14 +124,19 @@ def make_scorer(
     return lambda params, batch: divided(params, divide(batch, mesh))
 
 
-def corrupted(model: Functional, corruption: Corruption) -> Functional:
-    """The model behind bad electrodes; a trial has the same damage each time."""
+def damaged(features: Sequence, trial: Int[Array, "batch"], corruption: Corruption) -> Sequence:
+    """`[batch, time, channels]` as bad electrodes would have recorded them.
 
-    def apply(params: Any, features: Sequence, session: Any, **further: Any) -> Any:
-        damaged = corruption(features, jax.random.key(0))
-        return model.apply(params, damaged, session, **further)
+    A trial loses the same channels, and has the others moved as far, whichever trials are beside
+    it; its noise is the same each time that it is padded to the same length.
+    """
 
-    return model._replace(apply=apply)
+    def of_trial(features: Sequence, trial: Int[Array, ""]) -> Sequence:
+        alone = jax.tree.map(lambda x: x[None], features)
+        found = corruption(alone, jax.random.fold_in(jax.random.key(0), trial))
+        return jax.tree.map(lambda x: x[0], found)
+
+    return jax.vmap(of_trial)(features, trial)
 
 
 def transducer_of(predict: Predict, params: Any, joint: Joint) -> Transducer:
@@ -155,7 +165,6 @@ def evaluate(
     recordings: Recordings,
     *,
     normalize_by: str = "frames",
-    seed: int = 0,
 ) -> Evaluation:
     """Scores every trial of a split once.
 
@@ -165,7 +174,6 @@ def evaluate(
       batches: `evaluation_batches` of the recordings.
       recordings: the split; without labels there are predictions but no metrics.
       normalize_by: the rule of `Evaluation.loss`, see `modessm_jax.losses.objectives.total`.
-      seed: of the bootstrap interval.
 
     Raises:
       ValueError: the batches do not hold every trial exactly once.
@@ -191,7 +199,7 @@ def evaluate(
         )
     trials = [results[index] for index in range(len(recordings))]
     loss = _loss(trials, normalize_by) if recordings.labelled else None
-    return Evaluation(recordings.split, trials, loss, example, time.perf_counter() - start, seed)
+    return Evaluation(recordings.split, trials, loss, example, time.perf_counter() - start)
 
 
 def write_predictions(path: str | Path, evaluation: Evaluation) -> None:

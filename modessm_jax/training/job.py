@@ -1,6 +1,6 @@
 """The main job: from a config to a trained decoder and its report."""
 
-import time
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from modessm_jax.decoding.greedy_words import GreedyWords
 from modessm_jax.decoding.lexicon import Lexicon
 from modessm_jax.models.build import Functional
 from modessm_jax.training.charges import FLOW
-from modessm_jax.training.evaluation import Scorer, corrupted, evaluate, make_scorer
+from modessm_jax.training.evaluation import Scorer, evaluate, make_scorer
 from modessm_jax.training.greedy_wer import greedy_word_rates
 from modessm_jax.training.loop import never, train
 from modessm_jax.training.mesh import data_mesh
@@ -46,13 +46,14 @@ def run(
         PreemptedError: `stop` asked for it; everything is saved.
         ValueError: the config, the data or the checkpoints do not fit; the message says which.
     """
-    start = time.monotonic()
     plain = config.to_dict()
     data = plain["data"]
-    train_split, val_split = (_read(data, split) for split in ("train", "val"))
+    train_split = _read(data, "train")
+    val_split = _read(data, "val", expect_channels=train_split.channels)
     for part in (train_split, val_split):
+        sessions = len({trial.session for trial in part.trials})
         print(
-            f"{part.split}: {len(part)} trials of {len(part.sessions)} sessions, {part.channels} "
+            f"{part.split}: {len(part)} trials of {sessions} sessions, {part.channels} "
             f"channels, {len(part.excluded)} left out, {len(part.repaired)} repaired"
         )
     augment = _terms(Augmentation, plain, "augment")
@@ -75,10 +76,13 @@ def run(
     scorer = make_scorer(model, mesh)
     mending: dict[str, Scorer] = {}  # what the stage that trains the flow bridge is to show
     if corrupt is not None:
-        behind = corrupted(model, corrupt)
-        mending["damaged_"] = make_scorer(behind, mesh)
-        mending["mended_"] = make_scorer(behind, mesh, denoise=True)
-    words = GreedyWords(Lexicon.read(Path(data["lexicon"])).words) if data["lexicon"] else None
+        mending["damaged_"] = make_scorer(model, mesh, corruption=corrupt)
+        mending["mended_"] = make_scorer(model, mesh, corruption=corrupt, denoise=True)
+    dataset, words = describe_data(train_split, val_split), None
+    if data["lexicon"]:
+        lexicon = Path(data["lexicon"])
+        words = GreedyWords(Lexicon.read(lexicon).words)
+        dataset["lexicon"] = hashlib.sha256(lexicon.read_bytes()).hexdigest()[:16]
 
     def score(params: Any, stage: Stage) -> Mapping[str, float]:
         rule = plain["objective"]["normalize_by"]
@@ -98,7 +102,7 @@ def run(
             batches=batches,
             evaluate=score,
             trial_name=lambda index: train_split.trials[index].name,
-            dataset=describe_data(train_split, val_split),
+            dataset=dataset,
             augment=augment,
             corrupt=corrupt,
             mesh=mesh,
@@ -112,22 +116,25 @@ def run(
         print(format_stages(results["stages"]))
     results |= {
         "val": evaluation.to_dict(),
-        "wall_seconds": round(time.monotonic() - start, 1),
+        # Of every process that took part, however often the run was interrupted.
+        "wall_seconds": round(sum(results["seconds"].values()) + evaluation.seconds, 1),
         "config": plain,
     }
     if is_first():
-        write_report(workdir / "report.png", workdir / "metrics.jsonl", evaluation)
+        best = results["best"]["step"]
+        write_report(workdir / "report.png", workdir / "metrics.jsonl", evaluation, best)
         write_json(workdir / "results.json", results)
     return results
 
 
-def _read(data: Mapping[str, Any], split: str) -> Recordings:
+def _read(data: Mapping[str, Any], split: str, **further: Any) -> Recordings:
     return read_recordings(
         data["root"],
         split,
         sessions=data["sessions"],
         table=data["table"],
         memory_gib=data["memory_gib"],
+        **further,
     )
 
 

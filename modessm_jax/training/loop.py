@@ -308,9 +308,19 @@ class _Run:
         if key not in self._programs:
             # Tracing may place the model's constants on the device; once is no harm.
             with self._clock.account("compile"), jax.transfer_guard("allow"):
+                if not self._programs:
+                    self._try_later_stages(stage, state, batch)
                 self._programs[key] = self._steps[stage].lower(state, batch).compile()
             alive()
         return self._programs[key]
+
+    def _try_later_stages(self, stage: int, state: TrainState, batch: Any) -> None:
+        """Finds out now, not days from now, that the model cannot be charged as a stage asks."""
+        for later, step in zip(self._stages[stage + 1 :], self._steps[stage + 1 :], strict=True):
+            try:
+                jax.eval_shape(step, state, batch)
+            except ValueError as error:
+                raise ValueError(f"stage {later.name}: {error}") from error
 
     def _take_pending(self, state: TrainState) -> None:
         if self._pending is None:

@@ -97,10 +97,16 @@ def make_optimizer(
       active: the groups that are updated; the gradient of all others must be zero.
 
     Raises:
-      ValueError: the gradient would be clipped to nothing.
+      ValueError: a number that AdamW has no use for.
     """
-    if clip_norm <= 0.0:
-        raise ValueError(f"optimizer.clip_norm is {clip_norm}; it must be positive")
+    for name, value in (("clip_norm", clip_norm), ("eps", eps)):
+        if not value > 0.0:
+            raise ValueError(f"optimizer.{name} is {value}; it must be positive")
+    for name, value in (("b1", b1), ("b2", b2)):
+        if not 0.0 <= value < 1.0:
+            raise ValueError(f"optimizer.{name} is {value}; it must lie in [0, 1)")
+    if not weight_decay >= 0.0:
+        raise ValueError(f"optimizer.weight_decay is {weight_decay}; it may not be negative")
     adamw = optax.adamw(1.0, b1, b2, eps, weight_decay=weight_decay, mask=decayed)
 
     def rest(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:

@@ -26,7 +26,9 @@ _TICKS: dict[str, Any] = {"labelsize": 9, "length": 3}
 _WORST = 8
 _RATES = {
     "per": "PER",
+    "wer": "WER",
     "rnnt_per": "RNN-T PER",
+    "rnnt_wer": "RNN-T WER",
     "damaged_rnnt_per": "damaged, RNN-T PER",
     "mended_rnnt_per": "mended, RNN-T PER",
 }
@@ -34,13 +36,14 @@ _RATES = {
 Records = Collection[dict[str, Any]]
 
 
-def write_report(path: str | Path, metrics: str | Path, evaluation: Evaluation) -> None:
+def write_report(path: str | Path, metrics: str | Path, evaluation: Evaluation, best: int) -> None:
     """Draws a run's curves and its evaluation, 1600 by 1200 pixels.
 
     Args:
       path: PNG to write.
       metrics: the run's `metrics.jsonl`; what it does not hold is left blank.
       evaluation: of a split with labels.
+      best: the step whose model was kept.
 
     Raises:
       ValueError: the split has no labels.
@@ -56,7 +59,7 @@ def write_report(path: str | Path, metrics: str | Path, evaluation: Evaluation) 
     left, right = pictures.subfigures(1, 2, width_ratios=[1.12, 1])
     loss, rate, step, norms = curves.subplots(1, 4)
     _draw_loss(loss, records)
-    _draw_error_rate(rate, records)
+    _draw_error_rate(rate, records, best)
     _draw_optimiser(step, records)
     _draw_norms(norms, records)
     _draw_example(left, evaluation.example)
@@ -186,7 +189,7 @@ def _draw_loss(axes: Axes, records: Records) -> None:
     axes.legend(fontsize=9, frameon=False)
 
 
-def _draw_error_rate(axes: Axes, records: Records) -> None:
+def _draw_error_rate(axes: Axes, records: Records, best: int) -> None:
     _dress(axes, "validation phoneme error rate", "%")
     for key, label, color in (
         ("per", "with silence", _VAL),
@@ -197,11 +200,10 @@ def _draw_error_rate(axes: Axes, records: Records) -> None:
         if key == "rnnt_per" and not rates:
             continue  # most models are no transducers
         axes.plot(steps, 100 * np.array(rates), color=color, marker="o", markersize=3, label=label)
-        if key == "per" and rates:
-            best = int(np.argmin(rates))
-            text = f"best {percent(rates[best])} at step {steps[best]}"
-            axes.axhline(100 * rates[best], color=_VAL, linewidth=0.7, linestyle=":")
-            axes.plot([], [], " ", label=text)
+        if key == "per" and best in steps:
+            kept = rates[steps.index(best)]
+            axes.axhline(100 * kept, color=_VAL, linewidth=0.7, linestyle=":")
+            axes.plot([], [], " ", label=f"best model {percent(kept)}, step {best}")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=9, frameon=False)
 

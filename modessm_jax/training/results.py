@@ -98,7 +98,6 @@ class Evaluation:
     loss: float | None
     example: Example
     seconds: float
-    seed: int = 0
 
     @property
     def labelled(self) -> bool:
@@ -120,7 +119,7 @@ class Evaluation:
         """95 % bootstrap interval of the phoneme error rate, over trials."""
         if not self.edits.reference_length:
             return None
-        return bootstrap_interval([result.edits for result in self.trials], seed=self.seed)
+        return bootstrap_interval([result.edits for result in self.trials], seed=0)
 
     @cached_property
     def confusion(self) -> Int64[np.ndarray, "classes classes"]:

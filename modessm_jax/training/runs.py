@@ -54,7 +54,8 @@ def build_shapes(config: Mapping[str, Any], channels: int, sessions: int) -> Fun
 
 def describe_data(*splits: Recordings) -> dict[str, Any]:
     """What identifies the data of a run: channels, the order of sessions, and of every session the
-    number of trials and bins, with a checksum of which trials they are, their features and labels.
+    number of trials and bins, with a checksum of which trials they are, their features, labels and
+    sentences.
 
     Where they lie is no part of it.
     """
@@ -74,7 +75,8 @@ def _describe_trials(part: Recordings) -> dict[str, str]:
         sha = hashlib.sha256()
         for trial, features in trials:
             labels = b"" if trial.labels is None else trial.labels.tobytes()
-            sha.update(f"{trial.name} {trial.bins} {features} {len(labels)} ".encode() + labels)
+            facts = f"{trial.name} {trial.bins} {features} {trial.sentence!r} {len(labels)} "
+            sha.update(facts.encode() + labels)
         bins = sum(trial.bins for trial, _ in trials)
         described[session] = f"{len(trials)} trials, {bins} bins, {sha.hexdigest()[:16]}"
     return described
@@ -111,8 +113,8 @@ def read_split(
     recordings = read_recordings(
         data_root or data["root"],
         split,
-        sessions=None if data_root else data["sessions"],
-        table=data["table"],
+        sessions=data["sessions"],
+        table=_moved(data["table"], data["root"], data_root),
         memory_gib=data["memory_gib"],
         expect_channels=run.channels,
     )
@@ -155,6 +157,12 @@ def evaluate_run(
         recordings,
         normalize_by=run.config["objective"]["normalize_by"],
     )
+
+
+def _moved(table: str, root: str, data_root: str | Path | None) -> str | Path:
+    """Where the table of corpora is: one that lay among the data has moved with them."""
+    among = table and Path(table).is_relative_to(root)
+    return Path(data_root) / Path(table).relative_to(root) if data_root and among else table
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import math
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -32,6 +33,12 @@ class Stage:
     def __post_init__(self):
         if "+" in self.name:  # see `groups`
             raise ValueError(f"stage {self.name}: a stage's name cannot hold a '+'; rename it")
+        for objective, weight in self.weights.items():
+            if not (math.isfinite(weight) and weight >= 0.0):
+                raise ValueError(
+                    f"stage {self.name}: the weight of {objective} is {weight}; an objective is "
+                    "minimised, so give 0 or more"
+                )
         if self.steps < 1 or self.patience < 0:
             raise ValueError(
                 f"stage {self.name} has steps = {self.steps} and patience = {self.patience}; "

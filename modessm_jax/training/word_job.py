@@ -124,6 +124,8 @@ class WordJob:
             f"each half of val searched with the weights chosen on the other: {halves}",
             f"chosen on all of val: {tuning.best}, where the WER flatters: "
             f"{percent(tuning.best_rate)}",
+            "for rescore --tune_on and combine --calibrate_on decode val with these alone, without "
+            "--tune",
             *notes,
         ]
 

@@ -162,3 +162,20 @@ def test_damaged_files_are_named(tmp_path):
         (tmp_path / "args.yaml").write_text(config)
         with pytest.raises(DataError, match=r"args\.yaml"):
             read_official_logits(path)
+
+
+def test_a_flipped_bit_is_read_or_named(tmp_path):
+    """Damage to a pickle raises whatever the instruction made of it raises."""
+    path = write(tmp_path, official(lengths=((2,),), days=(1,)))
+    whole, random = bytearray(path.read_bytes()), np.random.default_rng(0)
+    named = 0
+    for _ in range(400):
+        damaged = whole.copy()
+        damaged[random.integers(len(whole))] ^= 1 << random.integers(8)
+        path.write_bytes(damaged)
+        try:
+            read_official_logits(path)
+        except DataError as error:
+            named += 1
+            assert str(path) in str(error)
+    assert named > 50

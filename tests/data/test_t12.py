@@ -148,6 +148,22 @@ def test_words_without_pronunciation_are_listed_and_can_be_left_out_of_training(
         convert(source, tmp_path / "out", pronunciations, exclude_unknown=True)
 
 
+def test_a_session_without_a_trial_left_has_no_file(source, tmp_path, pronunciations, caplog):
+    convert(source, tmp_path / "out", pronunciations)
+    save(source, "train", fields(["A snark", "The boojum"]))
+    counts = convert(source, tmp_path / "out", pronunciations, exclude_unknown=True)
+    assert counts["train"] == 4  # of the other day
+    assert not (tmp_path / "out" / DAY / "data_train.hdf5").exists()
+    assert f"{DAY}/data_train.hdf5, no trial is left" in caplog.text
+    assert len(read_recordings(tmp_path / "out", "train")) == 4
+
+
+def test_a_sentence_of_no_words_is_named(source, pronunciations, tmp_path):
+    save(source, "train", fields(["A dog", "!?"]))
+    with pytest.raises(DataError, match=r"sentenceText: of sentence 1 .* holds no words"):
+        convert(source, tmp_path / "out", pronunciations)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [

@@ -86,6 +86,7 @@ def test_test_gets_predictions_with_the_weights_of_val(given, tmp_path, capsys):
         (["--beam", "0"], "beam = 0"),
         (["--noise", "-1"], "--noise = -1"),
         (["--noise", "1"], "--noise needs --workdir"),
+        (["--noise_seed", "1"], "--noise_seed needs --noise"),
         (["--denoise"], "--denoise needs --workdir"),
         (["--lm", "nowhere"], "nowhere"),
         (["--lexicon", "nowhere"], "nowhere"),
@@ -94,6 +95,13 @@ def test_test_gets_predictions_with_the_weights_of_val(given, tmp_path, capsys):
 def test_what_is_unfit_is_named(given, tmp_path, more, message):
     with pytest.raises(SystemExit, match=message):
         main(arguments(given, "--out", str(tmp_path), *more))
+
+
+def test_a_weight_of_no_n_gram_is_refused(given, tmp_path):
+    without = {name: value for name, value in given.items() if name != "--lm"}
+    assert without != given
+    with pytest.raises(SystemExit, match="--lm_weight needs --lm"):
+        main(arguments(without, "--out", str(tmp_path), "--lm_weight", "1"))
 
 
 def test_a_runs_transducer_is_searched_and_kept_apart(given, tmp_path, monkeypatch, capsys):

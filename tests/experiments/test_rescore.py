@@ -54,7 +54,11 @@ def test_alpha_is_given_or_chosen_on_val(files, capsys):
 def test_what_does_not_fit_is_named(files, capsys):
     with pytest.raises(SystemExit):
         run(files, "--tune_on", str(files / "val.jsonl"))
-    assert "--tune_on needs --data_root" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(files, "--alpha", "0", "--data_root", str(files))
+    assert capsys.readouterr().err.count("--tune_on and --data_root go together") == 2
+    with pytest.raises(SystemExit, match="Is a directory"):
+        run(files, "--alpha", "0", "--out", str(files))
     with pytest.raises(SystemExit, match=r"alpha = 2\.0: give a share"):
         run(files, "--alpha", "2")
     (files / "lm.arpa").unlink()

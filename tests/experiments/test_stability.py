@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -60,10 +61,15 @@ def test_only_what_diverged_is_guarded_and_nothing_is_made_twice(tmp_path, train
 
 
 def test_a_run_that_cannot_begin_ends_the_study_and_says_where_to_look(tmp_path, monkeypatch):
+    started = []
+
     def fail(command, stdout, stderr):
+        started.append(command)
+        time.sleep(0.3)
         stdout.write("ValueError: no such data\n")
         return subprocess.CompletedProcess(command, 1)
 
     monkeypatch.setattr(stability.subprocess, "run", fail)
     with pytest.raises(SystemExit, match=r"failed; its output is in .*output.log"):
-        stability.main([*places(tmp_path), *GIVEN])
+        stability.main([*places(tmp_path), "--rates", *(f"{n}e-3" for n in range(1, 10))])
+    assert len(started) < 10  # of 72; one or two begin before the first is known to have failed

@@ -39,7 +39,7 @@ def test_a_run_on_other_data_is_refused_with_their_differences(tmp_path):
 @pytest.mark.parametrize("lost", ["config", "dataset"])
 def test_keys_that_do_not_change_the_result_may_change(tmp_path, lost):
     claim(tmp_path, CONFIG, DATASET, resuming=False)
-    data = {"root": "there", "workers": 4, "sessions": []}
+    data = {"root": "there", "workers": 4, "sessions": [], "table": "there/t.csv", "lexicon": "l"}
     freer = {"data": data, "training": {"steps": 10, "log_every": 1}}
     claim(tmp_path, freer, DATASET, resuming=True)
     assert json.loads((tmp_path / "config.json").read_text()) == freer

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jaxtyping import Float
 
+from modessm_jax.data.corruption import Corruption
 from modessm_jax.data.hdf5 import Trial
 from modessm_jax.data.pipeline import evaluation_batches
 from modessm_jax.data.trials import Recordings, read_recordings
@@ -19,7 +20,7 @@ from modessm_jax.models.outputs import Outputs
 from modessm_jax.phonemes import CLASSES, SILENCE
 from modessm_jax.sequence import Sequence
 from modessm_jax.training import evaluation
-from modessm_jax.training.evaluation import evaluate, make_scorer, write_predictions
+from modessm_jax.training.evaluation import damaged, evaluate, make_scorer, write_predictions
 from modessm_jax.training.mesh import data_mesh, replicated
 
 CONFIDENCE = 8.0
@@ -170,6 +171,21 @@ def test_a_language_model_joins_the_beam():
     assert len({label for result in alone.trials for label in result.rnnt or []}) > 1
     with pytest.raises(ValueError, match="a beam of 2 or more"):
         make_scorer(model, fusion=fusion)
+
+
+def test_a_trial_is_damaged_alike_in_whatever_batch_it_is():
+    random = np.random.default_rng(0)
+    features = Sequence.from_lengths(
+        jnp.asarray(random.normal(size=(4, 30, 50))), jnp.asarray([30, 20, 30, 25])
+    )
+    corruption = Corruption(dropped=0.3, jitter=2, noise=0.5)
+    trials, order = jnp.asarray([7, 3, 9, -1]), jnp.asarray([2, 0])
+    found = damaged(features, trials, corruption)
+    again = damaged(jax.tree.map(lambda x: x[order], features), trials[order], corruption)
+    np.testing.assert_array_equal(again.values, found.values[order])
+    silent = np.asarray((found.values == 0).all(axis=1))
+    assert 0.1 < silent.mean() < 0.5
+    assert len(np.unique(silent, axis=0)) == 4  # each trial loses channels of its own
 
 
 def test_a_split_without_labels_gets_predictions_and_counts_only(tmp_path):

@@ -89,6 +89,24 @@ def test_what_a_run_leaves(straight: Path) -> None:
         assert (straight / name).exists(), name
 
 
+def test_the_minutes_of_a_run_are_all_of_them_however_often_it_is_run(straight: Path) -> None:
+    before = json.loads((straight / "results.json").read_text())
+    job.run(config_of(Path(before["config"]["data"]["root"])), straight)
+    again = json.loads((straight / "results.json").read_text())
+    spent = sum(before["seconds"].values())
+    assert spent > before["seconds"]["compile"] > 0
+    assert min(before["wall_seconds"], again["wall_seconds"]) >= spent
+
+
+def test_val_of_other_channels_is_refused_before_training(root: Path, tmp_path: Path) -> None:
+    train, val = (tmp_path / "data" / "a" / f"data_{split}.hdf5" for split in ("train", "val"))
+    shutil.copytree(root / "a", train.parent)
+    val.unlink()
+    write_split(tmp_path / "data", "a", "val", [40], channels=5)
+    with pytest.raises(DataError, match=r"data_val\.hdf5, trial_0000, .*has 5 channels, but the"):
+        job.run(config_of(tmp_path / "data", data={"lexicon": ""}), tmp_path / "run")
+
+
 def test_a_rate_that_is_not_measured_is_refused_at_once(root: Path, tmp_path: Path) -> None:
     config = config_of(root, training={"select_by": "rnnt_per"})
     with pytest.raises(ValueError, match=r"training.select_by is 'rnnt_per'; choose one of per"):

@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import jax
@@ -113,6 +114,17 @@ def test_refuses_impossible_rates(change, message):
         make_schedule(**{**RATES, **change}, steps=10)
 
 
-def test_refuses_to_clip_to_nothing():
-    with pytest.raises(ValueError, match="clip_norm"):
-        make_optimizer(**{**ADAMW, "clip_norm": 0.0})
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("clip_norm", (0.0, -1.0, math.nan)),
+        ("eps", (0.0, math.nan)),
+        ("b1", (1.0, -0.1, math.nan)),
+        ("b2", (1.5, math.nan)),
+        ("weight_decay", (-1e-3, math.nan)),
+    ],
+)
+def test_refuses_numbers_that_adamw_has_no_use_for(name, values):
+    for value in values:
+        with pytest.raises(ValueError, match=rf"optimizer\.{name} is {value}"):
+            make_optimizer(**{**ADAMW, name: value})

@@ -7,10 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from modessm_jax.data.hdf5 import Trial
 from modessm_jax.phonemes import CLASSES
-from modessm_jax.training.report import format_stages, format_table, write_report
+from modessm_jax.training.report import (
+    _draw_error_rate,
+    format_stages,
+    format_table,
+    write_report,
+)
 from modessm_jax.training.results import Evaluation, Example, TrialResult
 
 CHANNELS, STRIDE = 48, 4
@@ -88,20 +94,32 @@ def size_of(picture: Path) -> tuple[int, int]:
 @pytest.mark.parametrize("feasible", [True, False])
 def test_the_picture_has_its_size_and_is_not_blank(tmp_path, feasible):
     picture = tmp_path / "report.png"
-    write_report(picture, metrics(tmp_path / "metrics.jsonl"), evaluation(feasible=feasible))
+    write_report(picture, metrics(tmp_path / "metrics.jsonl"), evaluation(feasible=feasible), 400)
     assert size_of(picture) == (1600, 1200)
     assert picture.stat().st_size > 100_000
 
 
+def test_the_model_that_was_kept_is_marked_not_the_lowest_curve(tmp_path):
+    """A stage of its own chooses by its own rate; PER may have been lower before it."""
+    records = [
+        {"step": step, "per": per, "rnnt_per": rnnt}
+        for step, per, rnnt in ((400, 0.10, 0.5), (800, 0.12, 0.09), (1200, 0.11, 0.08))
+    ]
+    axes = Figure().subplots()
+    _draw_error_rate(axes, records, 1200)
+    labels = [str(line.get_label()) for line in axes.lines]
+    assert "best model 11.00 %, step 1200" in labels
+
+
 def test_a_run_that_has_logged_nothing_yet_is_drawn(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
-    write_report(tmp_path / "report.png", tmp_path / "metrics.jsonl", evaluation())
+    write_report(tmp_path / "report.png", tmp_path / "metrics.jsonl", evaluation(), 0)
     assert size_of(tmp_path / "report.png") == (1600, 1200)
 
 
 def test_a_split_without_labels_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no labels"):
-        write_report(tmp_path / "report.png", tmp_path / "none", evaluation(labelled=False))
+        write_report(tmp_path / "report.png", tmp_path / "none", evaluation(labelled=False), 0)
 
 
 def test_the_table_prints_the_figures():

@@ -15,7 +15,7 @@ from modessm_jax.data.validation import DataError
 from modessm_jax.training.checkpoints import CheckpointError, Checkpoints
 from modessm_jax.training.history import History
 from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.runs import build_model, describe_data, evaluate_run, load_run
+from modessm_jax.training.runs import build_model, describe_data, evaluate_run, load_run, read_split
 from modessm_jax.training.state import create_state
 from modessm_jax.training.writers import write_json
 from tests.data.layout import write_split
@@ -124,6 +124,9 @@ def test_data_are_known_by_their_values_wherever_they_lie(root, tmp_path, memory
     changed = described()
     assert changed["trials"]["val"]["a"] == before["trials"]["val"]["a"]
     assert changed["trials"]["val"]["b"] != before["trials"]["val"]["b"]
+    with h5py.File(moved / "a" / "data_val.hdf5", "a") as handle:
+        handle["trial_0001"].attrs["sentence_label"] = "another sentence"
+    assert described()["trials"]["val"]["a"] != before["trials"]["val"]["a"]
 
 
 def test_sessions_without_training_are_refused(workdir, root, tmp_path):
@@ -131,6 +134,21 @@ def test_sessions_without_training_are_refused(workdir, root, tmp_path):
     write_split(tmp_path, "c", "val", LENGTHS)
     with pytest.raises(DataError, match="not trained on the sessions c"):
         evaluate_run(load_run(workdir), "val", tmp_path)
+
+
+def test_moved_data_are_read_in_the_sessions_of_training(workdir, root, tmp_path):
+    run = load_run(workdir)
+    data = run.config["data"] | {"sessions": ["b"], "table": str(root / "table.csv")}
+    chosen = run._replace(config=run.config | {"data": data})
+    moved = Path(shutil.copytree(root, tmp_path / "moved"))
+    (moved / "table.csv").write_text("")  # it lay among the data, and has moved with them
+    with pytest.raises(DataError, match=r"moved/table\.csv"):
+        read_split(chosen, "val", moved)
+    (moved / "table.csv").write_text("Date,Block number,Corpus\n")
+    chosen.config["data"]["table"] = ""
+    for place in (None, moved):
+        recordings, _ = read_split(chosen, "val", place)
+        assert {trial.session for trial in recordings.trials} == {"b"}
 
 
 def test_a_directory_without_a_run_is_named(tmp_path):
@@ -173,3 +191,9 @@ def test_figures_are_not_lost_with_the_predictions(workdir, tmp_path, capsys):
 def test_what_the_model_cannot_do_is_refused_in_a_sentence(workdir, more, message):
     with pytest.raises(SystemExit, match=message):
         main(["--workdir", str(workdir), *more])
+
+
+def test_a_weight_of_nothing_is_refused(workdir, capsys):
+    with pytest.raises(SystemExit):
+        main(["--workdir", str(workdir), "--lm_weight", "0.5"])
+    assert "--lm_weight needs --phoneme_lm" in capsys.readouterr().err

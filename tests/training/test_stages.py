@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from typing import Any
 
 import grain
@@ -193,12 +194,21 @@ def test_groups_are_the_stages_that_train_a_parameter():
         ({"warmup": {**STAGES["warmup"], "steps": 0}}, "stage warmup has steps = 0"),
         ({"order": ("a+b",), "a+b": STAGES["warmup"]}, r"a\+b: a stage's name cannot hold"),
         ({"warmup": {**STAGES["warmup"], "warmup_steps": 9}}, "stage warmup: warmup_steps is 9"),
+        ({"warmup": {**STAGES["warmup"], "weights": {"phoneme": -1.0}}}, "of phoneme is -1.0; an"),
+        ({"warmup": {**STAGES["warmup"], "weights": {"phoneme": math.nan}}}, "phoneme is nan"),
     ],
 )
 def test_stages_that_make_no_sense_are_refused(changes, message):
     config = json.loads(configuration(**changes).to_json())
     with pytest.raises(ValueError, match=message):
         plan_stages(config, toy.initial_params())
+
+
+def test_what_the_model_cannot_be_charged_later_is_said_before_the_first_update(tmp_path):
+    joint = {**STAGES["joint"], "weights": {"phoneme": 1.0, "diphone": 0.3}}
+    with pytest.raises(ValueError, match=r"stage joint: objective\.weights names 'diphone'"):
+        run(tmp_path, configuration(joint=joint))
+    assert not list((tmp_path / "checkpoints").iterdir())
 
 
 def test_what_each_stage_says_for_itself_may_not_be_said_for_all():
