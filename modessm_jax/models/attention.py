@@ -9,6 +9,7 @@ from flax import nnx, struct
 from jaxtyping import Array, Bool, Float, Int
 
 from modessm_jax.models.attend import MASKED, attend
+from modessm_jax.models.block import require_whole_steps
 from modessm_jax.sequence import Sequence
 
 BUCKETS = 32
@@ -90,7 +91,12 @@ class RelativeAttention(nnx.Module):
     def step(
         self, state: Memory, x: Sequence, memory: Sequence
     ) -> tuple[Memory, Float[Array, "batch time d"]]:
-        """Attends from the next whole chunks of `x` to those of `memory` and the past."""
+        """Attends from the next whole chunks of `x` to those of `memory` and the past.
+
+        Raises:
+            ValueError: the frames do not fill whole chunks.
+        """
+        require_whole_steps(x, self.chunk or 1)
         new = x.mask.shape[1]
         state = self._extend(state, memory)
         out = self._attend(x, state, offset=-self.left)

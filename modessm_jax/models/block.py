@@ -39,11 +39,26 @@ class Block(nnx.Module):
         """Maps the next frames, a whole number of steps.
 
         Raises:
-            ValueError: the block looks beyond its step.
+            ValueError: the block looks beyond its step, or the frames do not fill whole steps.
         """
         if self.ahead != 0 or self.back != 0:
             raise ValueError(f"{type(self).__name__} looks beyond its step and cannot stream")
+        require_whole_steps(x, self.block_size)
         return state, self(x)
+
+
+def require_whole_steps(x: Sequence, block_size: int) -> None:
+    """Refuses the next frames of a stream that are no whole number of steps.
+
+    Raises:
+        ValueError: they are not.
+    """
+    frames = x.mask.shape[1]
+    if frames % block_size:
+        raise ValueError(
+            f"{frames} frames do not fill steps of {block_size}; collect whole steps, and fill up "
+            "the last one of a stream with padding"
+        )
 
 
 class Serial(Block):

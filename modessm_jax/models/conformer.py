@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 
 from modessm_jax.models.attention import Memory, RelativeAttention
-from modessm_jax.models.block import Block, Dropout, DropPath, split
+from modessm_jax.models.block import Block, Dropout, DropPath, require_whole_steps, split
 from modessm_jax.models.convolution import DepthwiseConv
 from modessm_jax.sequence import Sequence
 
@@ -75,6 +75,7 @@ class ConformerBlock(Block):
     def step(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
         if self.ahead != 0:
             raise ValueError("a Conformer block without chunks sees the whole trial: not causal")
+        require_whole_steps(x, self.block_size)
         return self._run(state, x, None)
 
     def _run(self, state: Any, x: Sequence, key: jax.Array | None) -> tuple[Any, Sequence]:

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from modessm_jax.models.block import Block, Dropout
+from modessm_jax.models.block import Block, Dropout, require_whole_steps
 from modessm_jax.models.depthwise import depthwise_conv
 from modessm_jax.sequence import Sequence
 
@@ -45,6 +45,7 @@ class Convolution(Block):
     def step(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
         if self.ahead != 0:
             raise ValueError(f"{type(self).__name__} looks {self.ahead} frames ahead: not causal")
+        require_whole_steps(x, self.stride)
         values = jnp.concatenate([state, x.masked().values.astype(self.dtype)], axis=1)
         kept = values[:, x.mask.shape[1] :]
         return kept, Sequence(self.filter(values), x.mask[:, :: self.stride])

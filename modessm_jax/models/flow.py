@@ -51,6 +51,8 @@ class FlowBridge(Block):
     def __init__(
         self, d: int, *, layers: int, kernel: int, causal: bool, dtype: Any, rngs: nnx.Rngs
     ):
+        if layers < 1:
+            raise ValueError(f"flow is {layers}: the bridge needs at least one layer")
         self.dtype = dtype
         self.point_norm = nnx.LayerNorm(d, dtype=dtype, rngs=rngs)
         self.start_norm = nnx.LayerNorm(d, dtype=dtype, rngs=rngs)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from modessm_jax.models.attention import RelativeAttention
-from modessm_jax.models.block import Dropout
+from modessm_jax.models.block import Dropout, require_whole_steps
 from modessm_jax.sequence import Sequence
 
 
@@ -69,6 +69,7 @@ class CrossScaleFusion(nnx.Module):
     def step(
         self, state: Any, fast: Sequence, medium: Sequence, slow: Sequence
     ) -> tuple[Any, Sequence]:
+        require_whole_steps(fast, self.ratios[0])
         fast, medium, slow = self._align(fast, medium, slow)
         fast_state, from_fast = self.to_fast.step(state[0], medium, fast)
         slow_state, from_slow = self.to_slow.step(state[1], medium, slow)

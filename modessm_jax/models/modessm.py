@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from modessm_jax.models.block import Serial, split
+from modessm_jax.models.block import Serial, require_whole_steps, split
 from modessm_jax.models.convolution import DepthwiseConv, GaussianSmoothing, StridedConv
 from modessm_jax.models.flow import FlowBridge
 from modessm_jax.models.gate import ChannelGate
@@ -219,10 +219,11 @@ class ModeSSM(nnx.Module):
         """Decodes the next bins of every stream, a multiple of `stride`.
 
         Raises:
-            ValueError: the model was not built causal.
+            ValueError: the model was not built causal, or the bins do not fill whole steps.
         """
         if not self.causal:
             raise ValueError("this model sees whole trials; build it with model.causal = True")
+        require_whole_steps(features, self.block_size)
         new = dict(state)
         new["smoothing"], x = self.smoothing.step(state["smoothing"], features)
         new["gate"], x = self.gate.step(state["gate"], x)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Int
 
-from modessm_jax.models.block import Serial, split
+from modessm_jax.models.block import Serial, require_whole_steps, split
 from modessm_jax.models.conformer import ConformerBlock
 from modessm_jax.models.convolution import GaussianSmoothing, StridedConv
 from modessm_jax.models.diphones import phoneme_log_probabilities
@@ -63,10 +63,10 @@ class MultiScale(nnx.Module):
         fast, medium, slow = strides
         if medium % fast or slow % medium:
             raise ValueError(f"strides = {strides}: each must be a multiple of the one before")
-        if causal and (chunk % slow or left % chunk):
+        if causal and (chunk < 1 or chunk % slow or left % chunk):
             raise ValueError(
-                f"causal decoding needs chunk = {chunk} to be a multiple of the slow stride {slow}"
-                f" and left = {left} to be a multiple of chunk"
+                f"causal decoding needs chunk = {chunk} to be at least 1 and a multiple of the slow"
+                f" stride {slow}, and left = {left} to be a multiple of chunk"
             )
         compute: Any = jnp.dtype(dtype)
         self.sessions, self.causal = sessions, causal
@@ -182,14 +182,11 @@ class MultiScale(nnx.Module):
         """Decodes the next bins of every stream, a multiple of `block_size`.
 
         Raises:
-            ValueError: the model was not built causal, or the bins do not fill whole chunks.
+            ValueError: the model was not built causal, or the bins do not fill whole steps.
         """
         if not self.causal:
             raise ValueError("this model sees whole trials; build it with model.causal = True")
-        if features.mask.shape[1] % self.block_size:
-            raise ValueError(
-                f"{features.mask.shape[1]} bins do not fill chunks of {self.block_size}"
-            )
+        require_whole_steps(features, self.block_size)
         new: dict[str, Any] = {"session": state["session"]}
         new["smoothing"], x = self.smoothing.step(state["smoothing"], features)
         x = self._adapt(x, state["session"])

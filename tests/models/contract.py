@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from modessm_jax.sequence import Sequence
@@ -45,15 +46,18 @@ def verify(block: Any, channels: int, *, tight: bool = True, seed: int = 0) -> N
     _check_field(graph, params, x, block, tight)
     if block.ahead == 0:
         _check_steps(graph, pull, params, x, block)
+        if block.block_size > 1:
+            _check_whole_steps(x, block)
 
 
 def difference(a: Any, b: Any) -> float:
-    """Largest absolute difference between two trees, relative to the larger of 1 and their size."""
+    """Largest absolute difference between two trees, relative to the larger of 1 and their size.
+
+    NaN in either is NaN here, which is not below any tolerance.
+    """
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return max(
-        (float(jnp.max(jnp.abs(p - q) / jnp.maximum(1, jnp.max(jnp.abs(q))))) for p, q in pairs),
-        default=0.0,
-    )
+    sizes = [float(jnp.max(jnp.abs(p - q) / jnp.maximum(1, jnp.max(jnp.abs(q))))) for p, q in pairs]
+    return float(np.max([0.0, *sizes]))  # Python's max would take 0 for the larger of 0 and NaN
 
 
 def _perturbed(params: Any, seed: int) -> Any:
@@ -158,6 +162,13 @@ def _check_steps(
             _, z = jax.jit(stepped)(params, spoilt.values)
         assert jnp.array_equal(z.mask, y.mask), "stepping loses or adds frames"
         assert difference(z.masked().values, y.masked().values) < TOLERANCE, "step differs"
+
+
+def _check_whole_steps(x: Sequence, block: Any) -> None:
+    """Frames that do not fill a step are refused."""
+    short = jax.tree.map(lambda leaf: leaf[:, : block.block_size - 1], x)
+    with pytest.raises(ValueError, match="do not fill steps"):
+        block.step(block.initial_state(x.mask.shape[0]), short)
 
 
 def _cut(leaf: jax.Array, size: int) -> jax.Array:

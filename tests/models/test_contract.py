@@ -118,11 +118,11 @@ class Fusion(Block):
         self.back, self.ahead = (None, None) if chunk is None else (4, 0)
 
     def views(self, x: Sequence) -> list[Sequence]:
-        x = x.pad_to_multiple(4).masked()
+        x = x.masked()
         return [jax.tree.map(lambda leaf, rate=rate: leaf[:, ::rate], x) for rate in (1, 2, 4)]
 
     def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
-        y = self.fusion(*self.views(x))
+        y = self.fusion(*self.views(x.pad_to_multiple(4)))
         return jax.tree.map(lambda leaf: leaf[:, : -(-x.mask.shape[1] // 2)], y)
 
     def initial_state(self, batch: int) -> Any:
@@ -216,6 +216,16 @@ class LooksAtPadding(Block):
         return x.with_values(x.values - jnp.nan_to_num(x.values).mean(axis=1, keepdims=True))
 
 
+class LeaksPadding(Block):
+    """Broken: NaN in the padding reaches the gradient of the parameters."""
+
+    def __init__(self):
+        self.linear = nnx.Linear(3, 3, rngs=rngs())
+
+    def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
+        return x.with_values(self.linear(x.values))
+
+
 class LooksAhead(Block):
     """Broken: declares itself causal and reads the next frame."""
 
@@ -232,6 +242,14 @@ class MixesBatch(Block):
         return x.with_values(x.values * jnp.roll(x.values, 1, axis=0))
 
 
+class FollowsTheLast(Block):
+    """Broken: every example depends on the last of the batch, which alone is as it should be."""
+
+    def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
+        x = x.masked()
+        return x.with_values(x.values * (1 + jax.lax.stop_gradient(x.values - x.values[-1:])))
+
+
 class LosesState(Block):
     """Broken: its steps forget the past."""
 
@@ -245,9 +263,19 @@ class LosesState(Block):
         return state, self(x)
 
 
-@pytest.mark.parametrize("broken", [LooksAtPadding, LooksAhead, MixesBatch, LosesState])
-def test_broken_blocks_are_caught(broken: type[Block]) -> None:
-    with pytest.raises(AssertionError):
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (LooksAtPadding, "NaN leaves the padding"),
+        (LeaksPadding, "NaN reaches the gradient"),
+        (LooksAhead, "depends on frames outside the declared field"),
+        (MixesBatch, "padding changes outputs"),
+        (FollowsTheLast, "examples of a batch influence each other"),
+        (LosesState, "gradients through steps differ"),
+    ],
+)
+def test_broken_blocks_are_caught(broken: type[Block], message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
         verify(broken(), 3)
 
 

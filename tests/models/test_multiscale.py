@@ -108,7 +108,7 @@ def test_steps_need_whole_chunks_and_a_causal_model() -> None:
         SMALL | {"causal": True}, channels=4, sessions=3, hides_bins=False, seed=0
     )
     piece = jax.tree.map(lambda leaf: leaf[:, :7], features)
-    with pytest.raises(ValueError, match="do not fill chunks of 8"):
+    with pytest.raises(ValueError, match="7 frames do not fill steps of 8"):
         streaming.step(streaming.initial_state(session), piece)
     offline = build_module(SMALL, channels=4, sessions=3, hides_bins=False, seed=0)
     with pytest.raises(ValueError, match=r"model\.causal"):
@@ -120,6 +120,7 @@ def test_steps_need_whole_chunks_and_a_causal_model() -> None:
     [
         ({"strides": (2, 3, 8)}, "multiple of the one before"),
         ({"causal": True, "chunk": 12}, "multiple of the slow stride"),
+        ({"causal": True, "chunk": 0}, "chunk = 0 to be at least 1"),
         ({"session": "day"}, "choose 'affine'"),
     ],
 )
