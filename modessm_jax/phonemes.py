@@ -10,11 +10,12 @@ vowels, diphthongs as a glide from one quality to another, and whether a vowel i
 stressed syllable) or lax.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Int32
+from jaxtyping import Int32
 
 BLANK = 0
 SILENCE = 40
@@ -180,22 +181,15 @@ _PHONEMES = CLASSES - 1
 DIPHONES = 1 + _PHONEMES * _PHONEMES
 
 
-def diphone_ids(
-    phoneme_ids: Sequence[int] | Int[np.ndarray, "phonemes"],
-) -> Int32[np.ndarray, "phonemes"]:
-    """The diphone class of every phoneme: 1 + 40 (previous - 1) + (current - 1).
-
-    Raises:
-        ValueError: an id lies outside 1..40.
-    """
-    current = np.asarray(phoneme_ids, np.int32)
-    if current.size and not (current.min() > BLANK and current.max() <= SILENCE):
-        raise ValueError(f"phoneme ids must lie in 1..{SILENCE}, got {current.tolist()}")
-    previous = np.concatenate([np.array([SILENCE], np.int32), current])[:-1]
+def diphone_id(previous: Any, current: Any) -> Any:
+    """The class of a phoneme after another; numbers, or arrays of NumPy or JAX."""
     return 1 + _PHONEMES * (previous - 1) + (current - 1)
 
 
-def diphone_phonemes() -> Int32[np.ndarray, "diphones"]:
-    """For every diphone class its current phoneme; blank for the blank."""
-    current = 1 + np.arange(DIPHONES - 1, dtype=np.int32) % _PHONEMES
-    return np.concatenate([np.array([BLANK], np.int32), current])
+def by_previous(of_diphones: Any) -> Any:
+    """What stands at each `diphone_id`, without the blank: [..., diphones] to [..., 40, 40].
+
+    The first of the two axes is the previous phoneme less 1, the second the current one less 1. For
+    arrays of NumPy or JAX.
+    """
+    return of_diphones[..., 1:].reshape(*of_diphones.shape[:-1], _PHONEMES, _PHONEMES)

@@ -1,3 +1,6 @@
+import itertools
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,8 +8,6 @@ from hypothesis import strategies as st
 
 from modessm_jax import phonemes
 from modessm_jax.phonemes import ARTICULATIONS, BLANK, CLASSES, DIPHONES, SILENCE, SYMBOLS
-
-PHONEME_IDS = st.lists(st.integers(1, SILENCE), max_size=30)
 
 
 def test_the_inventory_is_the_benchmarks():
@@ -53,27 +54,12 @@ def test_voicing_is_all_that_tells_a_pair_apart(voiceless, voiced):
     assert (one.voiced, two.voiced) == (False, True)
 
 
-@given(PHONEME_IDS)
-def test_the_current_phonemes_of_diphones_are_the_phonemes(ids):
-    diphones = phonemes.diphone_ids(ids)
-    np.testing.assert_array_equal(phonemes.diphone_phonemes()[diphones], ids)
-    assert np.all((diphones > BLANK) & (diphones < DIPHONES))
-
-
-@given(st.integers(1, SILENCE), st.integers(1, SILENCE))
-def test_diphones_name_their_pair(first, second):
-    start, pair = phonemes.diphone_ids([first, second]) - 1
-    assert divmod(int(pair), 40) == (first - 1, second - 1)
-    assert divmod(int(start), 40) == (SILENCE - 1, first - 1)
-
-
-def test_diphone_classes_cover_every_phoneme_evenly_and_blank_once():
-    current = phonemes.diphone_phonemes()
-    assert current.shape == (DIPHONES,) and current[BLANK] == BLANK
-    np.testing.assert_array_equal(np.bincount(current), [1] + [SILENCE] * SILENCE)
-
-
-@pytest.mark.parametrize("ids", [[0], [3, 41], [-1]])
-def test_diphones_of_what_is_no_phoneme_are_refused(ids):
-    with pytest.raises(ValueError, match=r"1\.\.40"):
-        phonemes.diphone_ids(ids)
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+def test_every_pair_of_phonemes_has_a_class_of_its_own(array):
+    pairs = list(itertools.product(range(1, CLASSES), repeat=2))
+    previous, current = array(pairs).T
+    ids = phonemes.diphone_id(previous, current)
+    assert sorted(ids.tolist()) == list(range(1, DIPHONES))
+    found = phonemes.by_previous(array([np.arange(DIPHONES)]))
+    assert found.shape == (1, SILENCE, SILENCE)
+    np.testing.assert_array_equal(found[0, previous - 1, current - 1], ids)

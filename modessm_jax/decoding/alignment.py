@@ -16,7 +16,8 @@ def align(
       labels: phoneme ids, without blanks.
 
     Raises:
-      ValueError: there are fewer frames than labels and the blanks between equal neighbours.
+      ValueError: there are fewer frames than labels and the blanks between equal neighbours, no
+        path has any probability, or NaN stands on the way.
     """
     frames = len(log_probabilities)
     labels = np.asarray(labels, np.int64)
@@ -39,6 +40,11 @@ def align(
         options = np.stack([score, one, two])
         steps[frame] = options.argmax(axis=0)
         score = options.max(axis=0) + emitted[frame]
+    if not score[-2:].max() > -np.inf:
+        raise ValueError(
+            f"no path through the {frames} frames gives the labels {labels.tolist()} any "
+            "probability; look for NaN or -inf in the log probabilities"
+        )
     state = len(states) - 1 if score[-1] >= score[-2] else len(states) - 2
     path = np.zeros(frames, np.int64)
     for frame in range(frames - 1, -1, -1):

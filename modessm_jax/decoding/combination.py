@@ -123,7 +123,8 @@ def combine(
         rule: `vote` or `minimum_bayes_risk`.
         scales: of each system's `posterior`, from `calibrate`; if not given, only the best
             candidates count.
-        weights: of each system; all the same if not given.
+        weights: of each system, at least 0; all the same if not given. A system of weight 0 has no
+            say.
 
     Raises:
         ValueError: there is no system, a trial is missing or occurs twice in one of them, or the
@@ -137,6 +138,7 @@ def combine(
     for name, values in (("scales", scales), ("weights", weights)):
         if len(values) != len(tables):
             raise ValueError(f"{len(values)} {name} for {len(tables)} systems; give one for each")
+    _check(weights, "the systems' weights")
     for number, table in enumerate(tables, 1):
         for key in sorted(tables[0].keys() ^ table.keys()):
             lacking = number if key in tables[0] else 1
@@ -152,7 +154,7 @@ def _pool(lists: Sequence[Utterance], rule: Rule, scales: Numbers, weights: Numb
     hypotheses: list[str] = []
     shares: list[float] = []
     for found, scale, weight in zip(lists, scales, weights, strict=True):
-        if found.candidates:
+        if found.candidates and weight:
             probabilities = posterior([one.total for one in found.candidates], scale)
             hypotheses += [one.text for one in found.candidates]
             shares += (weight * probabilities).tolist()
@@ -195,16 +197,19 @@ def _count(hypotheses: Sequence[str], weights: Numbers | None) -> _Ballot:
     values = np.ones(len(hypotheses)) if weights is None else np.asarray(weights, np.float64)
     if values.shape != (len(hypotheses),):
         raise ValueError(f"{values.size} weights for {len(hypotheses)} hypotheses; give one each")
-    if not np.isfinite(values).all() or values.min() < 0 or not values.any():
-        raise ValueError(
-            f"weights are {values.tolist()}; give finite ones of at least 0, not all 0"
-        )
+    _check(values, "the hypotheses' weights")
     shares: dict[str, float] = {}
     for hypothesis, value in zip(hypotheses, values / values.sum(), strict=True):
         if value:
             sentence = normalize(hypothesis)
             shares[sentence] = shares.get(sentence, 0.0) + value
     return _Ballot(list(shares), np.array(list(shares.values())))
+
+
+def _check(weights: Numbers, name: str) -> None:
+    values = np.asarray(weights, np.float64)
+    if not np.isfinite(values).all() or values.min() < 0 or not values.any():
+        raise ValueError(f"{name} are {values.tolist()}; give finite ones of at least 0, not all 0")
 
 
 def _word_risk(ballot: _Ballot) -> Float64[np.ndarray, "sentences"]:

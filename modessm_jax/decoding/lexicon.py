@@ -34,12 +34,7 @@ class Lexicon:
 
     def __post_init__(self):
         for word, variants in self.words.items():
-            if not word or word.split() != [word]:
-                raise ValueError(f"{word!r} is no word; words are what white space parts")
-            if not variants or not all(variants):
-                raise ValueError(f"{word}: a pronunciation is missing")
-            if not all(0 < sound < SILENCE for variant in variants for sound in variant):
-                raise ValueError(f"{word}: phonemes are 1..{SILENCE - 1}, got {variants}")
+            _check(word, variants)
 
     def write(self, path: Path) -> None:
         """Writes text: a line for each pronunciation, "word<tab>phonemes", in order."""
@@ -73,12 +68,22 @@ class Lexicon:
                 raise ValueError(f"{path}, line {number}: write word<tab>phonemes, not {line!r}")
             try:
                 ids = tuple(phoneme_id(sound) for sound in sounds.split())
+                _check(word, (ids,))
             except ValueError as error:
                 raise ValueError(f"{path}, line {number}, {word}: {error}") from error
             words.setdefault(word, {})[ids] = None
             if rest[0] == _GUESSED:
                 guessed.add(word)
         return cls({word: tuple(ids) for word, ids in words.items()}, frozenset(guessed))
+
+
+def _check(word: str, variants: Variants) -> None:
+    if not word or word.split() != [word]:
+        raise ValueError(f"{word!r} is no word; words are what white space parts")
+    if not variants or not all(variants):
+        raise ValueError(f"a pronunciation of {word!r} is missing")
+    if not all(0 < sound < SILENCE for variant in variants for sound in variant):
+        raise ValueError(f"phonemes of {word!r} must be 1..{SILENCE - 1}, got {variants}")
 
 
 def build_lexicon(

@@ -43,11 +43,14 @@ def next_phonemes(ngram: NGram) -> Float32[np.ndarray, "contexts classes"]:
     Raises:
         ValueError: the n-gram is of words, or so long that its table would not fit.
     """
+    # A small text may lack a rare phoneme, but none lacks the silence after every word. In capitals
+    # an n-gram of words may know phonemes: "er", "ow".
     strange = [token for token in TOKENS[BLANK + 1 :] if token not in ngram]
-    if len(strange) == CLASSES - 1 or ngram.order > _MAX_ORDER:
+    if TOKENS[SILENCE] in strange or ngram.order > _MAX_ORDER:
         raise ValueError(
             f"{ngram.path} must be an n-gram of phonemes, of order {_MAX_ORDER} at most, such as "
-            "`python -m experiments.language_model phonemes` makes"
+            "`python -m experiments.language_model phonemes` makes; it is of order "
+            f"{ngram.order} and lacks {', '.join(strange) or 'none'} of them"
         )
     table = np.zeros((CLASSES,) * ngram.order, np.float32)
     for context in itertools.product(range(CLASSES), repeat=ngram.order - 1):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from modessm_jax.losses.joint import Arcs, Joint, joint_logits, softmax_arcs
+from modessm_jax.losses.joint import Arcs, Joint, joint_hidden, joint_logits, softmax_arcs
 from modessm_jax.phonemes import BLANK
 
 
@@ -45,8 +45,7 @@ def log_probabilities(joint: Joint, arcs: Arcs = softmax_arcs) -> Callable[[Any,
     """A `Transducer`'s `joint`: of all classes, what the loss asks of the blank and one label."""
 
     def of_classes(encoder: Any, predictor: Any) -> Any:
-        hidden = jnp.tanh(encoder + predictor.astype(encoder.dtype))
-        logits = joint_logits(hidden, joint)
+        logits = joint_logits(joint_hidden(encoder, predictor), joint)
 
         def of_label(label: Any) -> tuple[Any, Any]:
             return arcs.forward(logits, jnp.full(logits.shape[:-1], label))[0]

@@ -39,7 +39,7 @@ class BeamResult:
     """The n-best label sequences of each example, all different, best `fused` score first.
 
     Places for which the search found no sequence, such as all of an example without frames, have
-    length 0 and scores of -inf.
+    length 0 and scores of -inf. Where the network gave NaN, they have length 0 and scores of NaN.
     """
 
     ids: Any  # int32 [batch, width, max_labels], 0 after the last label
@@ -206,9 +206,10 @@ def _take(x: Any, index: Any) -> Any:
 
 def _result(done: _Hypotheses) -> BeamResult:
     found = done.fused > IMPOSSIBLE
+    nothing = done.fused <= IMPOSSIBLE  # NaN is neither: it is passed on, not hidden
     return BeamResult(
         ids=jnp.where(found[..., None], done.labels, BLANK),
         lengths=jnp.where(found, done.count, 0),
-        scores=jnp.where(found, done.score, -jnp.inf),
-        fused=jnp.where(found, done.fused, -jnp.inf),
+        scores=jnp.where(nothing, -jnp.inf, done.score),
+        fused=jnp.where(nothing, -jnp.inf, done.fused),
     )

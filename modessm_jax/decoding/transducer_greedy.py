@@ -24,7 +24,8 @@ def greedy(transducer: Transducer, encoder: Sequence, *, max_symbols: int = 4) -
     frame and leaves the predictor as it is.
 
     Args:
-      transducer: the predictor and joint network.
+      transducer: the predictor and joint network. Its log probabilities must be numbers: of NaN
+        nothing is said, which labels alone cannot tell from silence.
       encoder: `[batch, frames, d]`; padding says nothing.
       max_symbols: after so many labels in one frame the walk moves on without asking for a blank.
 

@@ -30,11 +30,9 @@ from modessm_jax.decoding.lexicon import Lexicon
 from modessm_jax.decoding.ngram import NGram
 from modessm_jax.decoding.pronunciation_tree import BETWEEN, NO_WORD, START, grow
 from modessm_jax.decoding.transducer import Transducer, select
-from modessm_jax.decoding.word_search import SearchOptions, WordHypothesis
+from modessm_jax.decoding.word_search import UNLIKELIEST, SearchOptions, WordHypothesis
 from modessm_jax.phonemes import BLANK, SILENCE
 
-# In place of -inf, whose differences are not numbers.
-_IMPOSSIBLE = -1e4
 _NOWHERE = -1
 
 
@@ -112,7 +110,7 @@ def _hear(
     scores = transducer.joint(frame, memory[1])
     rest = jnp.log1p(jnp.exp(scores[:, BLANK]) * (1 / penalty - 1))
     scores = scores.at[:, BLANK].add(-jnp.log(penalty)) - rest[:, None]
-    return memory, jnp.maximum(scores, _IMPOSSIBLE)
+    return memory, jnp.maximum(scores, UNLIKELIEST)
 
 
 class _Live(NamedTuple):

@@ -36,7 +36,7 @@ _WORDS_AT_NODE = 6
 # The engine's n-gram scores are decimal logarithms.
 _LOG10 = math.log(10)
 # In place of -inf, whose differences are not numbers.
-_IMPOSSIBLE = -1e4
+UNLIKELIEST = -1e4
 # Costs more than any sentence, so that an unfinished word wins only where nothing is finished.
 _UNFINISHED = -1e6
 
@@ -187,7 +187,7 @@ class WordSearch:
             raise ValueError("log_probabilities have no frames; give at least one")
         if not (log_probabilities < math.inf).all():
             raise ValueError("log_probabilities hold NaN or +inf; look for what diverged before")
-        scaled = np.maximum(np.asarray(log_probabilities, np.float32), _IMPOSSIBLE)
+        scaled = np.maximum(np.asarray(log_probabilities, np.float32), UNLIKELIEST)
         scaled[:, BLANK] -= math.log(self.options.blank_penalty)
         scaled *= self.options.acoustic_scale
         copies = scaled[:, SILENCE, None] + self.extra[CLASSES:]

@@ -2,16 +2,15 @@
 
 import jax.numpy as jnp
 
-from modessm_jax.phonemes import CLASSES, SILENCE
+from modessm_jax.phonemes import SILENCE, diphone_id
 from modessm_jax.sequence import Sequence
 
 
 def diphone_labels(labels: Sequence) -> Sequence:
     """The diphone class of every phoneme label; a sequence starts out of silence.
 
-    As `phonemes.diphone_ids`, for padded batches; padding becomes 0. DCoND (Li et al. 2024,
-    arXiv:2411.10657) charges CTC for these and for the phonemes that are left when the context is
-    summed out.
+    Padding becomes 0. DCoND (Li et al. 2024, arXiv:2411.10657) charges CTC for these and for the
+    phonemes that are left when the context is summed out.
 
     Args:
       labels: int `[batch, labels]` phoneme ids.
@@ -19,4 +18,4 @@ def diphone_labels(labels: Sequence) -> Sequence:
     current = labels.masked().values
     start = jnp.full_like(current[:, :1], SILENCE)
     previous = jnp.concatenate([start, current], axis=1)[:, :-1]
-    return labels.with_values(1 + (CLASSES - 1) * (previous - 1) + current - 1).masked()
+    return labels.with_values(diphone_id(previous, current)).masked()

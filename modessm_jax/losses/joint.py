@@ -141,7 +141,7 @@ def _forward(
         def frames(_: None, given: Any) -> Any:
             encoder, start = given
             at = _window(start, band, predictor.shape[1])
-            hidden = _hidden(encoder, _look(predictor, at))
+            hidden = joint_hidden(encoder[:, :, None], _look(predictor, at))
             return None, arcs.forward(joint_logits(hidden, joint), _look(ids, at))
 
         return None, jax.lax.scan(frames, None, (encoder, start))[1]
@@ -163,7 +163,7 @@ def _backward(band: int, arcs: Arcs, chunk: Chunk, kept: Any, weights: Any) -> A
             encoder, start, norm, weights = given
             of_joint, of_predictor = sums
             at = _window(start, band, predictor.shape[1])
-            hidden = _hidden(encoder, _look(predictor, at))
+            hidden = joint_hidden(encoder[:, :, None], _look(predictor, at))
             logits = joint_logits(hidden, joint)
             of_logits = arcs.backward(logits, _look(ids, at), norm, weights)
             of_joint = jax.tree.map(jnp.add, of_joint, _joint_gradient(hidden, of_logits))
@@ -220,9 +220,9 @@ def _look_back(gradient: Any, at: Any, positions: int) -> Any:
     return jnp.einsum("efbp,efbd->epd", chosen, gradient, precision=jax.lax.Precision.HIGHEST)
 
 
-def _hidden(encoder: Any, predictor: Any) -> Any:
-    """[examples, frames, d] and what they look at -> [examples, frames, band, d]."""
-    return jnp.tanh(encoder[:, :, None] + predictor.astype(encoder.dtype))
+def joint_hidden(encoder: Any, predictor: Any) -> Any:
+    """The hidden activations of encoder frames and predictor outputs, [..., d] each."""
+    return jnp.tanh(encoder + predictor.astype(encoder.dtype))
 
 
 def joint_logits(hidden: Any, joint: Joint) -> Any:

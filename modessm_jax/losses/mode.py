@@ -84,7 +84,9 @@ def information_cost(
     if block is not None:
         together = ((block[:, None] == block[None, :]) & real[None, :]).astype(logs.dtype)
         size = jnp.maximum(together.sum(axis=1, keepdims=True), 1)
-        shared = jax.nn.log_softmax(together @ jnp.where(real[:, None], logs, 0.0) / size, axis=1)
+        logs = jnp.where(real[:, None], logs, 0.0)
+        total = jnp.dot(together, logs, precision=jax.lax.Precision.HIGHEST)
+        shared = jax.nn.log_softmax(total / size, axis=1)
         logs = jnp.where(real[:, None], shared, ZERO)
     mean = jax.nn.logsumexp(logs, axis=0) - jnp.log(jnp.maximum(real.sum(), 1))
     imbalance = jnp.log(float(logs.shape[1])) - _entropy(mean)

@@ -133,7 +133,10 @@ def _simple_arcs(encoder: Any, predictor: Any, simple: Simple, ids: Any) -> tupl
     top = jax.lax.stop_gradient(by_encoder.max(axis=-1, keepdims=True))
     top_predictor = jax.lax.stop_gradient(by_predictor.max(axis=-1, keepdims=True))
     product = jnp.einsum(
-        "btv,bpv->btp", jnp.exp(by_encoder - top), jnp.exp(by_predictor - top_predictor)
+        "btv,bpv->btp",
+        jnp.exp(by_encoder - top),
+        jnp.exp(by_predictor - top_predictor),
+        precision=jax.lax.Precision.HIGHEST,
     )
     # Where no class is likely to both, the product may vanish; it is then as small as can be.
     product = jnp.maximum(product, jnp.finfo(exact).tiny)

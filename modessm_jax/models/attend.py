@@ -19,7 +19,9 @@ def attend(
     bias: Float[Array, "heads queries keys"],
     visible: Bool[Array, "batch keys"],
 ) -> Float[Array, "batch queries heads width"]:
-    """`softmax(query key^T / sqrt(width) + bias) value` over the visible keys, softmax in float32.
+    """`softmax(query key^T / sqrt(width) + bias) value` over the visible keys.
+
+    Scores and softmax are float32 at least, also where the arguments are of half precision.
 
     A bias of `MASKED` hides a key from a query. What a query that sees nothing gets is undefined
     but finite.
@@ -40,13 +42,16 @@ def _by_example(
     query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array, visible: jax.Array
 ) -> jax.Array:
     scale = query.shape[-1] ** -0.5
+    exact = jnp.promote_types(query.dtype, jnp.float32)
+    bias = bias.astype(exact)
 
     @jax.checkpoint
     def one(example: tuple[jax.Array, jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        query, key, value, visible = example
+        *arrays, visible = example
+        query, key, value = (array.astype(exact) for array in arrays)
         scores = jnp.einsum("qhw,khw->hqk", query * scale, key) + bias
-        scores = jnp.where(visible[None, None, :], scores.astype(jnp.float32), MASKED)
-        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-        return jnp.einsum("hqk,khw->qhw", weights, value)
+        scores = jnp.where(visible[None, None, :], scores, MASKED)
+        weights = jax.nn.softmax(scores, axis=-1)
+        return jnp.einsum("hqk,khw->qhw", weights, value).astype(arrays[2].dtype)
 
     return jax.lax.map(one, (query, key, value, visible))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from modessm_jax.phonemes import CLASSES
+from modessm_jax.phonemes import by_previous
 
 
 def phoneme_log_probabilities(
@@ -20,6 +20,5 @@ def phoneme_log_probabilities(
       logits: of `phonemes.DIPHONES` classes, not normalised.
     """
     scores = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    by_context = scores[..., 1:].reshape(*scores.shape[:-1], CLASSES - 1, CLASSES - 1)
-    phonemes = jax.nn.logsumexp(by_context, axis=-2)
+    phonemes = jax.nn.logsumexp(by_previous(scores), axis=-2)
     return jnp.concatenate([scores[..., :1], phonemes], axis=-1)

@@ -26,10 +26,15 @@ def selective_scan(
 ) -> tuple[Float[Array, "batch time heads width"], Float[Array, "batch heads width state"]]:
     """Runs the recurrence over the real frames; padding leaves the state as it was.
 
-    Computes in float32 at least: products of many decays, and a state that lives as long as a
-    stream, outgrow bfloat16. Always in chunks, on CPU as well: training through `recurrent` keeps
-    the state of every frame for the gradient, and takes several times the time and memory
-    (`benchmarks/scan.py`). A stream's lone frame is a chunk of its own.
+    Decays, their sums and the state are float32 at least: products of many decays, and a state that
+    lives as long as a stream, outgrow bfloat16. The matrix products read float32 numbers as
+    precisely as the device does by default: a GPU rounds them to TF32 (10 bits after the point) and
+    a TPU to bfloat16 before it multiplies, unless `jax_default_matmul_precision` says otherwise.
+    Sums of products stay float32.
+
+    Always in chunks, on CPU as well: training through `recurrent` keeps the state of every frame
+    for the gradient, and takes several times the time and memory (`benchmarks/scan.py`). A stream's
+    lone frame is a chunk of its own.
 
     Returns:
         The outputs, whose padding is meaningless but finite, and the state after the last frame.

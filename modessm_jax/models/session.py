@@ -34,5 +34,6 @@ class SessionAdaptation(nnx.Module):
         offset = self.offset[...][session].astype(self.dtype)[:, None, :]
         if self.kind == "affine":
             return x.with_values(values + jnp.einsum("btc,bcd->btd", values, weight) + offset)
-        normed = jax.nn.standardize(values, axis=-1, epsilon=1e-5)
-        return x.with_values(normed * (1 + weight[:, None, :]) + offset)
+        # In half precision the mean of the squares would hardly differ from the square of the mean.
+        normed = jax.nn.standardize(x.values.astype(jnp.float32), axis=-1, epsilon=1e-5)
+        return x.with_values(normed.astype(self.dtype) * (1 + weight[:, None, :]) + offset)

@@ -30,6 +30,16 @@ def test_too_few_frames_are_refused():
         align(scores, np.array([1, 1]))
 
 
+@pytest.mark.parametrize(("frame", "label"), [(slice(None), 1), (slice(None), 2), (0, 1), (2, 2)])
+@pytest.mark.parametrize("value", [-np.inf, np.nan])
+def test_labels_that_no_path_can_say_are_refused(frame, label, value):
+    scores = np.full((3, 3), np.log(1 / 3))
+    scores[frame, label] = value
+    scores[:, 0] = -np.inf  # not even a blank may stand where the label should
+    with pytest.raises(ValueError, match=r"labels \[1, 2\] any probability"):
+        align(scores, np.array([1, 2]))
+
+
 def test_timing_is_mean_and_deviation_of_the_frames_spent():
     posteriors = np.array([[1.0, 0.0], [0.5, 0.0], [0.0, 0.25], [0.0, 0.0], [0.0, 0.75]])
     mean, deviation = timing(posteriors)

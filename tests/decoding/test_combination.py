@@ -228,6 +228,23 @@ def test_lists_of_any_length_count_by_their_posteriors():
     assert combine([silent, silent]) == {key: ""}
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_a_system_of_weight_0_has_no_say(rule):
+    spoken, other = (
+        [listed(0, ("a", 0.0)), listed(1)],
+        [listed(0, ("b", 0.0)), listed(1, ("b", 0.0))],
+    )
+    found = combine([spoken, other], rule, weights=[1.0, 0.0])
+    assert found == {("s", 1, 0): "a", ("s", 1, 1): ""}
+
+
+@pytest.mark.parametrize("weights", [[0.0, 0.0], [1.0, -1.0], [1.0, float("nan")]])
+def test_weights_of_systems_that_do_not_fit_are_refused_as_theirs(weights):
+    lists = [listed(0)]  # which have no hypotheses to weigh
+    with pytest.raises(ValueError, match=r"the systems' weights are .*; give finite ones"):
+        combine([lists, lists], weights=weights)
+
+
 def test_systems_must_have_decoded_the_same_trials():
     one, both = [listed(0, ("a", 0.0))], [listed(0, ("a", 0.0)), listed(1, ("b", 0.0))]
     with pytest.raises(ValueError, match="system 2 has no s/block 1/trial 1"):

@@ -89,6 +89,8 @@ def test_a_lexicon_is_read_as_it_was_written(tmp_path):
         ("# lexicon 1\nthe\tDH AH\tsure\n", "line 2: write word<tab>phonemes"),
         ("# lexicon 1\nthe\tDH Q\n", "line 2, the: 'Q' is not an ARPAbet"),
         ("# lexicon 1\nthe\tDH |\n", "line 2, the: '|' is not an ARPAbet"),
+        ("# lexicon 1\na\tAH\nthe \tDH AH\n", "line 3, the : 'the ' is no word"),
+        ("# lexicon 1\na\tAH\nthe\t \n", "line 3, the: a pronunciation of 'the' is missing"),
     ],
 )
 def test_malformed_files_are_named(tmp_path, text, words):

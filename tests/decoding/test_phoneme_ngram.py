@@ -46,7 +46,8 @@ def test_fusion_scores_every_phoneme_as_the_ngram(ngram):
             states = [ngram.extend(s, TOKENS[i])[0] for s, i in zip(states, labels, strict=True)]
 
 
-def test_an_ngram_of_words_is_refused(tmp_path):
-    train([["cat", "sat"]], 2).write(tmp_path / "words.arpa")
-    with pytest.raises(ValueError, match="must be an n-gram of phonemes"):
+@pytest.mark.parametrize("words", [["cat", "sat"], ["OW", "THE", "UH", "ER", "AH"]])
+def test_an_ngram_of_words_is_refused(tmp_path, words):
+    train([words], 2).write(tmp_path / "words.arpa")
+    with pytest.raises(ValueError, match=r"must be an n-gram of phonemes.* lacks AA, .*, \|"):
         phoneme_fusion(NGram(tmp_path / "words.arpa"), 1.0)

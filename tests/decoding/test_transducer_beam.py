@@ -181,6 +181,19 @@ def test_impossible_arcs_are_never_taken():
     assert {0, 1, ALL - 1} < {len(scores) for scores in found}
 
 
+@pytest.mark.parametrize("frame", [0, 1, FRAMES - 1])
+def test_nan_is_seen_in_the_scores_of_its_own_example(frame):
+    transducer = random_toy(6).transducer()
+    encoder = Sequence(jnp.ones((2, FRAMES, 5)), jnp.ones((2, FRAMES), bool))
+    search = jax.jit(lambda x: beam(transducer, x, width=4, max_labels=LABELS))
+    clean = search(encoder)
+    found = search(encoder.with_values(encoder.values.at[1, frame].set(jnp.nan)))
+    for scores in (found.scores, found.fused):
+        assert np.isnan(scores[1, 0]) and not np.isnan(scores[0]).any()
+    assert (found.lengths[1, 0], found.ids[1, 0].max()) == (0, 0)
+    np.testing.assert_array_equal(found.scores[0], clean.scores[0])
+
+
 @pytest.mark.parametrize("sizes", [{"width": 0, "max_labels": 1}, {"width": 1, "max_labels": 0}])
 def test_empty_beams_are_refused(sizes):
     encoder = Sequence(jnp.zeros((1, 2, 5)), jnp.ones((1, 2), bool))

@@ -257,3 +257,11 @@ def test_both_marginalise_the_same_modes_under_any_order():
             informative(log_modes, VALID).nats,
             rtol=1e-12,
         )
+
+
+def test_the_sums_of_blocks_are_asked_for_in_full_precision():
+    """A GPU rounds numbers to TF32 before it multiplies, unless told not to; a CPU never does."""
+    real, block = jnp.asarray(VALID), jnp.asarray(BLOCK)
+    program = jax.make_jaxpr(lambda logs: information_cost(logs, real, block).nats)
+    asked = str(program(jnp.zeros((TRIALS, MODES))))
+    assert asked.count("dot_general[") == asked.count("precision=(Precision.HIGHEST") == 1

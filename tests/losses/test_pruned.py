@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from modessm_jax.losses import pruned
 from modessm_jax.losses.pruned import Simple, band_start, pruned_cost
 from modessm_jax.losses.rnnt import rnnt_cost
 from modessm_jax.losses.transducer import transducer_cost
@@ -107,3 +108,11 @@ def test_a_band_of_one_is_refused():
     encoder, predictor, joint, labels = network(0)
     with pytest.raises(ValueError, match="at least 2"):
         pruned_cost(encoder, predictor, joint, simple_network(0), labels, band=1)
+
+
+def test_the_norm_and_the_choice_of_a_label_are_asked_for_in_full_precision():
+    """A GPU rounds numbers to TF32 before it multiplies, unless told not to; a CPU never does."""
+    given = network(0)
+    ids = jnp.zeros(given[1].shape[:2], jnp.int32)
+    arcs = jax.make_jaxpr(pruned._simple_arcs)(given[0].values, given[1], simple_network(1), ids)
+    assert str(arcs).count("precision=(Precision.HIGHEST") == 2

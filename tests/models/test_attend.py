@@ -29,6 +29,22 @@ def test_forms_agree() -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, theirs)
 
 
+def test_half_precision_is_rounded_once() -> None:
+    *arrays, visible = inputs()
+    half = [array.astype(jnp.bfloat16) for array in arrays]
+    full = [array.astype(jnp.float32) for array in half]
+
+    def form(query, key, value, bias):
+        return attend._by_example(query, key, value, bias, visible)
+
+    (found, pull), (exact, pull_exact) = (jax.vjp(form, *given) for given in (half, full))
+    weights = jnp.sign(exact)  # which half precision holds as they are
+    grads = pull(weights.astype(jnp.bfloat16)), pull_exact(weights)
+    for a, b in zip((found, *grads[0]), (exact, *grads[1]), strict=True):
+        assert a.dtype == jnp.bfloat16
+        np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=2**-8, atol=1e-5)
+
+
 def test_equals_the_definition() -> None:
     query, key, value, bias, visible = (np.asarray(x, np.float64) for x in inputs())
     scores = np.einsum("bqhw,bkhw->bhqk", query, key) / 5**0.5 + bias

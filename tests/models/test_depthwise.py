@@ -20,11 +20,28 @@ def test_both_forms_equal_the_definition(kernel: int) -> None:
         np.testing.assert_allclose(form(x, taps), want, atol=1e-5)
 
 
+def given(kernel: int = 4) -> tuple[jax.Array, jax.Array]:
+    x = jax.random.normal(jax.random.key(0), (2, 9 + kernel, 3))
+    return x, jax.random.normal(jax.random.key(1), (kernel, 3))
+
+
+def gradients(form, x: jax.Array, taps: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jax.grad(lambda x, w: jnp.sum(jnp.sin(form(x, w))), argnums=(0, 1))(x, taps)
+
+
 def test_gradients_agree() -> None:
-    x = jax.random.normal(jax.random.key(0), (2, 9, 3))
-    taps = jax.random.normal(jax.random.key(1), (4, 3))
-    grads = [
-        jax.grad(lambda x, w, f=form: jnp.sum(jnp.sin(f(x, w))), argnums=(0, 1))(x, taps)
-        for form in (depthwise._by_taps, depthwise._grouped)
-    ]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *grads)
+    ours, theirs = (gradients(form, *given()) for form in (depthwise._by_taps, depthwise._grouped))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, theirs)
+
+
+def test_half_precision_is_rounded_once() -> None:
+    half = [array.astype(jnp.bfloat16) for array in given(32)]
+    full = [array.astype(jnp.float32) for array in half]
+    found, exact = depthwise._by_taps(*half), depthwise._by_taps(*full)
+    # The same weights of the outputs for both, which half precision holds as they are.
+    weights = jnp.sign(exact)
+    pulled = [jax.vjp(depthwise._by_taps, *arrays)[1] for arrays in (half, full)]
+    grads = pulled[0](weights.astype(jnp.bfloat16)), pulled[1](weights)
+    for a, b in zip((found, *grads[0]), (exact, *grads[1]), strict=True):
+        assert a.dtype == jnp.bfloat16
+        np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=2**-8, atol=1e-5)
