@@ -9,12 +9,12 @@ mend the features of bad electrodes. Variants, after a colon:
 
 (none)   Full size, for T15. Meant for large GPUs or TPUs; not trained here, so no result is
          claimed.
-small    A size for two CPU cores and fast speech. Spoken digits: val PER of CTC 0.40 to 0.52 %, of
-         RNN-T the same (three seeds, two of them of an earlier flow stage); 1,400 steps, half an
-         hour on one core that others use.
-demo     A size for two CPU cores and simulated data of T15's shape: val PER of CTC 5.38 %, of
-         RNN-T 4.95 % (one seed); 930 steps: some 26 minutes, and 10 of compiling, on one core that
-         others use.
+small    A size for two CPU cores and fast speech. Spoken digits: val PER of CTC 0.52 to 0.63 %, of
+         RNN-T 0.52 to 0.60 % (three seeds); 1,400 steps, 20 to 26 minutes on one core of a busy
+         machine.
+demo     A size for two CPU cores and simulated data of T15's shape: val PER of CTC 4.26 to 5.38 %,
+         of RNN-T 4.01 to 4.95 % (three seeds); 930 steps, 26 to 29 minutes on one core of a busy
+         machine.
 
 Only `demo` is set to find modes: trials tied by block, batches of one session, a guard of weight 3.
 As the others stand, for recordings that may have none, the likelihoods drown the guard.
