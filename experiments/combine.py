@@ -8,8 +8,8 @@ Systems are seeds, models, or one model that heard noisy copies of the data; eac
 n-best lists, as decoding writes them, of the same trials. Of each list the best sentence counts, or
 with --calibrate_on all of them, by probabilities under which the lists given there, of val and in
 the order of the systems, fit its sentences best; they must be of one set of weights, as decoding
-without --tune makes them. --rule mbr takes the sentence with the fewest word
-errors to expect, --rule vote the one with the most votes.
+without --tune makes them. --rule mbr takes the sentence with the fewest word errors to expect,
+--rule vote the one with the most votes.
 
 Where the split has sentences, the word error rates of each system and of the combination are shown.
 """

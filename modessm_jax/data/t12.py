@@ -62,7 +62,7 @@ def convert(
 
     Args:
         source: the folder competitionData.
-        root: where to write; files that are there are replaced.
+        root: where to write; files that are there are replaced, or removed where no trial is left.
         pronunciations: make the phoneme labels.
         exclude_unknown: leave out training sentences with words that have no pronunciation; by
             default, and in validation always, they are an error.

@@ -17,8 +17,7 @@ from ml_collections import ConfigDict
 from modessm_jax.files import write_text
 from modessm_jax.training.checkpoints import Checkpoints
 from modessm_jax.training.claim import claim
-from modessm_jax.training.diagnosis import diagnose, diagnose_state
-from modessm_jax.training.guard import DIVERGENCE, NONFINITE, Guard, Setback
+from modessm_jax.training.guard import NONFINITE, Guard, Setback
 from modessm_jax.training.history import History
 from modessm_jax.training.lock import only_run
 from modessm_jax.training.logbook import Logbook, tell_setback
@@ -26,12 +25,7 @@ from modessm_jax.training.mesh import data_mesh
 from modessm_jax.training.preemption import PreemptedError
 from modessm_jax.training.processes import agree, own_folder, told
 from modessm_jax.training.progress import Clock, Progress, format_accounts
-from modessm_jax.training.recovery import (
-    DivergedError,
-    NonFiniteError,
-    Recovery,
-    SetbackError,
-)
+from modessm_jax.training.recovery import Recovery, SetbackError, surrender
 from modessm_jax.training.settings import GuardSettings, Settings
 from modessm_jax.training.stages import Stage, plan_stages
 from modessm_jax.training.state import TrainState, all_finite, create_state
@@ -169,7 +163,7 @@ def train(
                     trouble = found
             if recovery.hopeless(trouble.setback.cause, history):
                 plan = plans[len(history.stages) - 1]
-                raise _surrender(trouble, guard.tries, trial_name, plan=plan, **charging)
+                raise surrender(trouble, guard.tries, trial_name, plan=plan, **charging)
             setback = trouble.setback
             del trouble, state  # makes room on the device
             state, history = recovery.go_back(setback, history)
@@ -382,26 +376,3 @@ class _Run:
         ends = [stage["begun"] for stage in stages[1:]] + [self._history.last_evaluated]
         by_step = {record["step"]: record for record in evaluations}
         return [{**stage, "end": by_step[end]} for stage, end in zip(stages, ends, strict=True)]
-
-
-def _surrender(
-    trouble: SetbackError, tries: int, trial_name: Callable[[int], str], **charging: Any
-) -> ValueError:
-    """What a run ends with that has gone back often enough."""
-    cause, found, sound = trouble.setback
-    if cause == DIVERGENCE:
-        return DivergedError(
-            f"step {found}: the loss has risen since step {sound}, although the run went back "
-            f"{tries} times (guard.tries) to a lower learning rate and other data. The checkpoints "
-            "are from before; lower optimizer.peak_lr or clip_norm in a new run"
-        )
-    state, batch = trouble.state, trouble.batch
-    if batch is None:
-        diagnosis = diagnose_state(state)
-    else:
-        diagnosis = diagnose(state.params, found - 1, batch, trial_name, **charging)
-    return NonFiniteError(
-        f"step {found}: steps stay not finite, although the run went back {tries} times "
-        f"(guard.tries).\n{diagnosis}\nThe checkpoints are finite and from before; mend these "
-        "trials, or lower optimizer.peak_lr or clip_norm in a new run"
-    )

@@ -1,10 +1,11 @@
-"""Where a run goes on from: its latest checkpoint, or one from before its trouble."""
+"""Where a run goes on from: its latest checkpoint, or one from before its trouble; and its end."""
 
 import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from modessm_jax.training.checkpoints import Checkpoints
+from modessm_jax.training.diagnosis import diagnose, diagnose_state
 from modessm_jax.training.guard import DIVERGENCE, Setback
 from modessm_jax.training.history import History
 from modessm_jax.training.progress import Clock
@@ -153,3 +154,33 @@ class Recovery:
         place = Place(*found)
         self._clock.go_back(place.history.seconds)
         return place
+
+
+def surrender(
+    trouble: SetbackError, tries: int, trial_name: Callable[[int], str], **charging: Any
+) -> ValueError:
+    """What a run ends with that has gone back often enough.
+
+    Args:
+      trouble: the latest.
+      tries: how often it went back.
+      trial_name: names a trial by its index.
+      charging: arguments of `make_gradient`, for the diagnosis.
+    """
+    cause, found, sound = trouble.setback
+    if cause == DIVERGENCE:
+        return DivergedError(
+            f"step {found}: the loss has risen since step {sound}, although the run went back "
+            f"{tries} times (guard.tries) to a lower learning rate and other data. The checkpoints "
+            "are from before; lower optimizer.peak_lr or clip_norm in a new run"
+        )
+    state, batch = trouble.state, trouble.batch
+    if batch is None:
+        diagnosis = diagnose_state(state)
+    else:
+        diagnosis = diagnose(state.params, found - 1, batch, trial_name, **charging)
+    return NonFiniteError(
+        f"step {found}: steps stay not finite, although the run went back {tries} times "
+        f"(guard.tries).\n{diagnosis}\nThe checkpoints are finite and from before; mend these "
+        "trials, or lower optimizer.peak_lr or clip_norm in a new run"
+    )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modessm_jax.training import loop
+from modessm_jax.training import loop, recovery
 from modessm_jax.training.checkpoints import CheckpointError, load_weights
 from modessm_jax.training.preemption import PreemptedError
 from modessm_jax.training.recovery import DivergedError, NonFiniteError
@@ -86,7 +86,7 @@ def test_too_many_in_a_row_send_the_run_back_and_a_fault_that_passes_is_got_over
 def undiagnosed(monkeypatch):
     """Saves the minutes of a diagnosis, which has tests of its own."""
     monkeypatch.setattr(
-        loop, "diagnose", lambda params, step, batch, *_, **__: f"{step} {batch.trial[0]}"
+        recovery, "diagnose", lambda params, step, batch, *_, **__: f"{step} {batch.trial[0]}"
     )
 
 
