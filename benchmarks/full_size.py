@@ -14,12 +14,12 @@ import numpy as np
 
 from configs.multiscale import get_config
 from modessm_jax.data.augment import Augmentation
-from modessm_jax.data.batch import Batch
+from modessm_jax.data.batches import Batch
+from modessm_jax.runs.load import build_model
+from modessm_jax.runs.state import create_state
+from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.sequence import Sequence
-from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.runs import build_model
 from modessm_jax.training.stages import plan_stages
-from modessm_jax.training.state import create_state
 from modessm_jax.training.step import make_step, place
 
 ROWS, BINS, CHANNELS, SESSIONS, LABELS = 2, 600, 512, 45, 40

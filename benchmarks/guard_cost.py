@@ -25,14 +25,14 @@ from benchmarks.losses.measure import Spread, spread
 from benchmarks.step import CHANNELS, SESSIONS, batch
 from configs.multiscale import get_config
 from modessm_jax.data.augment import Augmentation
+from modessm_jax.runs.history import History
+from modessm_jax.runs.load import build_model
+from modessm_jax.runs.state import TrainState, all_finite, create_state
+from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.training import step as training
 from modessm_jax.training.guard import Guard
-from modessm_jax.training.history import History
-from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.runs import build_model
 from modessm_jax.training.settings import GuardSettings
 from modessm_jax.training.stages import plan_stages
-from modessm_jax.training.state import TrainState, all_finite, create_state
 
 Judge = Callable[[int, Any], Any]
 

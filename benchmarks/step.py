@@ -20,16 +20,16 @@ from benchmarks import paired
 from benchmarks.losses.measure import Spread, spread
 from configs.multiscale import get_config
 from modessm_jax.data.augment import Augmentation
-from modessm_jax.data.batch import Batch
+from modessm_jax.data.batches import Batch
 from modessm_jax.losses.cost import Cost
 from modessm_jax.losses.ctc import ctc_cost, feasible
+from modessm_jax.runs.load import build_model
+from modessm_jax.runs.state import create_state
+from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.sequence import Sequence
-from modessm_jax.training import charges
+from modessm_jax.training import objectives
 from modessm_jax.training import step as training
-from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.runs import build_model
 from modessm_jax.training.stages import plan_stages
-from modessm_jax.training.state import create_state
 
 BINS, CHANNELS, SESSIONS, LABELS = 168, 48, 6, 32
 
@@ -64,7 +64,7 @@ def build(config: dict[str, Any], cost: Any) -> tuple[Any, Any]:
     model = build_model(config, CHANNELS, SESSIONS)
     mesh = data_mesh(jax.devices()[:1])
     plan = plan_stages(config, model.params)[0]
-    charges.ctc_cost = cost  # the step calls it by this name when it is traced
+    objectives.ctc_cost = cost  # the step calls it by this name when it is traced
     step = training.make_step(
         apply=model.apply, plan=plan, normalize_by=config["objective"]["normalize_by"], seed=0,
         mesh=mesh, augment=Augmentation(**config["augment"]), ema_decay=0.99,

@@ -26,7 +26,7 @@ from benchmarks.losses.report import milliseconds, table
 from modessm_jax.decoding.transducer import make_transducer
 from modessm_jax.decoding.transducer_beam import beam
 from modessm_jax.decoding.transducer_greedy import greedy
-from modessm_jax.losses.joint import Joint
+from modessm_jax.losses.transducer import Joint
 from modessm_jax.models.predictor import PREDICTORS, Predictor, make_predictor
 from modessm_jax.phonemes import BLANK, CLASSES
 from modessm_jax.sequence import Sequence

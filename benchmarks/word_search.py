@@ -28,15 +28,12 @@ import numpy as np
 from flashlight.lib.text import decoder as flashlight
 from flashlight.lib.text.decoder.kenlm import KenLM
 from flashlight.lib.text.dictionary import Dictionary
-from rapidfuzz.distance import Levenshtein
 
 from benchmarks.posteriors import calibrate, greedy, log_posteriors, read_confusions
 from benchmarks.word_search_report import Findings, Measured, draw, report
 from modessm_jax.data.pronunciations import Pronunciations
-from modessm_jax.decoding.confidence import word_confidences
-from modessm_jax.decoding.lexicon import Lexicon
-from modessm_jax.decoding.ngram import NGram
-from modessm_jax.decoding.word_search import SearchOptions, WordHypothesis, WordSearch
+from modessm_jax.language.lexicon import Lexicon
+from modessm_jax.language.ngram import NGram
 from modessm_jax.phonemes import BLANK, CLASSES, SILENCE, sentence_ids
 from modessm_jax.text import (
     Edits,
@@ -46,6 +43,7 @@ from modessm_jax.text import (
     total,
     word_edits,
 )
+from modessm_jax.words.ctc_search import SearchOptions, WordHypothesis, WordSearch
 
 T15, T12 = "t15_val_baseline.json", "t12_val_phonemes.json"
 RATE = 0.10
@@ -103,7 +101,7 @@ class Emissions:
 
 def measure(search: WordSearch, trials: list[Trial], compared: int = 0) -> Measured:
     """Streams every trial, and searches the first of them whole for comparison."""
-    edits, frame_seconds, finish_seconds, sure = [], [], [], []
+    edits, frame_seconds, finish_seconds = [], [], []
     changed = steady = equal = 0
     for number, trial in enumerate(trials):
         stream, shown, before = search.stream(), (), changed
@@ -120,13 +118,8 @@ def measure(search: WordSearch, trials: list[Trial], compared: int = 0) -> Measu
         equal += number < compared and same(found, search(trial.frames))
         steady += changed == before
         edits.append(word_edits(trial.sentence, " ".join(found[0].words)))
-        right = set()
-        for block in Levenshtein.opcodes(found[0].words, trial.sentence.split()):
-            if block.tag == "equal":
-                right |= set(range(block.src_start, block.src_end))
-        sure += [(each, place in right) for place, each in enumerate(word_confidences(found))]
     seconds = np.array(frame_seconds), np.array(finish_seconds)
-    return Measured(edits, *seconds, equal, changed, steady, sure)
+    return Measured(edits, *seconds, equal, changed, steady)
 
 
 def same(a: list[WordHypothesis], b: list[WordHypothesis]) -> bool:

@@ -1,8 +1,6 @@
 """What `benchmarks.word_search` measures, as tables and a picture."""
 
-import itertools
 import platform
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.losses.report import table
-from modessm_jax.decoding.word_search import SearchOptions
 from modessm_jax.text import Edits, bootstrap_interval, percent, total
+from modessm_jax.words.ctc_search import SearchOptions
 
 FRAME_SECONDS = 0.08
 SPEED = (
@@ -23,8 +21,6 @@ SPEED = (
     "finish p95, ms",
     "shown words changed",
 )
-# Edges of the classes of confidence.
-SURE = (0.0, 0.5, 0.7, 0.9, 0.99, 1.0)
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,6 @@ class Measured:
     equal: int  # of the first sentences, those whose result is that of the whole
     changed: int  # shown words that were taken back or replaced
     steady: int  # sentences of which no shown word changed
-    sure: list[tuple[float, bool]]  # of each word its confidence, and whether it is right
 
     @property
     def rate(self) -> float:
@@ -94,18 +89,6 @@ def speed_line(width: float, measured: Measured) -> list[str]:
         f"{1e3 * np.percentile(measured.finish_seconds, 95):.1f}",
         percent(measured.changed / sum(each.reference_length for each in measured.edits)),
     ]  # fmt: skip
-
-
-def sure_lines(sure: list[tuple[float, bool]]) -> Iterator[list[str]]:
-    """Of words of a like confidence, how many are right."""
-    given, right = np.array(sure).T
-    for low, high in itertools.pairwise(SURE):
-        these = (given > low) & (given <= high)
-        if these.any():
-            yield [
-                f"{low} to {high}", str(int(these.sum())), percent(float(given[these].mean())),
-                percent(float(right[these].mean())),
-            ]  # fmt: skip
 
 
 def report(found: Findings) -> str:
@@ -165,8 +148,6 @@ def report(found: Findings) -> str:
                 ("greedy PER", "WER", "WER of flashlight's defaults"),
                 ((percent(rate), *map(percent, pair)) for rate, pair in found.rates.items()),
             ),
-            "## Confidence of the words",
-            table(("confidence", "words", "mean confidence", "right"), sure_lines(whole.sure)),
         )
     ) + "\n"  # fmt: skip
 

@@ -17,9 +17,9 @@ import argparse
 import time
 from pathlib import Path
 
-from modessm_jax.training import manifest
-from modessm_jax.training.checkpoints import steps_in
-from modessm_jax.training.portable import export
+from modessm_jax.runs import checkpoint_files
+from modessm_jax.runs.checkpoints import steps_in
+from modessm_jax.runs.export import export
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -51,12 +51,12 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     if not folders:
         raise SystemExit(f"{options.workdir}: no checkpoint here; give the workdir of a run")
-    check = manifest.verify if options.job == "verify" else manifest.read
+    check = checkpoint_files.verify if options.job == "verify" else checkpoint_files.read
     damaged, known = 0, set()
     for folder in folders:
         try:
             check(folder)
-        except manifest.DamagedError as error:
+        except checkpoint_files.DamagedError as error:
             damaged += 1
             print(f"{_name(folder)}  damaged: {error}")
         except OSError as error:
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{_name(folder)}  cannot be read: {error}")
         else:
             print(f"{_name(folder)}  {_describe(folder, options.job)}")
-            best = manifest.read(folder)["facts"]["best"]
+            best = checkpoint_files.read(folder)["facts"]["best"]
             known |= set() if best is None else {int(best["step"])}
     missing = sorted(known - set(steps_in(options.workdir / "best")))
     for step in missing:
@@ -82,11 +82,11 @@ def _name(folder: Path) -> str:
 
 
 def _describe(folder: Path, job: str) -> str:
-    content = manifest.read(folder)
+    content = checkpoint_files.read(folder)
     if job == "verify":
         return f"sound: {len(content['files'])} files"
     size = sum(file["bytes"] for file in content["files"].values())
-    saved = (folder / manifest.NAME).stat().st_mtime
+    saved = (folder / checkpoint_files.NAME).stat().st_mtime
     best = content["facts"]["best"]
     known = "none evaluated yet" if best is None else f"best model: step {int(best['step'])}"
     return (

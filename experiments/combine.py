@@ -18,11 +18,10 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from modessm_jax.data.index import Key, read_index
-from modessm_jax.data.trials import SPLITS
-from modessm_jax.decoding.combination import calibrate, combine, minimum_bayes_risk, vote
-from modessm_jax.decoding.nbest import read_nbest, write_texts
+from modessm_jax.data.recordings import SPLITS, Key, read_index
 from modessm_jax.text import percent, total, word_edits
+from modessm_jax.words.combination import calibrate, combine, minimum_bayes_risk, vote
+from modessm_jax.words.nbest import read_nbest, write_texts
 
 _RULES = {"mbr": minimum_bayes_risk, "vote": vote}
 

@@ -35,26 +35,25 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from modessm_jax.data.official_logits import read_official_logits, write_official_logits
-from modessm_jax.data.transcripts import read_transcripts
-from modessm_jax.data.trials import SPLITS
-from modessm_jax.decoding.lexicon import Lexicon
-from modessm_jax.training.evaluation import check_abilities
-from modessm_jax.training.posteriors import (
+from modessm_jax.data.recordings import SPLITS, read_transcripts
+from modessm_jax.evaluation.official_logits import read_official_logits, write_official_logits
+from modessm_jax.evaluation.posteriors import (
     Noise,
     Posteriors,
     encodings_of,
     posteriors_from,
     posteriors_of,
 )
-from modessm_jax.training.programs import compiled_programs
-from modessm_jax.training.runs import load_run
+from modessm_jax.evaluation.scoring import check_abilities
+from modessm_jax.language.lexicon import Lexicon
+from modessm_jax.runs.load import load_run
+from modessm_jax.runtime.compile_cache import compiled_programs
 
 try:
-    from modessm_jax.decoding.word_search import SearchOptions
-    from modessm_jax.training.tuning import Grid, Weights
-    from modessm_jax.training.word_job import Vocabulary, WordJob
-    from modessm_jax.training.word_report import format_words
+    from modessm_jax.words.ctc_search import SearchOptions
+    from modessm_jax.words.job import Vocabulary, WordJob
+    from modessm_jax.words.report import format_words
+    from modessm_jax.words.tuning import Grid, Weights
 except ImportError as error:
     raise SystemExit(str(error)) from error
 

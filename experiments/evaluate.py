@@ -13,13 +13,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from modessm_jax.data.trials import SPLITS
-from modessm_jax.decoding.ngram import NGram
-from modessm_jax.decoding.phoneme_ngram import phoneme_fusion
-from modessm_jax.training.evaluation import write_predictions
-from modessm_jax.training.programs import compiled_programs
-from modessm_jax.training.report import format_table
-from modessm_jax.training.runs import evaluate_run, load_run
+from modessm_jax.data.recordings import SPLITS
+from modessm_jax.evaluation.report import format_table
+from modessm_jax.evaluation.scoring import evaluate_run, write_predictions
+from modessm_jax.language.ngram import NGram
+from modessm_jax.language.phoneme_ngram import phoneme_fusion
+from modessm_jax.runs.load import load_run
+from modessm_jax.runtime.compile_cache import compiled_programs
 
 LM_WEIGHT = 0.2
 

@@ -19,13 +19,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from modessm_jax.decoding import arpa, kneser_ney, pocketsphinx_lm
-from modessm_jax.decoding.arpa import BackoffModel
-from modessm_jax.decoding.contamination import seen_sentences
-from modessm_jax.decoding.lexicon import Lexicon, build_lexicon
-from modessm_jax.decoding.ngram import NGram
-from modessm_jax.decoding.phoneme_ngram import spoken
-from modessm_jax.decoding.pronounce import Pronouncer
+from modessm_jax.language import arpa, kneser_ney, pocketsphinx_lm
+from modessm_jax.language.arpa import BackoffModel
+from modessm_jax.language.contamination import seen_sentences
+from modessm_jax.language.lexicon import Lexicon, build_lexicon
+from modessm_jax.language.ngram import NGram
+from modessm_jax.language.phoneme_ngram import spoken
+from modessm_jax.language.pronounce import Pronouncer
 from modessm_jax.text import normalize, percent
 
 _SHOWN = 20

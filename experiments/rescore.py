@@ -15,10 +15,10 @@ flatters.
 import argparse
 from pathlib import Path
 
-from modessm_jax.data.index import read_index
-from modessm_jax.decoding.nbest import read_nbest, write_nbest
-from modessm_jax.decoding.ngram import NGram
-from modessm_jax.decoding.rescoring import (
+from modessm_jax.data.recordings import read_index
+from modessm_jax.language.ngram import NGram
+from modessm_jax.words.nbest import read_nbest, write_nbest
+from modessm_jax.words.rescoring import (
     NGramModel,
     SentenceModel,
     TransformersModel,

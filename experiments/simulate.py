@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from modessm_jax.data.simulate import comparison
-from modessm_jax.data.simulate.calendar import Sizes
-from modessm_jax.data.simulate.files import write_dataset
+from modessm_jax.simulate import comparison
+from modessm_jax.simulate.calendar import Sizes
+from modessm_jax.simulate.files import write_dataset
 
 _OUT = flags.DEFINE_string("out", None, "Folder of the data set, created if need be.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier simulation in --out.")

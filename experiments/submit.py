@@ -14,10 +14,9 @@ With --hypotheses it also compares every sentence with what was decoded.
 import argparse
 from pathlib import Path
 
-from modessm_jax.data.index import read_index
-from modessm_jax.data.submission import check_submission, write_submission
-from modessm_jax.data.trials import SPLITS
-from modessm_jax.decoding.nbest import read_texts
+from modessm_jax.data.recordings import SPLITS, read_index
+from modessm_jax.words.nbest import read_texts
+from modessm_jax.words.submission import check_submission, write_submission
 
 _SHOWN = 20
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from modessm_jax.runtime.compile_cache import compiled_programs
+from modessm_jax.runtime.preemption import EXIT_STATUS, PreemptedError, Preemption
+from modessm_jax.runtime.processes import join, one_voice
 from modessm_jax.training.job import run
-from modessm_jax.training.preemption import EXIT_STATUS, PreemptedError, Preemption
-from modessm_jax.training.processes import join, one_voice
-from modessm_jax.training.programs import compiled_programs
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, e.g. configs/multiscale.py.")
 _WORKDIR = flags.DEFINE_string(

@@ -9,7 +9,7 @@ With --words every word once instead, in alphabetical order: the vocabulary of a
 import argparse
 from pathlib import Path
 
-from modessm_jax.data.transcripts import read_transcripts, vocabulary
+from modessm_jax.data.recordings import read_transcripts, vocabulary
 from modessm_jax.data.validation import DataError
 
 

@@ -15,14 +15,14 @@ import numpy as np
 
 from benchmarks.faults.report import Row
 from benchmarks.faults.victim import Bench, Victim, copy, fingerprint
-from modessm_jax.data.pipeline import TrainingBatches, training_batches
+from modessm_jax.data.batches import TrainingBatches, training_batches
 from modessm_jax.data.plan import BatchPlan
-from modessm_jax.data.trials import read_recordings
-from modessm_jax.training.checkpoints import CheckpointError, Checkpoints, steps_in
-from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.runs import build_model
+from modessm_jax.data.recordings import read_recordings
+from modessm_jax.runs.checkpoints import CheckpointError, Checkpoints, steps_in
+from modessm_jax.runs.load import build_model
+from modessm_jax.runs.state import TrainState, create_state
+from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.training.stages import plan_stages
-from modessm_jax.training.state import TrainState, create_state
 
 Harm = Callable[[Path, random.Random], str]  # does it, and says where
 

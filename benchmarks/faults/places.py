@@ -9,8 +9,8 @@ from pathlib import Path
 
 from benchmarks.faults.report import Row, quoted
 from benchmarks.faults.victim import Bench, Victim, copy, ending, fingerprint, prepare, simulate
-from modessm_jax.training import manifest
-from modessm_jax.training.checkpoints import steps_in
+from modessm_jax.runs import checkpoint_files
+from modessm_jax.runs.checkpoints import steps_in
 
 _ROOM = 512 * 2**20  # bytes of the small disk; more than a whole run takes
 _LEFT = 64 * 2**10  # of which so much is left when it is filled
@@ -155,8 +155,8 @@ def _impossible(fault: str) -> Row:
 
 def _sound(folder: Path) -> bool:
     try:
-        manifest.verify(folder)
-    except manifest.DamagedError:
+        checkpoint_files.verify(folder)
+    except checkpoint_files.DamagedError:
         return False
     return True
 

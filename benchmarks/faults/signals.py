@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.faults.config import STEPS
 from benchmarks.faults.report import Row
 from benchmarks.faults.victim import Bench, Victim, ending, fingerprint, prepare
-from modessm_jax.training.preemption import EXIT_STATUS
+from modessm_jax.runtime.preemption import EXIT_STATUS
 
 TIMES = 3  # a signal is sent to all processes of a run
 

@@ -19,10 +19,10 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from benchmarks.faults.config import STAGES, STEPS
-from modessm_jax.data.simulate.calendar import Sizes
-from modessm_jax.data.simulate.files import write_dataset
-from modessm_jax.training.checkpoints import load_weights
-from modessm_jax.training.writers import write_json
+from modessm_jax.runs.checkpoints import load_weights
+from modessm_jax.runtime.metric_writer import write_json
+from modessm_jax.simulate.calendar import Sizes
+from modessm_jax.simulate.files import write_dataset
 
 COMMAND = (
     sys.executable,

@@ -25,7 +25,7 @@ from scipy.io.matlab import MatReadError
 from modessm_jax.data.hdf5 import write_trial
 from modessm_jax.data.pronunciations import LEXICON_FORMAT, Pronunciations
 from modessm_jax.data.validation import data_error
-from modessm_jax.files import replacing
+from modessm_jax.runtime.files import replacing
 from modessm_jax.text import normalize
 
 PARTITIONS = {"train": "train", "test": "val", "competitionHoldOut": "test"}

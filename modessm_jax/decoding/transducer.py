@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from modessm_jax.losses.joint import Arcs, Joint, joint_hidden, joint_logits, softmax_arcs
+from modessm_jax.losses.transducer import Arcs, Joint, joint_hidden, joint_logits, softmax_arcs
 from modessm_jax.phonemes import BLANK
 
 

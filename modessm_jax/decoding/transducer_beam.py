@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from modessm_jax.decoding.transducer import Transducer, select
-from modessm_jax.losses.semiring import IMPOSSIBLE, ZERO, log_add
+from modessm_jax.losses.logspace import IMPOSSIBLE, ZERO, log_add
 from modessm_jax.phonemes import BLANK
 from modessm_jax.sequence import Sequence
 

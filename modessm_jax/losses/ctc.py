@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from modessm_jax.losses.cost import Cost
-from modessm_jax.losses.semiring import IMPOSSIBLE, ZERO, log_add
+from modessm_jax.losses.logspace import IMPOSSIBLE, ZERO, log_add
 from modessm_jax.phonemes import BLANK
 from modessm_jax.sequence import Sequence
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from modessm_jax.losses.cost import Cost
-from modessm_jax.losses.semiring import IMPOSSIBLE, ZERO
+from modessm_jax.losses.logspace import IMPOSSIBLE, ZERO
 
 
 def marginal_cost(

@@ -14,16 +14,15 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from modessm_jax.losses.cost import Cost
-from modessm_jax.losses.joint import (
+from modessm_jax.losses.logspace import ZERO
+from modessm_jax.losses.rnnt import following, lattice_flows, lattice_nats
+from modessm_jax.losses.transducer import (
     Arcs,
     Joint,
     default_chunk,
     joint_arcs,
     softmax_arcs,
 )
-from modessm_jax.losses.lattice import lattice_flows, lattice_nats
-from modessm_jax.losses.rnnt import following
-from modessm_jax.losses.semiring import ZERO
 from modessm_jax.phonemes import BLANK
 from modessm_jax.sequence import Sequence
 

@@ -1,4 +1,15 @@
-"""The RNN-T loss of logits that stand in memory, per example, in nats."""
+"""The transducer lattice: the sum over all ways to interleave frames and labels.
+
+Cell (t, u) stands before frame t with u labels said. Blank leads to (t + 1, u), label u to
+(t, u + 1); the end is the blank out of the last frame with all labels said (Graves 2012, "Sequence
+transduction with recurrent neural networks"). The anti-diagonals n = t + u are taken in turn, all
+their cells at once: first from the end back to (0, 0), where the lattices of all examples meet
+whatever their sizes. Of each cell only the share of its probability that leaves by the blank is
+kept. The gradient is the flow of one unit from (0, 0) along those shares: products and sums of
+numbers between 0 and 1, which is exact where differences of large log-probabilities are not.
+
+The RNN-T loss of logits that stand in memory, per example, in nats.
+"""
 
 import functools
 from typing import Any
@@ -8,9 +19,170 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from modessm_jax.losses.cost import Cost
-from modessm_jax.losses.lattice import flows, sweep
+from modessm_jax.losses.logspace import IMPOSSIBLE, ZERO, log_add
 from modessm_jax.phonemes import BLANK
 from modessm_jax.sequence import Sequence
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def lattice_nats(
+    blank: Float[Array, "batch frames positions"],
+    label: Float[Array, "batch frames positions"],
+    frames: Int[Array, "batch"],
+    counts: Int[Array, "batch"],
+    fastemit: float = 0.0,
+) -> Float[Array, "batch"]:
+    """Minus the log probability of the labels, given that of every arc.
+
+    Args:
+      blank: log probability of the blank in each cell; `positions` = labels + 1.
+      label: that of the next label; arcs beyond an example's last label are never taken.
+      frames: real frames of each example.
+      counts: its labels. Arcs outside an example may be NaN; their gradient is exactly zero.
+      fastemit: weight added to the gradient of label arcs, to say labels early (Yu et al. 2021).
+
+    Returns:
+      Nats; inf for an example that is impossible or has no frames.
+    """
+    del fastemit
+    return sweep(blank, label, frames, counts)[0]
+
+
+def sweep(blank: Any, label: Any, frames: Any, counts: Any) -> tuple[Any, Any]:
+    """The nats, and the blank's share of each cell, [diagonals, batch, positions]."""
+    real = inside(blank.shape, frames, counts)
+    more = real & (jnp.arange(blank.shape[2])[None, None, :] < counts[:, None, None])
+    zero = jnp.full((), ZERO, blank.dtype)
+    blank = _skew(jnp.where(real, jnp.maximum(blank, ZERO), zero))
+    label = _skew(jnp.where(more, jnp.maximum(label, ZERO), zero))
+    last = (frames - 1 + counts)[:, None]
+    position = jnp.arange(blank.shape[2])[None, :]
+
+    def step(carry: Any, diagonal: Any) -> Any:
+        onward, taken = carry
+        number, blank, label = diagonal
+        ends = (number == last) & (position == counts[:, None])
+        by_blank = jnp.where(ends, 0, onward) + blank
+        by_label = jnp.pad(onward[:, 1:], ((0, 0), (0, 1)), constant_values=ZERO) + label
+        onward, share = log_add(by_blank, by_label)
+        # What the likeliest cell has in common with all is taken out: small numbers round finely.
+        top = onward.max(axis=1)
+        top = jnp.where(top > IMPOSSIBLE, top, 0)
+        return (onward - top[:, None], taken + top), share
+
+    start = (jnp.full_like(blank[0], ZERO), jnp.zeros_like(blank[0, :, 0]))
+    given = (jnp.arange(blank.shape[0]), blank, label)
+    (onward, taken), shares = jax.lax.scan(step, start, given, reverse=True)
+    total = onward[:, 0] + taken
+    possible = ~(total < IMPOSSIBLE) & (frames > 0)  # NaN is passed on, not hidden
+    return jnp.where(possible, -total, jnp.inf), shares
+
+
+def flows(shares: Any, frames: Any, counts: Any) -> tuple[Any, Any]:
+    """How much of one unit leaves each cell by its blank and by its label.
+
+    Both `[batch, frames, positions]`; zero outside the examples. Minus the gradient of the nats.
+    """
+    diagonals, _, positions = shares.shape
+
+    def step(occupied: Any, share: Any) -> Any:
+        by_blank = occupied * share
+        by_label = occupied - by_blank
+        return by_blank + jnp.pad(by_label[:, :-1], ((0, 0), (1, 0))), (by_blank, by_label)
+
+    start = jnp.where(jnp.arange(positions)[None, :] == 0, jnp.ones_like(shares[0]), 0)
+    _, (by_blank, by_label) = jax.lax.scan(step, start, shares)
+    time = diagonals - positions + 1
+    real = inside((shares.shape[1], time, positions), frames, counts)
+    return jnp.where(real, _unskew(by_blank), 0), jnp.where(real, _unskew(by_label), 0)
+
+
+def inside(shape: tuple[int, ...], frames: Any, counts: Any) -> Any:
+    """Which cells of the padded lattice belong to their example."""
+    _, time, positions = shape
+    in_time = jnp.arange(time)[None, :, None] < frames[:, None, None]
+    return in_time & (jnp.arange(positions)[None, None, :] <= counts[:, None, None])
+
+
+def _lattice_forward(blank: Any, label: Any, frames: Any, counts: Any, fastemit: float) -> Any:
+    del fastemit
+    nats, shares = sweep(blank, label, frames, counts)
+    return nats, (shares, frames, counts, ~jnp.isposinf(nats))
+
+
+def _lattice_backward(fastemit: float, kept: Any, weight: Any) -> tuple[Any, Any, None, None]:
+    shares, frames, counts, possible = kept
+    by_blank, by_label = flows(shares, frames, counts)
+    weight = jnp.where(possible, -weight, 0)[:, None, None]
+    return weight * by_blank, weight * (1 + fastemit) * by_label, None, None
+
+
+lattice_nats.defvjp(_lattice_forward, _lattice_backward)
+
+
+@jax.custom_vjp
+def lattice_flows(
+    blank: Float[Array, "batch frames positions"],
+    label: Float[Array, "batch frames positions"],
+    frames: Int[Array, "batch"],
+    counts: Int[Array, "batch"],
+) -> tuple[
+    Float[Array, "batch"],
+    Float[Array, "batch frames positions"],
+    Float[Array, "batch frames positions"],
+]:
+    """The nats, with the probabilities that a walk leaves each cell by its blank and its label.
+
+    For those who look at where the walks go and also charge for the nats: both directions of the
+    lattice are taken once. No gradient passes through the probabilities.
+
+    Args:
+      blank: as for `lattice_nats`.
+      label: likewise.
+      frames: likewise.
+      counts: likewise.
+
+    Returns:
+      Nats, and both probabilities; zero outside the examples and for what is impossible.
+    """
+    return _flows_forward(blank, label, frames, counts)[0]
+
+
+def _flows_forward(blank: Any, label: Any, frames: Any, counts: Any) -> Any:
+    nats, shares = sweep(blank, label, frames, counts)
+    possible = ~jnp.isposinf(nats)[:, None, None]
+    by_blank, by_label = (jnp.where(possible, x, 0) for x in flows(shares, frames, counts))
+    return (nats, by_blank, by_label), (by_blank, by_label)
+
+
+def _flows_backward(kept: Any, weights: Any) -> tuple[Any, Any, None, None]:
+    by_blank, by_label = kept
+    weight = -weights[0][:, None, None]
+    return weight * by_blank, weight * by_label, None, None
+
+
+lattice_flows.defvjp(_flows_forward, _flows_backward)
+
+
+def _skew(x: Any) -> Any:
+    """[batch, frames, positions] -> [frames + positions - 1, batch, positions]: the diagonals.
+
+    Entry [n, b, u] is x[b, n - u, u]. Reading a padded array in rows one entry longer shifts each
+    row one further than the last, without a gather.
+    """
+    batch, time, positions = x.shape
+    x = jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), (0, positions)), constant_values=ZERO)
+    diagonals = time + positions - 1
+    x = x.reshape(batch, -1)[:, : positions * diagonals].reshape(batch, positions, diagonals)
+    return x.transpose(2, 0, 1)
+
+
+def _unskew(x: Any) -> Any:
+    """Undoes `_skew`."""
+    diagonals, batch, positions = x.shape
+    x = jnp.pad(x.transpose(1, 2, 0).reshape(batch, -1), ((0, 0), (0, positions)))
+    x = x.reshape(batch, positions, diagonals + 1)[:, :, : diagonals - positions + 1]
+    return x.swapaxes(1, 2)
 
 
 def rnnt_cost(logits: Sequence, labels: Sequence, *, fastemit: float = 0.0) -> Cost:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from modessm_jax.models import moments
+from modessm_jax.models import running_statistics
 from modessm_jax.sequence import Sequence
 
 PRIOR_FRAMES = 10.0
@@ -41,11 +41,11 @@ class ModeHead(nnx.Module):
         start = self.initial_state(x.mask.shape[0])
         if self.causal:
             return self.step(start, x)[1]
-        return self._classify(*moments.of_trial(start, x))
+        return self._classify(*running_statistics.of_trial(start, x))
 
     def initial_state(self, batch: int) -> Any:
         """Number, sum and sum of squares of the frames before the first."""
-        return moments.prior(batch, self.d, PRIOR_FRAMES)
+        return running_statistics.prior(batch, self.d, PRIOR_FRAMES)
 
     def step(self, state: Any, x: Sequence) -> tuple[Any, Float[Array, "batch frames modes"]]:
         """The rows of the next frames, any number of them.
@@ -55,7 +55,7 @@ class ModeHead(nnx.Module):
         """
         if not self.causal:
             raise ValueError("a mode told from the whole trial cannot stream: not causal")
-        state, seen = moments.so_far(state, x)
+        state, seen = running_statistics.so_far(state, x)
         return state, self._classify(*seen)
 
     def _classify(self, mean: jax.Array, variance: jax.Array) -> jax.Array:

@@ -9,9 +9,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from modessm_jax.models.block import Serial, require_whole_steps, split
+from modessm_jax.models.channel_gate import ChannelGate
 from modessm_jax.models.convolution import DepthwiseConv, GaussianSmoothing, StridedConv
 from modessm_jax.models.flow import FlowBridge
-from modessm_jax.models.gate import ChannelGate
 from modessm_jax.models.masking import hide
 from modessm_jax.models.mode import FiLM, ModeHead
 from modessm_jax.models.outputs import JointInputs, Outputs, frame_norm

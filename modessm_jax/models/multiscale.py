@@ -1,4 +1,7 @@
-"""The multi-scale Conformer CTC decoder: three strided pathways fused at the middle rate."""
+"""The multi-scale Conformer CTC decoder: three strided pathways fused at the middle rate.
+
+From diphones to phonemes: a phoneme is as likely as its diphones together.
+"""
 
 import math
 from typing import Any
@@ -6,17 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from modessm_jax.models.block import Serial, require_whole_steps, split
 from modessm_jax.models.conformer import ConformerBlock
 from modessm_jax.models.convolution import GaussianSmoothing, StridedConv
-from modessm_jax.models.diphones import phoneme_log_probabilities
 from modessm_jax.models.fusion import CrossScaleFusion
 from modessm_jax.models.masking import hide
 from modessm_jax.models.outputs import Outputs, frame_norm
 from modessm_jax.models.session import SessionAdaptation
-from modessm_jax.phonemes import CLASSES, DIPHONES
+from modessm_jax.phonemes import CLASSES, DIPHONES, by_previous
 from modessm_jax.sequence import Sequence
 
 SCALES = ("fast", "medium", "slow")
@@ -217,3 +219,20 @@ class MultiScale(nnx.Module):
 
 def _logits(head: nnx.Linear, x: Sequence) -> Sequence:
     return x.with_values(head(x.values.astype(jnp.float32)))
+
+
+def phoneme_log_probabilities(
+    logits: Float[Array, "batch frames diphones"],
+) -> Float[Array, "batch frames classes"]:
+    """Log probabilities of the blank and of each phoneme, summed over the phoneme before it.
+
+    They are logits of the same distribution, and stand wherever phoneme logits do. In float32.
+    DCoND, Li et al. 2024, "Brain-to-text decoding with context-aware neural representations and
+    large language models" (arXiv:2411.10657).
+
+    Args:
+      logits: of `phonemes.DIPHONES` classes, not normalised.
+    """
+    scores = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    phonemes = jax.nn.logsumexp(by_previous(scores), axis=-2)
+    return jnp.concatenate([scores[..., :1], phonemes], axis=-1)

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from modessm_jax.models.block import Dropout
-from modessm_jax.models.depthwise import depthwise_conv
+from modessm_jax.models.convolution import depthwise_conv
 from modessm_jax.phonemes import BLANK, CLASSES
 
 CONTEXT = 2  # labels a stateless predictor looks back on

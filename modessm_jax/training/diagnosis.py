@@ -12,10 +12,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from modessm_jax.data.batch import Batch
+from modessm_jax.data.batches import Batch
 from modessm_jax.phonemes import BLANK, CLASSES
-from modessm_jax.training.mesh import divide
-from modessm_jax.training.state import TrainState
+from modessm_jax.runs.state import TrainState
+from modessm_jax.runtime.mesh import divide
 from modessm_jax.training.step import make_gradient
 
 _LIBRARIES = {"jax", "jaxlib", "flax", "optax", "jaxtyping", "beartype"}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from modessm_jax.training.history import History
+from modessm_jax.runs.history import History
 from modessm_jax.training.settings import GuardSettings
 
 NONFINITE, DIVERGENCE = "nonfinite", "divergence"

@@ -7,24 +7,22 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from modessm_jax.data.augment import Augmentation
-from modessm_jax.data.corruption import Corruption
-from modessm_jax.data.pipeline import evaluation_batches, training_batches
+from modessm_jax.data.augment import Augmentation, Corruption
+from modessm_jax.data.batches import evaluation_batches, training_batches
 from modessm_jax.data.plan import BatchPlan
-from modessm_jax.data.trials import Recordings, read_recordings
-from modessm_jax.decoding.greedy_words import GreedyWords
-from modessm_jax.decoding.lexicon import Lexicon
+from modessm_jax.data.recordings import Recordings, read_recordings
+from modessm_jax.evaluation.report import format_stages, format_table, write_report
+from modessm_jax.evaluation.scoring import Scorer, evaluate, evaluate_run, make_scorer
+from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.models.build import Functional
-from modessm_jax.training.charges import FLOW
-from modessm_jax.training.evaluation import Scorer, evaluate, make_scorer
-from modessm_jax.training.greedy_wer import greedy_word_rates
+from modessm_jax.runs.load import build_model, describe_data, load_run
+from modessm_jax.runtime.mesh import data_mesh
+from modessm_jax.runtime.metric_writer import write_json
+from modessm_jax.runtime.processes import is_first
 from modessm_jax.training.loop import never, train
-from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.processes import is_first
-from modessm_jax.training.report import format_stages, format_table, write_report
-from modessm_jax.training.runs import build_model, describe_data, evaluate_run, load_run
+from modessm_jax.training.objectives import FLOW
 from modessm_jax.training.stages import Stage, read_stages
-from modessm_jax.training.writers import write_json
+from modessm_jax.words.greedy import GreedyWords, greedy_word_rates
 
 _Terms = TypeVar("_Terms", Augmentation, Corruption)
 

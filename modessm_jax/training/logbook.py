@@ -3,14 +3,14 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from modessm_jax.runs.history import History
+from modessm_jax.runtime.metric_writer import MetricWriter
+from modessm_jax.runtime.progress import Clock, Progress
 from modessm_jax.text import percent
 from modessm_jax.training.guard import DIVERGENCE
-from modessm_jax.training.history import History
-from modessm_jax.training.progress import Clock, Progress
 from modessm_jax.training.settings import Settings
 from modessm_jax.training.stages import Stage
 from modessm_jax.training.step import StepReport
-from modessm_jax.training.writers import MetricWriter
 
 _COUNTS = ("infeasible", "skipped", "valid")
 _NAMED_AT_ONCE = 8

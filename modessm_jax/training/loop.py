@@ -14,21 +14,23 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from modessm_jax.files import write_text
-from modessm_jax.training.checkpoints import Checkpoints
-from modessm_jax.training.claim import claim
+from modessm_jax.runs.checkpoints import Checkpoints
+from modessm_jax.runs.history import History
+from modessm_jax.runs.identity import claim
+from modessm_jax.runs.state import TrainState, all_finite, create_state
+from modessm_jax.runtime.files import write_text
+from modessm_jax.runtime.lock import only_run
+from modessm_jax.runtime.mesh import data_mesh
+from modessm_jax.runtime.metric_writer import MetricWriter, write_json
+from modessm_jax.runtime.preemption import PreemptedError
+from modessm_jax.runtime.processes import agree, own_folder, told
+from modessm_jax.runtime.progress import Clock, Progress, format_accounts
+from modessm_jax.runtime.watchdog import Watchdog, alive
 from modessm_jax.training.guard import NONFINITE, Guard, Setback
-from modessm_jax.training.history import History
-from modessm_jax.training.lock import only_run
 from modessm_jax.training.logbook import Logbook, tell_setback
-from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.preemption import PreemptedError
-from modessm_jax.training.processes import agree, own_folder, told
-from modessm_jax.training.progress import Clock, Progress, format_accounts
-from modessm_jax.training.recovery import Recovery, SetbackError, surrender
+from modessm_jax.training.rollback import Recovery, SetbackError, surrender
 from modessm_jax.training.settings import GuardSettings, Settings
 from modessm_jax.training.stages import Stage, plan_stages
-from modessm_jax.training.state import TrainState, all_finite, create_state
 from modessm_jax.training.step import (
     Apply,
     Augment,
@@ -38,8 +40,6 @@ from modessm_jax.training.step import (
     no_augmentation,
     place,
 )
-from modessm_jax.training.watchdog import Watchdog, alive
-from modessm_jax.training.writers import MetricWriter, write_json
 
 BY_STAGE = ("steps", "select_by")  # of `config.training`, see `read_stages`
 
@@ -74,7 +74,7 @@ def train(
     a row than `guard.nonfinite_budget` the run goes back to its last checkpoint; with
     `guard.divergence` it also does when the loss keeps rising, see `Guard` and `Recovery`.
 
-    Several processes can make one run, see `modessm_jax.training.processes`: all call this alike.
+    Several processes can make one run, see `modessm_jax.runtime.processes`: all call this alike.
 
     Left in `workdir`: config.json, dataset.json, parameters.txt, metrics.jsonl, tensorboard/,
     checkpoints/, best/, results.json, seconds.json (time spent), run.lock, and compiled/ (XLA's

@@ -9,20 +9,19 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from modessm_jax.data.batch import Batch
-from modessm_jax.losses.cost import Cost
-from modessm_jax.losses.objectives import total
+from modessm_jax.data.batches import Batch
+from modessm_jax.losses.cost import Cost, total
 from modessm_jax.models.outputs import Outputs
 from modessm_jax.phonemes import BLANK, CLASSES
+from modessm_jax.runs.state import TrainState, averaged
+from modessm_jax.runtime.mesh import divide, replicated, split_over_batch, split_over_second_axis
 from modessm_jax.sequence import Sequence
-from modessm_jax.training import charges
-from modessm_jax.training.mesh import divide, replicated, split_over_batch, split_over_second_axis
+from modessm_jax.training import objectives
 from modessm_jax.training.stages import StagePlan
-from modessm_jax.training.state import TrainState, averaged
 
 # (params, features, session [batch], hidden [batch, time], key, ...) -> Outputs: a model as a pure
 # function of its parameters. Frames that are hidden the model replaces; the key drives dropout;
-# what further arguments an objective needs, `charges.request` says.
+# what further arguments an objective needs, `objectives.request` says.
 Apply = Callable[[Any, Sequence, Any, Any, Any], Outputs]
 # (features, key, views) -> (features, hidden), each trial's views one after the other.
 Augment = Callable[[Sequence, Any, int], tuple[Sequence, Any]]
@@ -94,14 +93,14 @@ def make_gradient(
     every cost is divided by counts over the whole batch. (Dropout draws anew for each micro-batch,
     and what trials are charged together stays within it: see `information_cost`, `marginal_cost`.)
 
-    The objectives with a weight are charged as `charges.charge` says, and for the mean of a trial's
-    views where there are two. Labels that are no phonemes cost NaN: most losses would take them for
-    others. Parameters that the stage does not train cost no backward pass.
+    `objectives.charge` gives the cost of each objective with a weight; a cost is the mean over a
+    trial's views. Labels that are no phonemes cost NaN: most losses would take them for others.
+    Parameters that the stage does not train cost no backward pass.
 
     Args:
       apply: the model.
       plan: what the stage trains, from `plan_stages`.
-      normalize_by: see `modessm_jax.losses.objectives.total`.
+      normalize_by: see `modessm_jax.losses.cost.total`.
       seed: of the run.
       mesh: devices; the batch is divided among them.
       augment: `(features, key, views) -> (features, hidden)`.
@@ -116,22 +115,22 @@ def make_gradient(
     weights = {name: weight for name, weight in stage.weights.items() if weight != 0.0}
     if not weights:
         raise ValueError(f"stage {stage.name}: no objective has a weight; give phoneme one")
-    if charges.FLOW in weights and corrupt is None:
+    if objectives.FLOW in weights and corrupt is None:
         raise ValueError(f"stage {stage.name}: the objective 'flow' needs config.corruption")
-    views = charges.views(weights)
+    views = objectives.views(weights)
 
     def charge(params: Any, part: tuple[Any, ...], key: Any) -> Examples:
         features, hidden, corrupted, session, block, labels = part
         features, hidden, corrupted = _flatten_views((features, hidden, corrupted))
         labels = _repeat(labels, views)
-        wanted = charges.request(weights, labels, corrupted)
+        wanted = objectives.request(weights, labels, corrupted)
         params = jax.tree.map(
             lambda x, trains: x if trains else jax.lax.stop_gradient(x), params, plan.trained
         )
         strange = labels.mask & ((labels.values <= BLANK) | (labels.values >= CLASSES))
         outputs = apply(params, features, _repeat(session, views), hidden, key, **wanted)
         together = _repeat(block, views) if tie_modes else None
-        charged = charges.charge(outputs, labels, weights, together)
+        charged = objectives.charge(outputs, labels, weights, together)
         costs = {}
         for name, cost in charged.items():
             nats = jnp.where(strange.any(axis=1), jnp.nan, cost.nats)
@@ -195,7 +194,7 @@ def make_gradient(
         augment_key, model_key = jax.random.split(key)
         features, hidden = augment(batch.features, augment_key, views)
         corrupted = None
-        if charges.FLOW in weights and corrupt is not None:
+        if objectives.FLOW in weights and corrupt is not None:
             corrupted = corrupt(features, jax.random.fold_in(augment_key, 1))
         seen = _split_views((features, hidden, corrupted), views)
         part = (*seen, batch.session, batch.block, batch.labels)

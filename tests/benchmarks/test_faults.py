@@ -9,8 +9,8 @@ import pytest
 from benchmarks.faults import clock, damage, injections, places, report, signals, soak, victim
 from benchmarks.faults.config import STAGES, STEPS, get_config
 from benchmarks.faults.report import Row
+from modessm_jax.runtime.metric_writer import MetricWriter
 from modessm_jax.training.stages import read_stages
-from modessm_jax.training.writers import MetricWriter
 
 # Goes through the motions of a run that keeps the steps it made in a folder each.
 ACTOR = """

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from configs.modessm import get_config
-from modessm_jax.training.runs import build_model
+from modessm_jax.runs.load import build_model
 from modessm_jax.training.stages import read_stages, trained
 
 CHANNELS, SESSIONS = 512, 45  # of T15

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from modessm_jax.data.corruption import Corruption
+from modessm_jax.data.augment import Corruption
 from modessm_jax.sequence import Sequence
 
 BATCH, TIME, CHANNELS = 8, 60, 31

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modessm_jax.data.trials import Recordings, read_recordings
+from modessm_jax.data.recordings import Recordings, read_recordings
 from modessm_jax.data.validation import DataError
 from tests.data.layout import CHANNELS, write_trial
 from tests.data.malformed_attributes import ATTRIBUTES

@@ -6,8 +6,8 @@ import scipy.io
 
 from experiments.convert_t12 import main
 from modessm_jax.data.pronunciations import Pronunciations
+from modessm_jax.data.recordings import read_recordings
 from modessm_jax.data.t12 import convert, read_mat
-from modessm_jax.data.trials import read_recordings
 from modessm_jax.data.validation import DataError
 
 SENTENCES = ["The cat sat.", "They 'll go?", "A dog", "What now"]

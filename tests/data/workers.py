@@ -10,9 +10,9 @@ import multiprocessing
 import signal
 import sys
 
-from modessm_jax.data.pipeline import training_batches
+from modessm_jax.data.batches import training_batches
 from modessm_jax.data.plan import BatchPlan
-from modessm_jax.data.trials import read_recordings
+from modessm_jax.data.recordings import read_recordings
 
 if __name__ == "__main__":
     recordings = read_recordings(sys.argv[1], "train")

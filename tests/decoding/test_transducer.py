@@ -8,8 +8,7 @@ from flax import nnx
 
 from modessm_jax.decoding.transducer import log_probabilities, make_transducer
 from modessm_jax.decoding.transducer_beam import beam
-from modessm_jax.losses.joint import Joint, factored_arcs, softmax_arcs
-from modessm_jax.losses.transducer import transducer_cost
+from modessm_jax.losses.transducer import Joint, factored_arcs, softmax_arcs, transducer_cost
 from modessm_jax.models.predictor import make_predictor
 from modessm_jax.sequence import Sequence
 

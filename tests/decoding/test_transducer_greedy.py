@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modessm_jax.decoding.greedy import to_lists
+from modessm_jax.decoding.ctc import to_lists
 from modessm_jax.decoding.transducer_greedy import greedy, greedy_step, initial_greedy
 from modessm_jax.sequence import Sequence
 from tests.decoding.transducers import Toy, random_frames, random_toy

@@ -10,7 +10,7 @@ import numpy as np
 
 from modessm_jax import phonemes
 from modessm_jax.decoding.transducer import Transducer, log_probabilities
-from modessm_jax.losses.joint import Joint
+from modessm_jax.losses.transducer import Joint
 from modessm_jax.sequence import Sequence
 from tests.losses.enumeration import rnnt_nats
 

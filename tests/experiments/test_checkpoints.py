@@ -8,12 +8,12 @@ import optax
 import pytest
 
 from experiments.checkpoints import main
-from modessm_jax.training.checkpoints import Checkpoints
-from modessm_jax.training.history import History
-from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.state import create_state
-from tests.training.test_checkpoints import numbers
-from tests.training.toy import initial_params
+from modessm_jax.runs.checkpoints import Checkpoints
+from modessm_jax.runs.history import History
+from modessm_jax.runs.state import create_state
+from modessm_jax.runtime.mesh import data_mesh
+from tests.runs.test_checkpoints import numbers
+from tests.toy import initial_params
 
 
 @pytest.fixture(scope="module")

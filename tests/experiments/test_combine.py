@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments.combine import main
-from modessm_jax.decoding.nbest import Candidate, Utterance, read_texts, write_nbest
+from modessm_jax.words.nbest import Candidate, Utterance, read_texts, write_nbest
 from tests.data.layout import write_split
 
 

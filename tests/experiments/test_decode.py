@@ -8,11 +8,11 @@ import pytest
 
 from experiments import decode
 from experiments.decode import main
-from modessm_jax.data.official_logits import read_official_logits, write_official_logits
-from modessm_jax.decoding.nbest import read_nbest
+from modessm_jax.evaluation.official_logits import read_official_logits, write_official_logits
 from modessm_jax.models.build import Functional
-from modessm_jax.training.runs import Run
-from tests.training.spoken import (
+from modessm_jax.runs.load import Run
+from modessm_jax.words.nbest import read_nbest
+from tests.words.spoken import (
     LEXICON,
     SENTENCES,
     TRAINING,

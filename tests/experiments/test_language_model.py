@@ -3,12 +3,12 @@
 import pytest
 
 from experiments.language_model import main
-from modessm_jax.decoding import pocketsphinx_lm
-from modessm_jax.decoding.lexicon import Lexicon
-from modessm_jax.decoding.ngram import NGram
-from modessm_jax.decoding.phoneme_ngram import TOKENS
+from modessm_jax.language import pocketsphinx_lm
+from modessm_jax.language.lexicon import Lexicon
+from modessm_jax.language.ngram import NGram
+from modessm_jax.language.phoneme_ngram import TOKENS
 from modessm_jax.text import normalize
-from tests.decoding.test_pocketsphinx_lm import trie
+from tests.language.test_pocketsphinx_lm import trie
 
 TEXT = "The cat sat on the mat.\nA cat sat, and the dog ran!\n\nthe dog sat on a mat\n"
 

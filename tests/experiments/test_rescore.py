@@ -2,7 +2,7 @@
 
 import pytest
 
-from modessm_jax.decoding.nbest import Candidate, Utterance, read_nbest, write_nbest
+from modessm_jax.words.nbest import Candidate, Utterance, read_nbest, write_nbest
 from tests.data.layout import write_split
 
 pytest.importorskip("kenlm")

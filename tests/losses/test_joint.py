@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modessm_jax.losses.joint import Chunk, Joint, factored_arcs, joint_arcs, softmax_arcs
+from modessm_jax.losses.transducer import Chunk, Joint, factored_arcs, joint_arcs, softmax_arcs
 from modessm_jax.phonemes import BLANK
 
 BATCH, FRAMES, POSITIONS, CLASSES, WIDTH = 4, 5, 6, 7, 3

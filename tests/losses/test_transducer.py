@@ -5,9 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modessm_jax.losses.joint import Chunk, Joint, default_chunk, factored_arcs
 from modessm_jax.losses.rnnt import rnnt_cost
-from modessm_jax.losses.transducer import transducer_cost
+from modessm_jax.losses.transducer import (
+    Chunk,
+    Joint,
+    default_chunk,
+    factored_arcs,
+    transducer_cost,
+)
 from modessm_jax.sequence import Sequence
 from tests.losses.enumeration import padded, rnnt_nats
 

@@ -7,9 +7,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from modessm_jax.losses.ctc import ctc_cost
-from modessm_jax.losses.joint import Joint
 from modessm_jax.losses.rnnt import rnnt_cost
-from modessm_jax.losses.transducer import transducer_cost
+from modessm_jax.losses.transducer import Joint, transducer_cost
 from modessm_jax.sequence import Sequence
 
 BATCH, FRAMES, LABELS, CLASSES = 4, 7, 3, 5

@@ -7,7 +7,7 @@ import pytest
 
 from modessm_jax.models.build import Functional, build, build_module
 from modessm_jax.sequence import Sequence
-from modessm_jax.training import charges
+from modessm_jax.training import objectives
 
 SMALL = {
     "name": "modessm", "smoothing": 1.0, "gate": 4, "session": "affine", "stem": 3, "patch": 4,
@@ -41,9 +41,9 @@ def loss(apply, params, weights):
     features, session, labels = batch()
     hidden = (jnp.arange(24) % 5 == 0)[None, :] & features.mask
     corrupted = features.with_values(features.values.at[:, :, 1].set(0.0))
-    wanted = charges.request(weights, labels, corrupted)
+    wanted = objectives.request(weights, labels, corrupted)
     outputs = apply(params, features, session, hidden, None, **wanted)
-    costs = charges.charge(outputs, labels, weights)
+    costs = objectives.charge(outputs, labels, weights)
     return sum(weight * costs[name].nats.sum() for name, weight in weights.items())
 
 

@@ -1,15 +1,20 @@
-"""The complete decoder: gradients everywhere, precision, streaming, and errors in plain words."""
+"""The complete decoder: gradients everywhere, precision, streaming, and errors in plain words.
+
+Marginalised diphones against sums over a list of all pairs.
+"""
+
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from modessm_jax.losses.auxiliary import diphone_labels
 from modessm_jax.losses.ctc import ctc_cost
-from modessm_jax.losses.diphones import diphone_labels
 from modessm_jax.models.build import Functional, build, build_module
-from modessm_jax.models.diphones import phoneme_log_probabilities
-from modessm_jax.phonemes import DIPHONES
+from modessm_jax.models.multiscale import phoneme_log_probabilities
+from modessm_jax.phonemes import CLASSES, DIPHONES
 from modessm_jax.sequence import Sequence
 
 SMALL = {
@@ -127,3 +132,15 @@ def test_steps_need_whole_chunks_and_a_causal_model() -> None:
 def test_configs_that_do_not_fit(changes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         model(**changes)
+
+
+def test_a_phoneme_is_as_likely_as_its_diphones_together():
+    logits = np.random.default_rng(0).normal(size=(2, 3, DIPHONES)).astype(np.float32)
+    found = phoneme_log_probabilities(jnp.asarray(logits))
+    p = np.asarray(jax.nn.softmax(logits.astype(np.float64), axis=-1))
+    expected = np.zeros((2, 3, CLASSES))
+    expected[..., 0] = p[..., 0]
+    for diphone, (_, phoneme) in enumerate(itertools.product(range(1, CLASSES), repeat=2), 1):
+        expected[..., phoneme] += p[..., diphone]
+    np.testing.assert_allclose(np.exp(found), expected, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(found).sum(axis=-1), 1, rtol=1e-5)

@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 
 from modessm_jax.models.block import Serial
+from modessm_jax.models.channel_gate import ChannelGate
 from modessm_jax.models.convolution import DepthwiseConv, StridedConv
-from modessm_jax.models.gate import ChannelGate
 from modessm_jax.models.ssm import SelectiveBlock, SelectiveScan, step_bias
 from modessm_jax.sequence import Sequence
 from tests.models.contract import verify

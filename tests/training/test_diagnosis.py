@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from modessm_jax.runs.state import create_state
+from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.training import loop
 from modessm_jax.training.diagnosis import by_module, diagnose, diagnose_state, nonfinite_paths
-from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.recovery import NonFiniteError
-from modessm_jax.training.state import create_state
-from tests.training import toy
+from modessm_jax.training.rollback import NonFiniteError
+from tests import toy
 from tests.training.test_logbook import Played
 from tests.training.test_loop import configuration, run
 

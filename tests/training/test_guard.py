@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
+from modessm_jax.runs.history import History
 from modessm_jax.training.guard import DIVERGENCE, NONFINITE, Guard, level
-from modessm_jax.training.history import History
 from modessm_jax.training.settings import GuardSettings
 
 ON = GuardSettings(divergence=True)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.state import all_finite, create_state
+from modessm_jax.runs.state import all_finite, create_state
+from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.training.step import make_step, place
-from tests.training import toy
+from tests import toy
 
 STEPS = 1000
 MARK = 777.0

@@ -16,12 +16,12 @@ from ml_collections import ConfigDict
 from configs import modessm
 from configs.multiscale import get_config
 from modessm_jax.data.validation import DataError
-from modessm_jax.decoding.lexicon import build_lexicon
+from modessm_jax.language.lexicon import build_lexicon
+from modessm_jax.runs.checkpoints import CheckpointError
+from modessm_jax.runs.load import load_run
+from modessm_jax.runtime.compile_cache import compiled_programs
+from modessm_jax.runtime.preemption import PreemptedError, Preemption
 from modessm_jax.training import job
-from modessm_jax.training.checkpoints import CheckpointError
-from modessm_jax.training.preemption import PreemptedError, Preemption
-from modessm_jax.training.programs import compiled_programs
-from modessm_jax.training.runs import load_run
 from tests.data.layout import write_split
 
 TINY = {

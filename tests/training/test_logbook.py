@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 
+from modessm_jax.runs.history import History
+from modessm_jax.runtime.metric_writer import MetricWriter
+from modessm_jax.runtime.progress import Clock, Progress
 from modessm_jax.training import loop
-from modessm_jax.training.history import History
 from modessm_jax.training.logbook import Logbook
-from modessm_jax.training.progress import Clock, Progress
 from modessm_jax.training.settings import Settings
 from modessm_jax.training.step import StepReport
-from modessm_jax.training.writers import MetricWriter
 from tests.training.test_loop import TRAINING, Killed, configuration, run
 
 GUARD = {"divergence": True, "window": 16, "rise": 1.3, "tries": 3, "lr_factor": 0.5}

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from modessm_jax.training.checkpoints import CheckpointError, load_weights
-from modessm_jax.training.lock import BusyError
+from modessm_jax.runs.checkpoints import CheckpointError, load_weights
+from modessm_jax.runtime.lock import BusyError
+from modessm_jax.runtime.mesh import data_mesh
+from modessm_jax.runtime.preemption import PreemptedError
 from modessm_jax.training.loop import never, train
-from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.preemption import PreemptedError
-from tests.training import toy
+from tests import toy
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 

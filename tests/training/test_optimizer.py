@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from modessm_jax.training.optimizer import decayed, make_optimizer, make_schedule
-from tests.training.toy import initial_params
+from tests.toy import initial_params
 
 RATES: dict[str, Any] = dict(peak_lr=1e-2, end_lr=1e-4, warmup_steps=2)
 ADAMW: dict[str, Any] = dict(clip_norm=1.0, weight_decay=1e-2, b1=0.9, b2=0.99, eps=1e-8)

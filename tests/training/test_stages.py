@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from modessm_jax.training.checkpoints import load_weights
+from modessm_jax.runs.checkpoints import load_weights
+from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.training.loop import train
-from modessm_jax.training.mesh import data_mesh
 from modessm_jax.training.stages import groups, plan_stages, read_stages, trained
-from tests.training import toy
+from tests import toy
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from modessm_jax.losses.ctc import ctc_cost
-from modessm_jax.training.mesh import data_mesh
-from modessm_jax.training.state import create_state
+from modessm_jax.runs.state import create_state
+from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.training.step import make_step, no_augmentation, place
-from tests.training import toy
+from tests import toy
 
 WEIGHTS = (("phoneme", 1.0), ("interctc", 0.3), ("label_smoothing", 0.1))
 TWO_VIEWS = (("phoneme", 1.0), ("consistency", 0.2))

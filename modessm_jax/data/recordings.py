@@ -1,0 +1,360 @@
+"""Recordings: the trials of one split of a data set in the T15 layout, read once and checked.
+
+`<root>/<session>/data_{train,val,test}.hdf5`; any session names, any channel count. What is inside
+a file is in `hdf5.py`, what makes a trial unusable in `validation.py`.
+
+Which trials a split holds, in the benchmarks' order: what results of any kind are keyed by.
+
+What was said in the recordings, without reading any features.
+"""
+
+import os
+import zlib
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from absl import logging
+from jaxtyping import Float32, Int32
+
+from modessm_jax.data.corpora import corpora_of_session, read_corpora
+from modessm_jax.data.hdf5 import Trial, open_file, read_features, read_numbers, read_trials
+from modessm_jax.data.validation import (
+    DataError,
+    Exclusion,
+    data_error,
+    length_reason,
+    quality,
+    repair,
+)
+from modessm_jax.text import normalize
+
+SPLITS = ("train", "val", "test")
+
+WHERE_DATA_COMES_FROM = (
+    "Recordings are not part of this project. T15 (Brain-to-Text '25): Dryad, doi "
+    "10.5061/dryad.dncjsxm85; give the folder hdf5_data_final. T12 (Brain-to-Text '24): Dryad, doi "
+    "10.5061/dryad.x69p8czpq; convert it with "
+    "`python -m experiments.convert_t12 --mat DIR --out ROOT`. To start without either, simulate: "
+    "`python -m experiments.simulate --out DIR`"
+)
+
+
+class Recordings:
+    """The trials of one split, sessions in alphabetical order, each in the order of recording.
+
+    Features stay in memory or are read from the files when asked for. A pickled copy (in a worker
+    process) always reads from the files, so that the data are not copied into every worker.
+
+    Attributes:
+        split: "train", "val" or "test".
+        sessions: names of all sessions under the root, whatever the split: the meaning of
+            `session_ids`.
+        channels: features per bin.
+        trials: what is used.
+        excluded: what a training split leaves out, and why.
+        repaired: trials with non-finite values, which `features` gives as 0.
+        checksums: CRC-32 of every trial's features as float32, before repair.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        sessions: tuple[str, ...],
+        channels: int,
+        trials: list[Trial],
+        excluded: list[Exclusion],
+        repaired: list[Exclusion],
+        checksums: list[int],
+        memory: list[np.ndarray] | None,
+    ):
+        self.split = split
+        self.sessions = sessions
+        self.channels = channels
+        self.trials = trials
+        self.excluded = excluded
+        self.repaired = repaired
+        self.checksums = checksums
+        self._memory = memory
+        self._handles: dict[Path, h5py.File] = {}
+
+    def __len__(self) -> int:
+        return len(self.trials)
+
+    @property
+    def bins(self) -> Int32[np.ndarray, "trials"]:
+        """Real bins of every trial."""
+        return np.array([trial.bins for trial in self.trials], np.int32)
+
+    @property
+    def session_ids(self) -> Int32[np.ndarray, "trials"]:
+        """Index into `sessions` of every trial."""
+        ids = {name: index for index, name in enumerate(self.sessions)}
+        return np.array([ids[trial.session] for trial in self.trials], np.int32)
+
+    @cached_property
+    def block_ids(self) -> Int32[np.ndarray, "trials"]:
+        """A number for each trial, equal for those of one block of one session."""
+        blocks = [(trial.session, trial.block) for trial in self.trials]
+        ids = {block: index for index, block in enumerate(dict.fromkeys(blocks))}
+        return np.array([ids[block] for block in blocks], np.int32)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the split has labels; all its trials have, or none."""
+        return self.trials[0].labels is not None
+
+    def features(self, index: int) -> Float32[np.ndarray, "bins channels"]:
+        """The features of trial `index`, all finite; not to be written to.
+
+        Raises:
+            DataError: the file has become unreadable.
+        """
+        if self._memory is not None:
+            return self._memory[index]
+        trial = self.trials[index]
+        handle = self._handles.get(trial.file)
+        if handle is None:
+            handle = self._handles[trial.file] = open_file(trial.file)
+        values = read_features(handle, trial)
+        if values.shape[1] != self.channels:
+            problem = f"has {values.shape[1]} channels now, but had {self.channels}"
+            remedy = "Leave the data as they are while something reads them"
+            raise data_error(trial.file, trial.group, "input_features", problem, remedy)
+        return repair(values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_memory": None, "_handles": {}}
+
+
+def read_recordings(
+    root: str | Path,
+    split: str,
+    *,
+    sessions: Sequence[str] | None = None,
+    table: str | Path | None = None,
+    memory_gib: float = 8.0,
+    expect_channels: int | None = None,
+) -> Recordings:
+    """Reads and checks one split.
+
+    Every value is read once, to find dead channels and for the checksums. A session without a file
+    of this split is passed over (four sessions of T15 have only training data).
+
+    Args:
+        root: folder of session folders.
+        split: "train", "val" or "test".
+        sessions: names to read; none or empty for all. Session ids do not depend on it.
+        table: CSV of corpora by block (see `corpora.py`); none or empty for no corpora.
+        memory_gib: features are kept in memory if they take no more than this, in GiB.
+        expect_channels: the channel count a model was built for.
+
+    Raises:
+        DataError: there are no such data, or a file is unreadable or contradicts the layout.
+    """
+    if not str(root):
+        raise DataError(f"there is no data root: give --config.data.root. {WHERE_DATA_COMES_FROM}.")
+    root = Path(root)
+    names = _session_names(root)
+    if split not in SPLITS:
+        raise DataError(f"there is no split {split!r}. Choose one of {', '.join(SPLITS)}.")
+    chosen = sorted(set(sessions)) if sessions else names
+    unknown = [name for name in chosen if name not in names]
+    if unknown:
+        raise data_error(
+            root, "", "", f"has no session {', '.join(unknown)}", f"It holds {', '.join(names)}"
+        )
+    corpora = read_corpora(Path(table)) if table else {}
+
+    loader = _Loader(split, memory_gib, expect_channels)
+    for name in chosen:
+        file = root / name / f"data_{split}.hdf5"
+        # A link to a file that is gone is no session without this split.
+        if os.path.lexists(file):
+            blocks = corpora_of_session(corpora, name)
+            for trial, features in read_trials(file, name, labels=split != "test", corpora=blocks):
+                loader.add(trial, features)
+    if loader.first is None:
+        problem = f"no session has trials in data_{split}.hdf5"
+        raise data_error(root, "", "", problem, WHERE_DATA_COMES_FROM)
+    if not loader.trials:
+        example = loader.excluded[0]
+        problem = f"none of the {len(loader.excluded)} training trials is usable, e.g. "
+        problem += f"{example.trial}, {example.field}: {example.reason}"
+        raise data_error(root, "", "", problem, "Check what recorded or wrote the data")
+    loader.report()
+    return Recordings(
+        split,
+        names,
+        loader.channels,
+        loader.trials,
+        loader.excluded,
+        loader.repaired,
+        loader.checksums,
+        loader.memory,
+    )
+
+
+def _session_names(root: Path) -> tuple[str, ...]:
+    if not root.is_dir():
+        raise data_error(root, "", "", "there is no such folder", WHERE_DATA_COMES_FROM)
+    names = tuple(sorted({file.parent.name for file in root.glob("*/data_*.hdf5")}))
+    if not names:
+        problem = "holds no <session>/data_{train,val,test}.hdf5"
+        below = sorted({file.parent.parent for file in root.glob("*/*/data_*.hdf5")})
+        if below:
+            raise data_error(root, "", "", problem, f"Give {below[0]}, which does")
+        raise data_error(root, "", "", problem, WHERE_DATA_COMES_FROM)
+    return names
+
+
+class _Loader:
+    """Checks trials one by one against the first, and sorts out those unfit for training."""
+
+    def __init__(self, split: str, memory_gib: float, expect_channels: int | None):
+        self.split = split
+        self.expect_channels = expect_channels
+        self.first: Trial | None = None
+        self.channels = 0
+        self.trials: list[Trial] = []
+        self.excluded: list[Exclusion] = []
+        self.repaired: list[Exclusion] = []
+        self.checksums: list[int] = []
+        self.memory: list[np.ndarray] | None = []
+        self.room = memory_gib * 2**30
+
+    def add(self, trial: Trial, features: np.ndarray) -> None:
+        self.check_alike(trial, features.shape[1])
+        training = self.split == "train"
+        unfit = length_reason(trial.bins) if training else None
+        if unfit is not None:
+            self.excluded.append(Exclusion(trial.name, "n_time_steps", unfit))
+            return
+        found = quality(features)
+        if training and not found.acceptable:
+            self.excluded.append(Exclusion(trial.name, "input_features", found.describe()))
+            return
+        if found.nonfinite:
+            self.repaired.append(Exclusion(trial.name, "input_features", found.describe()))
+        self.trials.append(trial)
+        self.checksums.append(zlib.crc32(features.data))
+        self.keep(features)
+
+    def keep(self, features: np.ndarray) -> None:
+        """Keeps the features while they fit; all or none, so one trial too many drops them all."""
+        if self.memory is None:
+            return
+        kept = repair(features)
+        kept.setflags(write=False)
+        self.room -= kept.nbytes
+        self.memory.append(kept)
+        if self.room < 0:
+            logging.info("The %s features exceed memory_gib; they are read from disk", self.split)
+            self.memory = None
+
+    def check_alike(self, trial: Trial, channels: int) -> None:
+        """All trials have the same channels; all have labels, or none."""
+        if self.first is None:
+            self.first, self.channels = trial, channels
+            if self.expect_channels not in (None, channels):
+                raise data_error(
+                    trial.file,
+                    trial.group,
+                    "input_features",
+                    f"has {channels} channels, but the model was built for {self.expect_channels}",
+                    "Give the data the model was trained on, or train a model for these",
+                )
+        if channels != self.channels:
+            raise data_error(
+                trial.file,
+                trial.group,
+                "input_features",
+                f"has {channels} channels, but {self.first.file}, {self.first.group} has "
+                f"{self.channels}",
+                "All trials under one root must have the same channels",
+            )
+        if (trial.labels is None) != (self.first.labels is None):
+            have, lack = (self.first, trial) if trial.labels is None else (trial, self.first)
+            raise data_error(
+                lack.file,
+                lack.group,
+                "seq_class_ids",
+                f"is missing, but {have.file}, {have.group} has it",
+                "Give labels to all trials of a split or to none",
+            )
+
+    def report(self) -> None:
+        for one in self.excluded:
+            logging.warning("Left out of training: %s, %s: %s", one.trial, one.field, one.reason)
+        for one in self.repaired:
+            logging.warning("Non-finite values read as 0: %s, %s", one.trial, one.reason)
+        counts = (len(self.trials), len(self.excluded), len(self.repaired))
+        logging.info("Split %s: %d trials, %d left out, %d repaired", self.split, *counts)
+
+
+Key = tuple[str, int, int]  # session, block number, trial number
+
+
+def read_index(root: str | Path, split: str) -> dict[Key, str | None]:
+    """Every trial of a split with its sentence, None where that is withheld.
+
+    Sessions are in alphabetical order, which is that of their dates, and the trials of each in the
+    order of recording. Features are not read.
+
+    Args:
+        root: folder of session folders.
+        split: "train", "val" or "test".
+
+    Raises:
+        DataError: there are no such data, or a file is unreadable or contradicts the layout.
+    """
+    root = Path(root)
+    if split not in SPLITS:
+        raise DataError(f"there is no split {split!r}. Choose one of {', '.join(SPLITS)}.")
+    files = sorted(root.glob(f"*/data_{split}.hdf5"))
+    if not files:
+        problem = f"holds no <session>/data_{split}.hdf5"
+        raise data_error(root, "", "", problem, WHERE_DATA_COMES_FROM)
+    return {
+        (file.parent.name, block, number): sentence
+        for file in files
+        for block, number, sentence in read_numbers(file, file.parent.name)
+    }
+
+
+def describe(key: Key) -> str:
+    """A trial's key for people to read."""
+    session, block, number = key
+    return f"{session}/block {block}/trial {number}"
+
+
+def read_transcripts(
+    root: str | Path, split: str, sessions: Iterable[str] | None = None
+) -> list[str]:
+    """The sentences of a split, normalised, in the order of `read_index`.
+
+    Args:
+        root: folder of session folders.
+        split: "train" or "val"; the sentences of "test" are withheld.
+        sessions: names to read; none or empty for all.
+
+    Raises:
+        DataError: there are no such data, or a trial has no sentence.
+    """
+    chosen, sentences = set(sessions or ()), []
+    for key, sentence in read_index(root, split).items():
+        if sentence is None:
+            problem = f"the attribute is missing in {describe(key)}"
+            remedy = "Restore the data set as published, or choose a split with sentences"
+            raise data_error(Path(root), split, "sentence_label", problem, remedy)
+        if not chosen or key[0] in chosen:
+            sentences.append(normalize(sentence))
+    return sentences
+
+
+def vocabulary(sentences: Iterable[str]) -> list[str]:
+    """The words of normalised sentences, each once, in alphabetical order."""
+    return sorted({word for sentence in sentences for word in sentence.split()})

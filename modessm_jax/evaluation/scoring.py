@@ -1,0 +1,292 @@
+"""Scoring one split: the cost of the labels and the greedy phonemes of every trial."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.sharding import Mesh
+from jaxtyping import Array, Float32, Int
+from scipy.special import softmax
+
+from modessm_jax.data.augment import Corruption
+from modessm_jax.data.batches import Batch
+from modessm_jax.data.recordings import Recordings
+from modessm_jax.decoding.ctc import greedy, to_lists
+from modessm_jax.decoding.transducer import Transducer, make_transducer
+from modessm_jax.decoding.transducer_beam import Fusion, beam
+from modessm_jax.decoding.transducer_greedy import greedy as transducer_greedy
+from modessm_jax.evaluation.results import Evaluation, Example, TrialResult
+from modessm_jax.losses.cost import Cost, total
+from modessm_jax.losses.ctc import ctc_cost
+from modessm_jax.losses.transducer import Joint
+from modessm_jax.models.build import Functional, Predict
+from modessm_jax.models.outputs import JointInputs
+from modessm_jax.runs.load import Run, read_split
+from modessm_jax.runtime.files import write_text
+from modessm_jax.runtime.mesh import data_mesh, divide, replicated, split_over_batch
+from modessm_jax.runtime.watchdog import alive
+from modessm_jax.sequence import Sequence
+
+
+@struct.dataclass
+class Scores:
+    """What the device finds out about one batch."""
+
+    cost: Cost
+    phonemes: Sequence  # int32 [batch, frames]
+    logits: Sequence  # [batch, frames, classes]; fetched for the example alone
+    rnnt: Sequence | None  # int32 [batch, labels] of the transducer, if there is one
+    modes: Any  # [batch, modes], probabilities; None where the model has none
+
+
+Scorer = Callable[[Any, Batch], Scores]
+
+
+def check_abilities(
+    model: Functional, *, width: int = 1, fused: bool = False, denoise: bool = False
+) -> None:
+    """Says in time that a model cannot be run as asked.
+
+    Args:
+      model: what is to be run.
+      width: of the transducer's beam; 1 searches greedily, where there is a transducer.
+      fused: whether a language model is to join the beam.
+      denoise: whether the flow bridge is to mend the features.
+
+    Raises:
+      ValueError: the beam has no width, or none for a language model to choose from; or the model
+        has no transducer, or no flow bridge.
+    """
+    if width < 1:
+        raise ValueError(f"a beam of width {width} holds no hypothesis; give 1 (greedy) or more")
+    if width > 1 and model.predict is None:
+        raise ValueError("this model has no transducer for a beam to search; leave the beam away")
+    if fused and width == 1:
+        raise ValueError("a language model chooses among hypotheses: give a beam of 2 or more")
+    if denoise and "flow" not in model.params:
+        raise ValueError("this model has no flow bridge to denoise with; leave it away")
+
+
+def make_scorer(
+    model: Functional,
+    mesh: Mesh | None = None,
+    *,
+    width: int = 1,
+    fusion: Fusion | None = None,
+    corruption: Corruption | None = None,
+    **further: Any,
+) -> Scorer:
+    """Builds the jitted `(params, batch) -> Scores`; build it once, it compiles for each shape.
+
+    Args:
+      model: what to score.
+      mesh: devices to divide each batch among; None computes where the parameters are.
+      width: of the transducer's beam; 1 searches greedily.
+      fusion: a language model of phonemes to search with.
+      corruption: what bad electrodes do to the features; see `damaged`.
+      further: arguments for the model, such as `denoise=True`.
+
+    Raises:
+      ValueError: see `check_abilities`.
+    """
+    fused, denoise = fusion is not None, further.get("denoise", False)
+    check_abilities(model, width=width, fused=fused, denoise=denoise)
+
+    def score(params: Any, batch: Batch) -> Scores:
+        features = batch.features
+        if corruption is not None:
+            features = damaged(features, batch.trial, corruption)
+        outputs = model.apply(params, features, batch.session, **further)
+        logits, modes, rnnt = outputs.logits["phoneme"], outputs.log_modes, None
+        if model.predict is not None and outputs.transducer is not None:
+            rnnt = _search(params, model.predict, outputs.transducer, width, fusion)
+        return Scores(
+            cost=ctc_cost(logits, batch.labels),
+            phonemes=greedy(logits),
+            logits=logits,
+            rnnt=rnnt,
+            modes=None if modes is None else jnp.exp(modes),
+        )
+
+    if mesh is None:
+        return jax.jit(score)
+    everywhere = replicated(mesh)
+    divided = jax.jit(
+        score, in_shardings=(everywhere, split_over_batch(mesh)), out_shardings=everywhere
+    )
+    return lambda params, batch: divided(params, divide(batch, mesh))
+
+
+def damaged(features: Sequence, trial: Int[Array, "batch"], corruption: Corruption) -> Sequence:
+    """`[batch, time, channels]` as bad electrodes would have recorded them.
+
+    A trial loses the same channels, and has the others moved as far, whichever trials are beside
+    it; its noise is the same each time that it is padded to the same length.
+    """
+
+    def of_trial(features: Sequence, trial: Int[Array, ""]) -> Sequence:
+        alone = jax.tree.map(lambda x: x[None], features)
+        found = corruption(alone, jax.random.fold_in(jax.random.key(0), trial))
+        return jax.tree.map(lambda x: x[0], found)
+
+    return jax.vmap(of_trial)(features, trial)
+
+
+def transducer_of(predict: Predict, params: Any, joint: Joint) -> Transducer:
+    """A model's predictor and joint network, ready for a search."""
+    return make_transducer(
+        partial(predict.initial_state, params), partial(predict.step, params), joint
+    )
+
+
+def _search(
+    params: Any, predict: Predict, found: JointInputs, width: int, fusion: Fusion | None
+) -> Sequence:
+    """The labels a transducer says, int32 `[batch, labels]`."""
+    transducer = transducer_of(predict, params, Joint(found.kernel, found.bias))
+    if width == 1:
+        return transducer_greedy(transducer, found.encoder)
+    frames = found.encoder.mask.shape[1]
+    best = beam(transducer, found.encoder, width=width, max_labels=frames, fusion=fusion)
+    return Sequence.from_lengths(best.ids[:, 0], best.lengths[:, 0])
+
+
+def evaluate(
+    scorer: Scorer,
+    params: Any,
+    batches: Iterable[Batch],
+    recordings: Recordings,
+    *,
+    normalize_by: str = "frames",
+) -> Evaluation:
+    """Scores every trial of a split once.
+
+    Args:
+      scorer: from `make_scorer`.
+      params: parameters of the model.
+      batches: `evaluation_batches` of the recordings.
+      recordings: the split; without labels there are predictions but no metrics.
+      normalize_by: the rule of `Evaluation.loss`, see `modessm_jax.losses.cost.total`.
+
+    Raises:
+      ValueError: the batches do not hold every trial exactly once.
+    """
+    start = time.perf_counter()
+    # The trial of median length: the same in every evaluation of a split, so pictures compare.
+    chosen = int(np.argsort(recordings.bins, kind="stable")[len(recordings) // 2])
+    example: Example | None = None
+    seen: list[int] = []
+    results: dict[int, TrialResult] = {}
+    for batch, scores in _scored(scorer, params, batches):
+        found = _results(batch, scores, recordings)
+        seen.extend(index for index in batch.trial.tolist() if index >= 0)
+        results.update(found)
+        if chosen in found:
+            row = batch.trial.tolist().index(chosen)
+            example = _example(scores.logits, row, found[chosen], recordings.features(chosen))
+        alive()
+    if example is None or sorted(seen) != list(range(len(recordings))):
+        raise ValueError(
+            f"the batches hold {len(seen)} trials, {len(set(seen))} of them different, but the "
+            f"{recordings.split} split has {len(recordings)}; use evaluation_batches of the split"
+        )
+    trials = [results[index] for index in range(len(recordings))]
+    loss = _loss(trials, normalize_by) if recordings.labelled else None
+    return Evaluation(recordings.split, trials, loss, example, time.perf_counter() - start)
+
+
+def evaluate_run(
+    run: Run, split: str, data_root: str | Path | None = None, **scoring: Any
+) -> Evaluation:
+    """Scores a run's best model on a split; see `read_split`.
+
+    Args:
+        run: from `load_run`.
+        split: "train", "val" or "test".
+        data_root: where the data are, if not where they were in training.
+        scoring: further arguments of `make_scorer`.
+
+    Raises:
+        ValueError: the model cannot be scored so.
+        DataError: the data are missing or unfit, or have a session the model was not trained on.
+    """
+    # What the model cannot do should be said before the data are read.
+    scorer = make_scorer(run.functional, data_mesh(), **scoring)
+    recordings, batches = read_split(run, split, data_root)
+    return evaluate(
+        scorer,
+        run.params,
+        batches,
+        recordings,
+        normalize_by=run.config["objective"]["normalize_by"],
+    )
+
+
+def write_predictions(path: str | Path, evaluation: Evaluation) -> None:
+    """Writes one line of JSON for each trial: session, block_num, trial_num and phoneme ids.
+
+    The folder is made if need be, and the file replaced in one go.
+    """
+    lines = [json.dumps(result.prediction()) + "\n" for result in evaluation.trials]
+    write_text(Path(path), "".join(lines))
+
+
+def _scored(
+    scorer: Scorer, params: Any, batches: Iterable[Batch]
+) -> Iterator[tuple[Batch, Scores]]:
+    """Gives out a batch once the next is started, so that the host reads while the device works."""
+    pending = None
+    for batch in batches:
+        started = batch, scorer(params, batch)
+        if pending is not None:
+            yield pending
+        pending = started
+    if pending is not None:
+        yield pending
+
+
+def _results(batch: Batch, scores: Scores, recordings: Recordings) -> dict[int, TrialResult]:
+    """The results of the trials in a batch, by index."""
+    nats, feasible = np.asarray(scores.cost.nats), np.asarray(scores.cost.valid)
+    frames = np.asarray(scores.logits.mask).sum(axis=1)
+    phonemes = to_lists(scores.phonemes)
+    rnnt = None if scores.rnnt is None else to_lists(scores.rnnt)
+    modes = None if scores.modes is None else np.asarray(scores.modes).tolist()
+    return {
+        index: TrialResult(
+            trial=recordings.trials[index],
+            phonemes=phonemes[row],
+            frames=int(frames[row]),
+            nats=float(nats[row]),
+            feasible=bool(feasible[row]),
+            rnnt=None if rnnt is None else rnnt[row],
+            modes=None if modes is None else modes[row],
+        )
+        for row, index in enumerate(batch.trial.tolist())
+        if index >= 0
+    }
+
+
+def _example(
+    logits: Sequence, row: int, result: TrialResult, features: Float32[np.ndarray, "bins channels"]
+) -> Example:
+    scores = np.asarray(logits.values[row], np.float32)[: result.frames]
+    return Example(result, features, softmax(scores, axis=-1))
+
+
+def _loss(trials: list[TrialResult], normalize_by: str) -> float:
+    cost = Cost(
+        nats=jnp.asarray([result.nats for result in trials], jnp.float32),
+        valid=jnp.asarray([result.feasible for result in trials]),
+    )
+    frames = jnp.asarray([result.frames for result in trials], jnp.int32)
+    labels = jnp.asarray([len(result.reference) for result in trials], jnp.int32)
+    loss, _ = total({"phoneme": cost}, {"phoneme": 1.0}, frames, labels, normalize_by)
+    return float(loss)

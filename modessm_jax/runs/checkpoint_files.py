@@ -1,0 +1,282 @@
+"""Telling a folder that is as it was written from one that is not.
+
+Orbax does not checksum the bytes of arrays: a flipped bit is loaded as another number. So every
+checkpoint has a `json`, the last file to be written, with the size and sha256 of all the
+others, and a sha256 of its own content.
+
+Folders named for steps: whatever ends the process, each is complete or not there.
+
+<step>.partial   being written
+<step>.former    to be replaced by one of the same step, or replaced
+<step>.removed   being removed
+<step>.damaged   set aside, for a person to look at; no program removes it
+
+What is in the folder of a checkpoint, and reading it.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+from modessm_jax.runtime.metric_writer import json_text, write_json
+import shutil
+from pathlib import Path
+import json
+import re
+from pathlib import Path
+from typing import Any
+import jax
+from orbax.checkpoint import v1 as ocp
+from modessm_jax.runs.history import History
+from modessm_jax.runs.state import TrainState
+
+
+NAME = "manifest.json"
+
+
+class DamagedError(ValueError):
+    """A folder that is not as it was written; the message names the file and what is wrong."""
+
+
+def seal(folder: Path, facts: dict[str, Any]) -> None:
+    """Writes the manifest of all files in `folder`; all is on the medium when this returns.
+
+    Args:
+      folder: complete but for its manifest.
+      facts: plain JSON values to go with it; `verify` returns them.
+    """
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+            size = file.tell()
+        files[path.relative_to(folder).as_posix()] = {"bytes": size, "sha256": digest}
+    content = {"facts": facts, "files": files}
+    write_json(folder / NAME, {"content": content, "sha256": _digest(content)})
+    with (folder / NAME).open("rb") as file:
+        os.fsync(file.fileno())
+    for directory in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        sync_names(directory)
+
+
+def sync_names(directory: Path) -> None:
+    """Puts on the medium which files and folders a directory has: a rename outlives a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Reads every file that the manifest lists, and returns the facts given to `seal`.
+
+    Raises:
+      DamagedError: a file is missing, or other than it was; or the manifest is.
+      OSError: the disk does not tell, which says nothing of the files.
+    """
+    content = read(folder)
+    for name, expected in content["files"].items():
+        path = folder / name
+        try:
+            size = path.stat().st_size
+            if size != expected["bytes"]:
+                raise DamagedError(f"{name} has {size} bytes, not {expected['bytes']}")
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError as error:
+            raise DamagedError(f"{name} is missing") from error
+        if digest != expected["sha256"]:
+            raise DamagedError(f"{name} has other content than was written (its sha256 differs)")
+    return content["facts"]
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The manifest alone: `facts` as given to `seal`, and `files`, {name: {"bytes", "sha256"}}.
+
+    Raises:
+      DamagedError: the folder or its manifest is missing, or the manifest is not as it was.
+      OSError: the disk does not tell.
+    """
+    try:
+        text = (folder / NAME).read_bytes().decode()
+        manifest = json.loads(text)
+        content, digest = manifest["content"], manifest["sha256"]
+    except FileNotFoundError as error:
+        if not folder.exists():
+            raise DamagedError("it is missing") from error
+        raise DamagedError(f"{NAME}, which is written last, is missing") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{NAME} is damaged ({error})") from error
+    if digest != _digest(content):
+        raise DamagedError(f"{NAME} is damaged (its sha256 differs)")
+    # JSON has several spellings of one content; only the one that was written is sound.
+    if text != json_text(manifest):
+        raise DamagedError(f"{NAME} is damaged (its content is right, but not as it was spelt)")
+    return content
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+
+def steps_in(place: Path) -> list[int]:
+    """The steps of the folders in a place, the latest last."""
+    return sorted(int(folder.name) for folder in place.glob("*") if folder.name.isdigit())
+
+
+def damaged_in(place: Path) -> list[Path]:
+    """The folders that were set aside."""
+    return sorted(place.glob("*.damaged*"))
+
+
+def publish(partial: Path) -> None:
+    """Gives a complete folder its step's name; one that has this name already makes way."""
+    final, former = partial.with_suffix(""), partial.with_suffix(".former")
+    if final.exists():
+        final.rename(former)
+    partial.rename(final)
+    sync_names(final.parent)
+    if former.exists():
+        shutil.rmtree(former, ignore_errors=True)
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder; if the process ends meanwhile, `tidy` removes the rest."""
+    removed = folder.rename(folder.with_name(f"{folder.name}.removed"))
+    # Or a power cut could leave the old name with half of what it names.
+    sync_names(folder.parent)
+    shutil.rmtree(removed)
+
+
+def set_aside(folder: Path) -> Path:
+    """Renames a damaged folder; under this name it is neither read nor removed."""
+    aside, tries = folder.with_name(f"{folder.name}.damaged"), 1
+    while aside.exists():
+        tries += 1
+        aside = folder.with_name(f"{folder.name}.damaged-{tries}")
+    return folder.rename(aside)
+
+
+def tidy(place: Path) -> None:
+    """Clears up after a process that was killed."""
+    for former in place.glob("*.former"):
+        # Between two renames, the one that was to be replaced is the only one under no step.
+        final = former.with_suffix("")
+        if final.exists():
+            shutil.rmtree(former)
+        else:
+            former.rename(final)
+    for removed in place.glob("*.removed"):
+        shutil.rmtree(removed)
+    for partial in place.glob("*.partial*"):
+        # After a failed save Orbax's threads may still be writing: what stays goes the next time.
+        shutil.rmtree(partial, ignore_errors=True)
+        print(f"{partial} was never completed; removed", flush=True)
+
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or that belongs to another model or config."""
+
+
+def contents_of(state: TrainState, history: History, position: Any = None) -> dict[str, Any]:
+    """What is saved of a run, by the names it has on disk.
+
+    Args:
+      position: the state of the iterator, plain JSON values.
+    """
+    parts = {
+        # As strings: in a tree of numbers every figure of the history would be an array on disk.
+        # The counts are here because Orbax warns of a part without arrays at every save.
+        "history": {
+            "json": history.to_json(),
+            "shapes": json.dumps(_shapes(state.params)),
+            # Here, not as an iterator of Orbax's, which has a file for each process: it is the same
+            # in all, and the run may go on with another number of them.
+            "batches": json.dumps(position),
+            "step": state.step,
+            "begun": state.begun,
+        },
+        "weights": state.params,
+        "optimizer": state.opt_state,
+    }
+    return parts if state.ema is None else {**parts, "ema": state.ema}
+
+
+def abstract(part: Any) -> Any:
+    """Shapes, types and placement of the arrays in a part; the rest as it is."""
+    return jax.tree.map(
+        lambda x: (
+            jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+            if isinstance(x, jax.Array)
+            else x
+        ),
+        part,
+    )
+
+
+def load(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Reads the parts of a folder that has been verified.
+
+    Args:
+      wanted: for each part, its structure, with `jax.ShapeDtypeStruct` for the arrays.
+
+    Raises:
+      CheckpointError: a part is missing, or has another structure.
+    """
+    missing = sorted(name for name in wanted if not (folder / name).is_dir())
+    if missing:
+        raise _unreadable(folder, f"it has no {', '.join(missing)}")
+    loaded = {}
+    try:
+        # One at a time: where one part fails, Orbax forgets to await the others. The history comes
+        # first, because it tells in plain words what Orbax would not.
+        for name in ["history", *(wanted.keys() - {"history"})]:
+            loaded |= ocp.load_checkpointables(str(folder), {name: wanted[name]})
+            if name == "history":
+                _check_shapes(folder, json.loads(loaded[name]["shapes"]), wanted["weights"])
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        # Orbax says only which handler gave up; the cause is at the end of the chain.
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise _unreadable(folder, str(cause)) from error
+    return loaded
+
+
+def _shapes(params: Any) -> dict[str, str]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    # Orbax tells the number of a layer as a string.
+    names = [re.sub(r"\['(\d+)'\]", r"[\1]", jax.tree_util.keystr(path)) for path, _ in leaves]
+    shapes = [f"{leaf.dtype}{list(leaf.shape)}" for _, leaf in leaves]
+    return dict(zip(names, shapes, strict=True))
+
+
+def _check_shapes(folder: Path, saved: dict[str, str], params: Any) -> None:
+    present = _shapes(params)
+    differing = [
+        f"{name} is {saved.get(name, 'absent')} there, {present.get(name, 'absent')} here"
+        for name in sorted(saved.keys() | present.keys())
+        if saved.get(name) != present.get(name)
+    ]
+    if differing:
+        raise _unreadable(folder, "; ".join(differing[:5]))
+
+
+def _unreadable(folder: Path, cause: str) -> CheckpointError:
+    return CheckpointError(
+        f"{folder}: the checkpoint of step {folder.name} is as it was written, but cannot be read "
+        "here, or was written by another model. Go on with the model, the code and the packages "
+        f"that wrote it, or choose a new workdir. Cause: {cause}"
+    )
+
+
+def history_of(loaded: dict[str, Any]) -> History:
+    """The history, of what `load` gave."""
+    return History.from_json(loaded["history"]["json"])

@@ -1,0 +1,141 @@
+"""What a working directory holds, and how to get the trained model back out of it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from modessm_jax.data.batches import EvaluationBatches, evaluation_batches
+from modessm_jax.data.recordings import Recordings, Trial, read_recordings
+from modessm_jax.data.validation import DataError
+from modessm_jax.models.build import Functional, build
+from modessm_jax.runs.checkpoints import CheckpointError, load_weights
+
+
+class Run(NamedTuple):
+    """A trained model, with what it was trained on."""
+
+    config: dict[str, Any]
+    sessions: tuple[str, ...]  # the meaning of the model's session ids
+    channels: int
+    functional: Functional  # its params are shapes
+    params: Any  # the best evaluation's
+    step: int  # updates made to them
+
+
+def build_model(config: Mapping[str, Any], channels: int, sessions: int) -> Functional:
+    """The model of a whole config, for data of so many channels and sessions."""
+    return build(
+        config["model"],
+        channels=channels,
+        sessions=sessions,
+        hides_bins=config["augment"].get("time_masks", 0) > 0,
+        seed=config["training"]["seed"],
+    )
+
+
+def build_shapes(config: Mapping[str, Any], channels: int, sessions: int) -> Functional:
+    """The same, its parameters in shapes alone: initial values take seconds to compute."""
+    built: list[Functional] = []
+
+    def params() -> Any:
+        built.append(build_model(config, channels, sessions))
+        return built[0].params
+
+    shapes = jax.eval_shape(params)
+    return built[0]._replace(params=shapes)
+
+
+def describe_data(*splits: Recordings) -> dict[str, Any]:
+    """What identifies the data of a run: channels, the order of sessions, and of every session the
+    number of trials and bins, with a checksum of which trials they are, their features, labels and
+    sentences.
+
+    Where they lie is no part of it.
+    """
+    return {
+        "sessions": list(splits[0].sessions),
+        "channels": splits[0].channels,
+        "trials": {part.split: _describe_trials(part) for part in splits},
+    }
+
+
+def _describe_trials(part: Recordings) -> dict[str, str]:
+    by_session: dict[str, list[tuple[Trial, int]]] = {}
+    for trial, features in zip(part.trials, part.checksums, strict=True):
+        by_session.setdefault(trial.session, []).append((trial, features))
+    described = {}
+    for session, trials in by_session.items():
+        sha = hashlib.sha256()
+        for trial, features in trials:
+            labels = b"" if trial.labels is None else trial.labels.tobytes()
+            facts = f"{trial.name} {trial.bins} {features} {trial.sentence!r} {len(labels)} "
+            sha.update(facts.encode() + labels)
+        bins = sum(trial.bins for trial, _ in trials)
+        described[session] = f"{len(trials)} trials, {bins} bins, {sha.hexdigest()[:16]}"
+    return described
+
+
+def load_run(workdir: str | Path) -> Run:
+    """Loads the best model of a run.
+
+    Raises:
+        CheckpointError: the directory holds no trained model, or one that cannot be read.
+    """
+    workdir = Path(workdir)
+    config, dataset = (_read(workdir / name) for name in ("config.json", "dataset.json"))
+    sessions, channels = tuple(dataset["sessions"]), dataset["channels"]
+    functional = build_shapes(config, channels, len(sessions))
+    weights = load_weights(workdir / "best", functional.params)
+    return Run(config, sessions, channels, functional, weights.evaluation_params, weights.step)
+
+
+def read_split(
+    run: Run, split: str, data_root: str | Path | None = None
+) -> tuple[Recordings, EvaluationBatches]:
+    """Reads a split of the data a run was trained on, or of others like them, for its model.
+
+    Args:
+        run: from `load_run`.
+        split: "train", "val" or "test".
+        data_root: where the data are, if not where they were in training.
+
+    Raises:
+        DataError: the data are missing or unfit, or have a session the model was not trained on.
+    """
+    data = run.config["data"]
+    recordings = read_recordings(
+        data_root or data["root"],
+        split,
+        sessions=data["sessions"],
+        table=_moved(data["table"], data["root"], data_root),
+        memory_gib=data["memory_gib"],
+        expect_channels=run.channels,
+    )
+    unknown = sorted({trial.session for trial in recordings.trials} - set(run.sessions))
+    if unknown:
+        raise DataError(
+            f"the model was not trained on the sessions {', '.join(unknown)}; it knows "
+            f"{', '.join(run.sessions)}. Give a root of these sessions, or train on the new ones."
+        )
+    # Ids follow the folders under the root, which may have changed since training.
+    recordings.sessions = run.sessions
+    batches = evaluation_batches(
+        recordings, data["batch_size"], run.functional.multiple, data["buckets"]
+    )
+    return recordings, batches
+
+
+def _moved(table: str, root: str, data_root: str | Path | None) -> str | Path:
+    """Where the table of corpora is: one that lay among the data has moved with them."""
+    among = table and Path(table).is_relative_to(root)
+    return Path(data_root) / Path(table).relative_to(root) if data_root and among else table
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing; give the workdir of a training run")
+    return json.loads(path.read_text(encoding="utf-8"))

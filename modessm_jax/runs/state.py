@@ -1,0 +1,86 @@
+"""All that a training step reads and replaces."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Int
+
+from modessm_jax.runtime.mesh import replicated
+
+
+@struct.dataclass
+class TrainState:
+    """The model and its optimiser after `step` updates."""
+
+    step: Any  # int32 []
+    begun: Any  # int32 []: the step with which the present stage began
+    params: Any  # nested dict of float32 arrays
+    ema: Any  # like params: their running average, or None
+    opt_state: Any
+    rate: Any  # float32 []: factor of the learning rate, below 1 in a run that has diverged
+
+    @property
+    def evaluation_params(self) -> Any:
+        """The parameters to evaluate and to decode with: the average where one is kept."""
+        return self.params if self.ema is None else self.ema
+
+
+def create_state(
+    params: Any, optimizer: optax.GradientTransformation, mesh: Mesh, *, ema: bool
+) -> TrainState:
+    """The state before the first update, copied to every device of `mesh`.
+
+    The copy is a real one: the training step donates its state, and buffers shared with `params`
+    (or between `params` and their average) would be deleted under the caller's feet.
+
+    Args:
+      params: nested dict of float32 arrays.
+      optimizer: its state starts from these parameters.
+      mesh: devices of the run.
+      ema: whether to keep a running average of the parameters.
+
+    Raises:
+      ValueError: a parameter is not float32; half precision belongs to the model's computation.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if leaf.dtype != jnp.float32:
+            name = jax.tree_util.keystr(path)
+            raise ValueError(f"parameter {name} is {leaf.dtype}; parameters must be float32")
+
+    def create(params: Any) -> TrainState:
+        params = jax.tree.map(jnp.copy, params)
+        average = jax.tree.map(jnp.copy, params) if ema else None
+        begin = jnp.zeros((), jnp.int32)
+        rate = jnp.ones((), jnp.float32)
+        return TrainState(begin, jnp.copy(begin), params, average, optimizer.init(params), rate)
+
+    source = jax.device_put(params, replicated(mesh))
+    return jax.jit(create, out_shardings=replicated(mesh))(source)
+
+
+def with_rate(state: TrainState, rate: float) -> TrainState:
+    """The state with another factor of the learning rate."""
+    return dataclasses.replace(state, rate=jax.device_put(np.float32(rate), state.rate.sharding))
+
+
+@jax.jit
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether no number in a tree of arrays is NaN or infinite."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def averaged(ema: Any, params: Any, updates: Int[Array, ""], decay: float) -> Any:
+    """Exponential moving average of the parameters, which follows them closely at first.
+
+    The decay is `min(decay, (1 + t) / (10 + t))` after `t` updates, so that the initial parameters
+    are soon forgotten.
+    """
+    t = updates.astype(jnp.float32)
+    d = jnp.minimum(decay, (1.0 + t) / (10.0 + t))
+    return jax.tree.map(lambda old, new: d * old + (1.0 - d) * new, ema, params)

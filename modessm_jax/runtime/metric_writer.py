@@ -1,0 +1,86 @@
+"""Where a run's figures go: JSON lines as the record, TensorBoard for the eye."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tensorboard.summary import Writer
+
+from modessm_jax.runtime.files import write_text
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces a file by `value` as readable JSON."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Readable JSON of plain values; the same values give the same bytes."""
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"
+
+
+class MetricWriter:
+    """Appends figures to `metrics.jsonl` and to TensorBoard's files.
+
+    Each line is an object with "step" (updates made so far), "kind" ("train", "evaluation",
+    "skipped", "setback") and the figures. Nothing in it depends on the clock, so two runs of one
+    seed write the same bytes. TensorBoard's files alone hold times ("time/..."), and repeat steps
+    that were run twice.
+
+    Args:
+      workdir: of the run.
+      lines: how many the run had written where it goes on from; later ones are removed, as is one
+        that was cut short.
+
+    Attributes:
+      lines: how many there are now.
+      setbacks: how many of those that were kept tell of a setback.
+    """
+
+    def __init__(self, workdir: Path, *, lines: int = 0):
+        path = workdir / "metrics.jsonl"
+        kept = _complete_lines(path)[:lines]
+        write_text(path, "".join(kept))
+        self.lines = len(kept)
+        self.setbacks = sum(json.loads(line)["kind"] == "setback" for line in kept)
+        self._file = path.open("a", encoding="utf-8")
+        self._board = Writer(str(workdir / "tensorboard"))
+
+    def __enter__(self) -> "MetricWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        self._board.close()
+
+    def write(self, step: int, kind: str, figures: Mapping[str, float]) -> None:
+        """Writes one line, and a point of each curve; on disk when this returns."""
+        self.note(step, kind, figures)
+        self.chart(step, kind, figures)
+
+    def note(self, step: int, kind: str, facts: Mapping[str, Any]) -> None:
+        """Writes one line, of values of any kind that JSON has, and no curve."""
+        self._file.write(json.dumps({"step": step, "kind": kind, **facts}) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.lines += 1
+
+    def chart(self, step: int, kind: str, figures: Mapping[str, float]) -> None:
+        """Adds a point to each curve in TensorBoard, and nothing to the record."""
+        for name, value in figures.items():
+            self._board.add_scalar(f"{kind}/{name}", value, step)
+
+
+def _complete_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [line for line in lines if line.endswith("\n")]

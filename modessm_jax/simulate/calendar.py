@@ -1,0 +1,92 @@
+"""What is said when: sessions, their blocks, and the trials of each block."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import numpy as np
+
+from modessm_jax.simulate.recording import SILENT, VOCALIZED, Mode
+from modessm_jax.simulate.sentences import draw_sentences
+from modessm_jax.simulate.streams import Stream, generator
+
+SPLITS = ("train", "val", "test")
+_FIRST_DAY = date(2025, 1, 7)
+_BLOCK_TRIALS = 20
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What to simulate: sentences are per session, words per sentence."""
+
+    sessions: int
+    train: int
+    val: int
+    test: int
+    electrodes: int
+    min_words: int
+    max_words: int
+    seed: int
+
+    @property
+    def trials(self) -> int:
+        """Trials of a whole data set."""
+        return self.sessions * (self.train + self.val + self.test)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Trials recorded in one go, in one way of speaking: each a split and a sentence."""
+
+    number: int
+    mode: Mode
+    trials: tuple[tuple[str, str], ...]
+
+
+def session_days(sizes: Sizes) -> list[date]:
+    """The days of the sessions, three days to two weeks apart."""
+    gaps = generator(sizes.seed, Stream.CALENDAR).integers(3, 15, sizes.sessions)
+    return [_FIRST_DAY + timedelta(days=int(n)) for n in np.cumsum(gaps) - gaps[0]]
+
+
+def session_name(day: date) -> str:
+    """The session's name, which sorts by date."""
+    return day.strftime("sim.%Y.%m.%d")
+
+
+def sessions_of_blocks(sizes: Sizes) -> Iterator[list[Block]]:
+    """The blocks of one session after the other; no sentence is said twice in a data set.
+
+    As in the benchmarks, blocks for training hold nothing else, and validation and test sentences
+    share blocks. Modes alternate from a start drawn for each session, so each split has both.
+
+    Raises:
+        ValueError: the grammar holds too few sentences.
+    """
+    sentences = iter(
+        draw_sentences(
+            generator(sizes.seed, Stream.SENTENCES),
+            sizes.trials,
+            min_words=sizes.min_words,
+            max_words=sizes.max_words,
+        )
+    )
+    for session in range(sizes.sessions):
+        rng = generator(sizes.seed, Stream.MODES, session)
+        first = int(rng.integers(2))
+        held_out = rng.permutation(["val"] * sizes.val + ["test"] * sizes.test).tolist()
+        chunks = [*_chunks(["train"] * sizes.train), *_chunks(held_out)]
+        yield [
+            Block(
+                number,
+                (VOCALIZED, SILENT)[(first + number) % 2],
+                tuple((split, next(sentences)) for split in splits),
+            )
+            for number, splits in enumerate(chunks, 1)
+        ]
+
+
+def _chunks(splits: list[str]) -> list[list[str]]:
+    """Even blocks of at most `_BLOCK_TRIALS`, but at least two where there are two trials."""
+    blocks = max(-(-len(splits) // _BLOCK_TRIALS), min(2, len(splits)))
+    return [list(chunk) for chunk in np.array_split(np.array(splits, object), blocks or 1)][:blocks]

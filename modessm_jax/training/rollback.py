@@ -1,0 +1,186 @@
+"""Where a run goes on from: its latest checkpoint, or one from before its trouble; and its end."""
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from modessm_jax.runs.checkpoints import Checkpoints
+from modessm_jax.runs.history import History
+from modessm_jax.runs.state import TrainState, with_rate
+from modessm_jax.runtime.progress import Clock
+from modessm_jax.training.diagnosis import diagnose, diagnose_state
+from modessm_jax.training.guard import DIVERGENCE, Setback
+from modessm_jax.training.settings import GuardSettings, Settings
+
+
+class NonFiniteError(ValueError):
+    """The loss or its gradient stays NaN or infinite, whenever the run goes back."""
+
+
+class DivergedError(ValueError):
+    """The loss rises and stays high, whenever the run goes back."""
+
+
+class SetbackError(Exception):
+    """Ends what a run is doing, so that it goes back."""
+
+    def __init__(self, setback: Setback, state: TrainState, batch: Any):
+        super().__init__(setback)
+        self.setback = setback
+        self.state = state  # the latest
+        self.batch = batch  # of the step that showed the trouble, in host memory
+
+
+class Place(NamedTuple):
+    """Where a run goes on, with the iterator that belongs to it."""
+
+    state: TrainState
+    history: History
+
+
+class Recovery:
+    """Restores a run.
+
+    A run goes back to scheduled checkpoints, those that it would have made had it never been
+    interrupted: after every `save_every` steps, and where a stage begins. So one that was killed,
+    or stopped and saved in between, goes back to the same as one that was not (with the same
+    `save_every`). Each checkpoint says whether it is one, because `save_every` may change. Only
+    where those are damaged do others do; and the beginning only where none was due before the
+    trouble.
+
+    Args:
+      begin: makes the state before the first step.
+      first_stage: its name.
+      batches: the run's iterator, not yet drawn from.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[], TrainState],
+        first_stage: str,
+        batches: Any,
+        checkpoints: Checkpoints,
+        clock: Clock,
+        settings: Settings,
+        guard: GuardSettings,
+    ):
+        self._begin = begin
+        self._first_stage = first_stage
+        self._batches = batches
+        self._first_batch = copy.deepcopy(batches.get_state())
+        self._checkpoints = checkpoints
+        self._clock = clock
+        self._settings = settings
+        self._guard = guard
+
+    def resume(self) -> Place:
+        """The latest checkpoint, or the beginning."""
+        state = self._begin()
+        return self._at(self._checkpoints.restore(state, self._batches) or self._start(state))
+
+    def hopeless(self, cause: str, history: History) -> bool:
+        """Whether the run has gone back for this cause as often as it may."""
+        return sum(past["cause"] == cause for past in history.setbacks) >= self._guard.tries
+
+    def go_back(self, setback: Setback, former: History) -> Place:
+        """The last checkpoint from before the trouble; the later ones are removed.
+
+        After a divergence the learning rate is lowered, and the batches drawn since that checkpoint
+        are skipped: Chowdhery et al. 2022, "PaLM", got over every spike of the loss that way. All
+        of that is saved in the place of the checkpoint, so that it is done once, and `setbacks`, of
+        which the history keeps all, records it.
+        """
+        state = self._begin()
+        if former.first_saved is None or former.first_saved > setback.sound:
+            found = self._start(state)
+        else:
+            found = self._checkpoints.restore(state, self._batches, until=setback.sound)
+            assert found is not None
+        state, history = self._at(found)
+        to, skipped = int(state.step), 0
+        # Only now that there is a place to go on from.
+        self._checkpoints.drop_after(to)
+        if setback.cause == DIVERGENCE:
+            # Batches that were skipped between the checkpoint and now have been drawn as well.
+            unknown = former.setbacks[len(history.setbacks) :]
+            skipped = setback.found - to + sum(past["batches_skipped"] for past in unknown)
+            history.rate = former.rate * self._guard.lr_factor
+        else:
+            history.rate = former.rate
+        with self._clock.account("input"):
+            for _ in range(skipped):
+                next(self._batches)
+        record = {
+            **setback._asdict(),
+            "to": to,
+            "batches_skipped": skipped,
+            "rate": history.rate,
+        }
+        # Sorted, as it comes back from a checkpoint: the log of a resumed run has the same bytes.
+        history.setbacks = [*former.setbacks, dict(sorted(record.items()))]
+        history.skipped_in_a_row = 0
+        history.seconds = dict(self._clock.seconds)
+        state = with_rate(state, history.rate)
+        self._save(to, state, self._batches, history, scheduled=True)
+        return Place(state, history)
+
+    def save(self, done: int, state: TrainState, batches: Any, history: History) -> None:
+        """Saves the run after `done` updates; see `Checkpoints.save`."""
+        scheduled = done % self._settings.save_every == 0 or done == history.stages[-1]["begun"]
+        self._save(done, state, batches, history, scheduled=scheduled)
+
+    def _save(
+        self, done: int, state: TrainState, batches: Any, history: History, *, scheduled: bool
+    ) -> None:
+        if scheduled and history.first_saved is None:
+            history.first_saved = done
+        needed = self._needed(done, history)
+        self._checkpoints.save(done, state, batches, history, scheduled=scheduled, needed=needed)
+
+    def _needed(self, done: int, history: History) -> set[int]:
+        """Steps whose checkpoints the run may have to go back to."""
+        # No trouble found from here on can have begun before the guard's earliest step, however
+        # many of the steps since were skipped.
+        sound = history.trend.get("steps", [done + 1])[0] - 1
+        steps = self._checkpoints.scheduled
+        latest = max((step for step in steps if step <= sound), default=0)
+        return {step for step in steps if step >= latest}
+
+    def _start(self, state: TrainState) -> tuple[TrainState, History]:
+        self._batches.set_state(copy.deepcopy(self._first_batch))
+        return state, History(stages=[{"name": self._first_stage, "begun": 0}])
+
+    def _at(self, found: tuple[TrainState, History]) -> Place:
+        place = Place(*found)
+        self._clock.go_back(place.history.seconds)
+        return place
+
+
+def surrender(
+    trouble: SetbackError, tries: int, trial_name: Callable[[int], str], **charging: Any
+) -> ValueError:
+    """What a run ends with that has gone back often enough.
+
+    Args:
+      trouble: the latest.
+      tries: how often it went back.
+      trial_name: names a trial by its index.
+      charging: arguments of `make_gradient`, for the diagnosis.
+    """
+    cause, found, sound = trouble.setback
+    if cause == DIVERGENCE:
+        return DivergedError(
+            f"step {found}: the loss has risen since step {sound}, although the run went back "
+            f"{tries} times (guard.tries) to a lower learning rate and other data. The checkpoints "
+            "are from before; lower optimizer.peak_lr or clip_norm in a new run"
+        )
+    state, batch = trouble.state, trouble.batch
+    if batch is None:
+        diagnosis = diagnose_state(state)
+    else:
+        diagnosis = diagnose(state.params, found - 1, batch, trial_name, **charging)
+    return NonFiniteError(
+        f"step {found}: steps stay not finite, although the run went back {tries} times "
+        f"(guard.tries).\n{diagnosis}\nThe checkpoints are finite and from before; mend these "
+        "trials, or lower optimizer.peak_lr or clip_norm in a new run"
+    )

@@ -1,0 +1,202 @@
+"""What a search for words found out, counted in all and in groups of sentences.
+
+Rates are fractions. The word error rate is the sum of edits over the sum of reference words.
+"""
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from rapidfuzz.distance import Levenshtein
+
+from modessm_jax.evaluation.posteriors import Posterior
+from modessm_jax.text import (
+    Edits,
+    bootstrap_interval,
+    mean_rate,
+    normalize,
+    total,
+    word_edits,
+)
+from modessm_jax.words.decoder import Found
+from modessm_jax.words.nbest import Candidate, Utterance
+
+NO_SENTENCES = "this split has no sentences to compare with: predictions only, no error rates"
+GREEDY = "greedy words"
+SEEN = "seen in training"
+
+
+@dataclasses.dataclass(frozen=True)
+class WordResult:
+    """One trial: what the search found, best first, and the words of its greedy phonemes.
+
+    `seen` says whether the model or the n-gram was trained on its sentence.
+    """
+
+    trial: Posterior
+    found: Found
+    greedy: str
+    seen: bool
+
+    @property
+    def text(self) -> str:
+        """The best sentence."""
+        return " ".join(self.found.hypotheses[0].words)
+
+    @cached_property
+    def reference(self) -> str:
+        """What was to be said, normalised.
+
+        Raises:
+            ValueError: the split does not tell.
+        """
+        if self.trial.sentence is None:
+            raise ValueError(f"{self.trial.name}: {NO_SENTENCES}")
+        return normalize(self.trial.sentence)
+
+    @cached_property
+    def edits(self) -> Edits:
+        """Word edits of the best sentence."""
+        return word_edits(self.reference, self.text)
+
+    @cached_property
+    def greedy_edits(self) -> Edits:
+        """Word edits of the greedy words."""
+        return word_edits(self.reference, self.greedy)
+
+    @cached_property
+    def oracle_edits(self) -> Edits:
+        """Word edits of that hypothesis of the n-best list which has the fewest."""
+        each = (word_edits(self.reference, " ".join(h.words)) for h in self.found.hypotheses)
+        return min(each, key=lambda edits: edits.count)
+
+    @property
+    def utterance(self) -> Utterance:
+        """The n-best list, ready for a file."""
+        candidates = (
+            Candidate(" ".join(h.words), h.acoustic, h.lm, h.total) for h in self.found.hypotheses
+        )
+        return Utterance(*self.trial.key, tuple(candidates))
+
+
+@dataclasses.dataclass(frozen=True)
+class WordEvaluation:
+    """Results of one split, trials in the order of the recordings.
+
+    Attributes:
+        split: "train", "val" or "test".
+        results: of every trial.
+        lexicon: the words that can be recognised.
+        notes: lines to print beneath the figures, on how they came about.
+    """
+
+    split: str
+    results: list[WordResult]
+    lexicon: frozenset[str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is anything to measure against."""
+        return all(result.trial.sentence is not None for result in self.results)
+
+    @property
+    def frames_a_second(self) -> float:
+        """What one core searches, the model left out."""
+        frames = sum(len(result.trial.frames) for result in self.results)
+        return frames / sum(result.found.seconds for result in self.results)
+
+    @cached_property
+    def out_of_vocabulary(self) -> Counter[str]:
+        """Reference words the lexicon lacks, which can never be recognised, and how often."""
+        words = (word for result in self.results for word in result.reference.split())
+        return Counter(word for word in words if word not in self.lexicon)
+
+    @property
+    def worst(self) -> list[WordResult]:
+        """The sentences with any edits, those with the most first."""
+        wrong = [result for result in self.results if result.edits.count]
+        return sorted(wrong, key=lambda result: (-result.edits.count, -result.edits.rate))
+
+    @cached_property
+    def confusions(self) -> Counter[tuple[str, str]]:
+        """How often (reference, decoded) words took each other's place; "" where there is none."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for result in self.results:
+            counts.update((said, read) for said, read in aligned(result) if said != read)
+        return counts
+
+    def groups(self) -> dict[str, list[WordResult]]:
+        """All sentences, those seen in training and not, of every corpus, of every session."""
+        corpora: defaultdict[str, list[WordResult]] = defaultdict(list)
+        sessions: defaultdict[str, list[WordResult]] = defaultdict(list)
+        for result in self.results:
+            sessions[result.trial.key[0]].append(result)
+            if result.trial.corpus is not None:
+                corpora[result.trial.corpus].append(result)
+        seen = [result for result in self.results if result.seen]
+        unseen = [result for result in self.results if not result.seen]
+        either = {name: each for name, each in ((SEEN, seen), ("unseen", unseen)) if each}
+        return {"all": self.results, **either, **dict(sorted(corpora.items())), **sessions}
+
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """The row of every group, after that of the greedy words on all sentences."""
+        greedy = _figures([result.greedy_edits for result in self.results])
+        rows = {GREEDY: greedy}
+        for name, results in self.groups().items():
+            oracle = total(result.oracle_edits for result in results)
+            rows[name] = _figures([result.edits for result in results])
+            rows[name]["oracle_wer"] = _rate(oracle)
+        return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures, ready for JSON."""
+        facts = {
+            "split": self.split,
+            "sentences": len(self.results),
+            "frames_a_second": self.frames_a_second,
+            "notes": list(self.notes),
+        }
+        if not self.labelled:
+            return {**facts, "note": NO_SENTENCES}
+        return {
+            **facts,
+            "out_of_vocabulary": dict(self.out_of_vocabulary.most_common()),
+            "groups": self.figures(),
+        }
+
+
+def aligned(result: WordResult) -> list[tuple[str, str]]:
+    """Pairs of (reference, decoded) words of one cheapest alignment; "" where there is none."""
+    reference, decoded = result.reference.split(), normalize(result.text).split()
+    pairs: list[tuple[str, str]] = []
+    for op in Levenshtein.opcodes(reference, decoded):
+        source = reference[op.src_start : op.src_end]
+        target = decoded[op.dest_start : op.dest_end]
+        size = max(len(source), len(target))
+        source += [""] * (size - len(source))
+        target += [""] * (size - len(target))
+        pairs += zip(source, target, strict=True)
+    return pairs
+
+
+def _figures(sentences: Sequence[Edits]) -> dict[str, Any]:
+    edits = total(sentences)
+    measured = [each for each in sentences if each.reference_length]
+    return {
+        "sentences": len(sentences),
+        "words": edits.reference_length,
+        "wer": _rate(edits),
+        "interval": list(bootstrap_interval(measured, seed=0)) if measured else None,
+        "mean_of_sentences": mean_rate(measured) if measured else None,
+        "sentence_error_rate": sum(each.count > 0 for each in sentences) / len(sentences),
+        "substitutions": edits.substitutions,
+        "insertions": edits.insertions,
+        "deletions": edits.deletions,
+    }
+
+
+def _rate(edits: Edits) -> float | None:
+    return edits.rate if edits.reference_length else None

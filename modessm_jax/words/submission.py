@@ -1,0 +1,202 @@
+"""The files in which the benchmarks take sentences: written, and checked before they are sent.
+
+Brain-to-Text '25 (Kaggle) takes a CSV with the header `id,text` and one line for each test trial,
+`id` counting from 0. Brain-to-Text '24 (EvalAI) takes plain text, one sentence a line. Both are in
+the order of `read_index`, and sentences are as the error rate counts them: lower-case words of
+letters, hyphens and apostrophes. What a file is, its suffix says: `.csv` or `.txt`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from modessm_jax.data.recordings import Key, describe
+from modessm_jax.data.validation import DataError, data_error
+from modessm_jax.runtime.files import replacing
+from modessm_jax.text import normalize
+
+HEADER = "id,text"
+_ROW = re.compile(r"([0-9]{1,9}),(.*)")
+_DECODE = "Decode again, and leave every trial of the split in"
+_WRITE = "Write the file again with `python -m experiments.submit --out`"
+
+
+class Problem(NamedTuple):
+    """What is wrong with a line of a submission, and what to do about it."""
+
+    line: int
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.what}. {self.remedy}."
+
+
+def write_submission(path: str | Path, index: Sequence[Key], texts: Mapping[Key, str]) -> None:
+    """Writes the sentence of every trial, normalised, in the order of the index.
+
+    Args:
+        path: file to write, `.csv` for Brain-to-Text '25 or `.txt` for '24.
+        index: keys of all trials of the split, as `read_index` gives them.
+        texts: exactly one sentence for each of them, in any order.
+
+    Raises:
+        DataError: a trial has no sentence or an empty one, or is none of the index; or the suffix
+            is another.
+    """
+    path = Path(path)
+    tabular = _tabular(path)
+    missing = [key for key in index if key not in texts]
+    if missing:
+        raise DataError(f"there is no sentence for {_list(missing)}. {_DECODE}.")
+    known = set(index)
+    extra = [key for key in texts if key not in known]
+    if extra:
+        problem = f"there are sentences for {_list(extra)}, which the split does not have"
+        raise DataError(f"{problem}. Give the split and the data root that were decoded.")
+    sentences = [normalize(texts[key]) for key in index]
+    empty = [key for key, sentence in zip(index, sentences, strict=True) if not sentence]
+    if empty:
+        problem = f"the sentence is empty for {_list(empty)}, which a benchmark takes for missing"
+        raise DataError(f"{problem}. Decode these with a wider beam, or give their sentences.")
+    lines = [f"{row},{sentence}" if tabular else sentence for row, sentence in enumerate(sentences)]
+    with replacing(path) as partial:
+        partial.write_text("\n".join([HEADER] * tabular + lines) + "\n", "ascii", newline="\n")
+
+
+def check_submission(
+    path: str | Path, index: Sequence[Key], texts: Mapping[Key, str] | None = None
+) -> list[Problem]:
+    """All that is wrong with a submission; nothing if it may be sent.
+
+    Plain text has no ids: whether its lines are in the right order shows only against the sentences
+    it was made from.
+
+    Args:
+        path: file to check, `.csv` or `.txt`.
+        index: keys of all trials of the split, as `read_index` gives them.
+        texts: the sentences the file should hold, if they are to be compared.
+
+    Raises:
+        DataError: the file cannot be read, or its suffix is another.
+    """
+    path = Path(path)
+    tabular = _tabular(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+        raise data_error(path, "", "", problem, "Give a submission") from error
+    problems = list(_beyond_ascii(content))
+    # Both ends of lines in use are taken; what follows the last one is no line.
+    lines = content.decode("utf-8", errors="replace").replace("\r\n", "\n").split("\n")
+    lines = lines[:-1] if lines[-1] == "" else lines
+    if tabular:
+        rows, found = _parse(lines)
+        problems += [*found, *_check_ids(rows, index)]
+    else:
+        rows = [_Row(line, line - 1, sentence) for line, sentence in enumerate(lines, 1)]
+        problems += _check_count(rows, index)
+    for row in rows:
+        problems += _check_sentence(row, index, texts)
+    return sorted(problems)
+
+
+class _Row(NamedTuple):
+    line: int
+    id: int
+    sentence: str
+
+
+def _tabular(path: Path) -> bool:
+    if path.suffix not in (".csv", ".txt"):
+        remedy = "Name it .csv for Brain-to-Text '25 or .txt for Brain-to-Text '24"
+        raise data_error(path, "", "", f"has the suffix {path.suffix!r}", remedy)
+    return path.suffix == ".csv"
+
+
+def _list(keys: Sequence[Key], most: int = 5) -> str:
+    named = ", ".join(describe(key) for key in keys[:most])
+    return named if len(keys) <= most else f"{named} and {len(keys) - most} more trials"
+
+
+def _beyond_ascii(content: bytes) -> Iterator[Problem]:
+    for line, row in enumerate(content.split(b"\n"), 1):
+        if not row.isascii():
+            shown = row.decode("utf-8", errors="replace")
+            strange = next(letter for letter in shown if not letter.isascii())
+            what = f"holds {strange!r}, which is not ASCII"
+            yield Problem(line, what, "Use letters a to z, hyphens and straight apostrophes only")
+
+
+def _parse(lines: Sequence[str]) -> tuple[list[_Row], list[Problem]]:
+    """The rows of a CSV, and what is wrong with their form. No sentence needs to be quoted."""
+    rows: list[_Row] = []
+    problems: list[Problem] = []
+    header = lines[0] if lines else ""
+    if header != HEADER:
+        problems.append(Problem(1, f"the header is {header!r}", f"Make {HEADER} the first line"))
+    for line, content in enumerate(lines, 1):
+        match = _ROW.fullmatch(content)
+        if match is not None:
+            rows.append(_Row(line, int(match[1]), match[2]))
+        elif line > 1:
+            what = f"is {content!r}, not an id of digits, a comma and a sentence"
+            problems.append(Problem(line, what, _WRITE))
+    return rows, problems
+
+
+def _check_ids(rows: Sequence[_Row], index: Sequence[Key]) -> Iterator[Problem]:
+    """Every id once, in order, and no other."""
+    first: dict[int, int] = {}
+    previous = -1
+    for line, number, _ in rows:
+        if number >= len(index):
+            what = f"id {number} is none of the {len(index)} trials, 0 to {len(index) - 1}"
+            yield Problem(line, what, "Remove the line, or give the data root it belongs to")
+            continue
+        trial = f"id {number} ({describe(index[number])})"
+        if number in first:
+            what = f"{trial} is doubled: it stands in line {first[number]} already"
+            yield Problem(line, what, "Keep the right one of the two")
+            continue
+        first[number] = line
+        if number < previous:
+            what = f"{trial} is out of order: it comes after id {previous}"
+            yield Problem(line, what, "Sort the lines by id")
+        previous = max(previous, number)
+    for number, key in enumerate(index):
+        if number not in first:
+            # It belongs behind the nearest id before it that is there.
+            line = next((first[n] + 1 for n in range(number, -1, -1) if n in first), 2)
+            what = f"id {number} ({describe(key)}) is missing"
+            yield Problem(line, what, _DECODE)
+
+
+def _check_count(rows: Sequence[_Row], index: Sequence[Key]) -> Iterator[Problem]:
+    if len(rows) < len(index):
+        what = (
+            f"the file ends after {len(rows)} sentences: {len(index) - len(rows)} are missing of "
+        )
+        yield Problem(len(rows) + 1, what + f"{len(index)} trials", _DECODE)
+    if len(rows) > len(index):
+        what = f"{len(rows) - len(index)} lines are extra: there are {len(index)} trials"
+        yield Problem(len(index) + 1, what, "Remove what is no sentence, such as a header")
+
+
+def _check_sentence(
+    row: _Row, index: Sequence[Key], texts: Mapping[Key, str] | None
+) -> Iterator[Problem]:
+    trial = f"({describe(index[row.id])})" if row.id < len(index) else "(of no trial)"
+    wanted = normalize(row.sentence)
+    if not wanted:
+        yield Problem(row.line, f"the sentence is empty {trial}", "Give what was decoded")
+    elif wanted != row.sentence and row.sentence.isascii():
+        what = f"is {row.sentence!r}, which error rates read as {wanted!r}"
+        yield Problem(row.line, what, "Write it like that")
+    if texts is not None and row.id < len(index):
+        decoded = normalize(texts.get(index[row.id], ""))
+        if decoded != wanted:
+            what = f"is {wanted!r}, but {decoded!r} was decoded {trial}"
+            yield Problem(row.line, what, _WRITE)

@@ -1,0 +1,155 @@
+"""Which runs diverge, when, and what the divergence guard saves.
+
+    python -m studies.stability --data DATA --work DIR --out OUT
+    python -m studies.stability --data DATA --work DIR --out OUT --rates 2e-3 1e-3 -- \\
+        --config.data.batch_size=8
+
+Trains the multi-scale model with every combination of peak rate, warm-up, clipping and final
+LayerNorm, each run in a process of its own; those that diverge, once more with the divergence
+guard. `--design mends` takes the first value of each, then every other value in its place alone,
+and the last of each together: what every mend does by itself, in a few runs. Arguments after `--`
+go to every run (see `python -m experiments.train --help`). Runs that are complete are not made
+again, and interrupted ones go on: give the same command. Writes OUT.md and OUT.png.
+"""
+
+import argparse
+import itertools
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from modessm_jax.runtime.metric_writer import write_json
+from studies.stability.cells import Cell, Outcome, cells, mends, read_outcome
+from studies.stability.report import Pair, draw, format_report
+
+_NORMS = {"without": False, "with": True}
+_DESIGNS = {"all": cells, "mends": mends}
+_ENDED = "ended.json"  # file in a run's folder: the arguments of a run that is over
+
+
+def main(arguments: list[str] | None = None) -> None:
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser().parse_args(list(itertools.takewhile(lambda word: word != "--", given)))
+    further = list(itertools.dropwhile(lambda word: word != "--", given))[1:]
+    norms = [_NORMS[name] for name in options.norms]
+    grid = _DESIGNS[options.design](options.rates, options.warmups, options.clips, norms)
+    study: dict[Cell, Pair] = {}
+    start = time.monotonic()
+    pool = ThreadPoolExecutor(options.jobs)
+    try:
+        pending = {pool.submit(judge, cell, options, further): cell for cell in grid}
+        for done, future in enumerate(as_completed(pending), 1):
+            study[pending[future]] = future.result()
+            print(_line(pending[future], study[pending[future]]), flush=True)
+            left = (time.monotonic() - start) / done * (len(grid) - done)
+            print(f"{done}/{len(grid)} cells, about {left / 60:.0f} min left", flush=True)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise SystemExit(str(error)) from error
+    finally:
+        pool.shutdown(cancel_futures=True)  # after a failure, or Ctrl-C, no further run begins
+    study = {cell: study[cell] for cell in grid}
+    command = shlex.join(["python", "-m", "studies.stability.__main__", *_without_places(given)])
+    report = format_report(study, title=options.data.name, command=command)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.with_suffix(".md").write_text(report, encoding="utf-8")
+    draw(options.out.with_suffix(".png"), study)
+    print(report)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the arguments before `--`."""
+    found = argparse.ArgumentParser(prog="python -m studies.stability", description=__doc__)
+    found.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = found.add_argument
+    add("--data", type=Path, required=True, help="folder of the recordings")
+    add("--work", type=Path, required=True, help="folder for the runs; kept, and used again")
+    add("--out", type=Path, required=True, help="path without suffix")
+    add("--config", default="configs/multiscale.py:small", help="(%(default)s)")
+    add(
+        "--rates",
+        type=float,
+        nargs="+",
+        default=[2e-3, 1e-3, 5e-4],
+        help="peak rates (%(default)s)",
+    )
+    add("--warmups", type=int, nargs="+", default=[40, 100], help="steps (%(default)s)")
+    add("--clips", type=float, nargs="+", default=[1.0, 0.5], help="gradient norms (%(default)s)")
+    add(
+        "--norms",
+        nargs="+",
+        choices=_NORMS,
+        default=list(_NORMS),
+        help="final LayerNorm: %(default)s",
+    )
+    add("--design", choices=_DESIGNS, default="all", help="(%(default)s)")
+    add("--steps", type=int, default=400, help="of each run (%(default)s)")
+    add("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
+    return found
+
+
+def judge(cell: Cell, options: argparse.Namespace, further: Sequence[str]) -> Pair:
+    """Makes the cell's run, and the guarded one where the guard would have acted."""
+    run = make(cell, options, further, guarded=False)
+    if run.diverged is None:
+        return Pair(run, None)
+    return Pair(run, make(cell, options, further, guarded=True))
+
+
+def make(
+    cell: Cell, options: argparse.Namespace, further: Sequence[str], *, guarded: bool
+) -> Outcome:
+    """Makes a run, or finds it made.
+
+    Raises:
+        RuntimeError: it could not begin, and the message has the place of its output; or it was
+            made with other arguments.
+    """
+    workdir = options.work / (cell.name + ("-guarded" if guarded else ""))
+    chosen = [f"--config={options.config}", f"--config.data.root={options.data}"]
+    chosen += [*cell.overrides(steps=options.steps, guarded=guarded), *further]
+    over = workdir / _ENDED
+    if over.exists() and json.loads(over.read_text(encoding="utf-8")) != chosen:
+        raise RuntimeError(f"{workdir} was made with other arguments, see {over}; give new --work")
+    if not over.exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "experiments.train", f"--workdir={workdir}", *chosen]
+        with (workdir / "output.log").open("w", encoding="utf-8") as log:
+            ended = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT)
+        # A run that stops because it diverged has trained; any other failure is not a finding.
+        log_text = (workdir / "output.log").read_text(encoding="utf-8")
+        diverged = any(f"{name}:" in log_text for name in ("DivergedError", "NonFiniteError"))
+        if ended.returncode and not diverged:
+            raise RuntimeError(f"{cell.name} failed; its output is in {workdir / 'output.log'}")
+        write_json(over, chosen)
+    return read_outcome(workdir, guarded=guarded)
+
+
+def _line(cell: Cell, pair: Pair) -> str:
+    run = pair.run
+    said = "stopped" if run.per is None else f"PER {run.per:.2%}"
+    if run.diverged is not None:
+        said += f", diverged at step {run.diverged}"
+    if pair.guarded is not None:
+        per = pair.guarded.per
+        said += f"; guarded: {'stopped' if per is None else f'PER {per:.2%}'}"
+    return f"{cell.name}: {said}"
+
+
+def _without_places(given: Sequence[str]) -> Iterator[str]:
+    """The arguments but for folders, which are of one machine."""
+    words = iter(given)
+    for word in words:
+        if word in ("--data", "--work", "--out"):
+            next(words)
+            yield from (word, word[2:].upper())
+        else:
+            yield word
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""What a study of stability is made of: its cells, and what became of the run in each.
+
+A cell is a choice of peak rate, warm-up, clipping and final normalisation. Its run is made without
+the divergence guard, and judged afterwards as the guard would have judged it: it diverged where the
+guard would have raised an alarm, or where it stopped. Only then is there a guarded run to make: a
+guard that stays silent changes nothing.
+"""
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from modessm_jax.training.settings import GuardSettings
+from studies.stability.replay import read_lines, replay
+
+WINDOW = 32  # of the guard, in steps: short, for runs of some hundred steps
+SAVE_EVERY = 16  # of the guarded runs, which alone go back
+
+
+class Cell(NamedTuple):
+    """One choice of what the founding system changed when its runs diverged."""
+
+    rate: float  # peak learning rate
+    warmup: int  # steps
+    clip: float  # norm that gradients are clipped to
+    norm: bool  # whether the fusion ends in a LayerNorm
+
+    @property
+    def name(self) -> str:
+        """A folder's name."""
+        ending = "norm" if self.norm else "bare"
+        return f"rate-{self.rate:g}-warmup-{self.warmup}-clip-{self.clip:g}-{ending}"
+
+    def overrides(self, *, steps: int, guarded: bool) -> list[str]:
+        """Arguments for `experiments.train`."""
+        every = max(steps // 4, 1)
+        values = {
+            "optimizer.peak_lr": self.rate,
+            "optimizer.end_lr": self.rate / 10,
+            "optimizer.warmup_steps": self.warmup,
+            "optimizer.clip_norm": self.clip,
+            "model.fusion_norm": self.norm,
+            "guard.divergence": guarded,
+            "guard.window": WINDOW,
+            "training.steps": steps,
+            "training.log_every": 1,
+            "training.eval_every": every,
+            "training.save_every": SAVE_EVERY if guarded else every,
+        }
+        return [f"--config.{key}={value}" for key, value in values.items()]
+
+
+def cells(
+    rates: Sequence[float], warmups: Sequence[int], clips: Sequence[float], norms: Sequence[bool]
+) -> list[Cell]:
+    """All combinations, the highest rates first."""
+    ordered = sorted(rates, reverse=True)
+    return [Cell(*choice) for choice in itertools.product(ordered, warmups, clips, norms)]
+
+
+def mends(
+    rates: Sequence[float], warmups: Sequence[int], clips: Sequence[float], norms: Sequence[bool]
+) -> list[Cell]:
+    """The first of all, each other value in its place alone, and the last of all together."""
+    first = Cell(rates[0], warmups[0], clips[0], norms[0])
+    alone = [first._replace(rate=value) for value in rates]
+    alone += [first._replace(warmup=value) for value in warmups]
+    alone += [first._replace(clip=value) for value in clips]
+    alone += [first._replace(norm=value) for value in norms]
+    return list(dict.fromkeys([*alone, Cell(rates[-1], warmups[-1], clips[-1], norms[-1])]))
+
+
+class Outcome(NamedTuple):
+    """What became of a run.
+
+    Attributes:
+        losses: step and loss of every update that was made, in order; a guarded run's go back.
+        diverged: the step that showed a rise that lasted, or the last one before the run stopped;
+            None where neither happened. Of a guarded run, the first rise.
+        per: of the final model; None where the run stopped.
+        best: lowest PER of all its evaluations.
+        skipped: steps that were not finite.
+        setbacks: times it went back; of a run that stopped, those of which its log still tells.
+        worst: its highest rise, as a share of an alarm's; 0 of a guarded run.
+    """
+
+    losses: list[tuple[int, float]]
+    diverged: int | None
+    per: float | None
+    best: float | None
+    skipped: int
+    setbacks: int
+    worst: float
+
+
+def read_outcome(workdir: Path, *, guarded: bool) -> Outcome:
+    """Reads a run that ended, well or not.
+
+    Raises:
+        OSError: there is no metrics.jsonl or no config.json.
+    """
+    lines, results = read_lines(workdir), workdir / "results.json"
+    losses = [(x["step"], x["loss"]) for x in lines if x["kind"] == "train" and "loss" in x]
+    pers = [line["per"] for line in lines if line["kind"] == "evaluation"]
+    # A run that goes back a second time, further, takes the first out of its log.
+    setbacks = [line for line in lines if line["kind"] == "setback"]
+    if ended := results.exists():
+        setbacks = json.loads(results.read_text(encoding="utf-8"))["setbacks"]
+    alarm, worst = None, 0.0
+    if not guarded:
+        config: dict[str, Any] = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+        judged = replay(lines, (), GuardSettings(**{**config["guard"], "divergence": True}))
+        alarm, worst = judged.alarm and judged.alarm.found, judged.worst
+    elif setbacks:
+        alarm = setbacks[0]["found"]
+    if not ended and alarm is None:
+        alarm = losses[-1][0] if losses else 0
+    return Outcome(
+        losses=losses,
+        diverged=alarm,
+        per=pers[-1] if ended else None,
+        best=min(pers, default=None),
+        skipped=sum(line["kind"] == "skipped" for line in lines),
+        setbacks=len(setbacks),
+        worst=worst,
+    )

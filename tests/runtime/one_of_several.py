@@ -1,0 +1,82 @@
+"""One process of a run that several make; `test_processes` starts them.
+
+    python -m tests.runtime.one_of_several WORKDIR PLACE SEED [STEP]
+
+A process given a STEP asks to be stopped after it. Status 75: ended early, and saved.
+"""
+
+import sys
+from pathlib import Path
+
+import grain
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from modessm_jax.runtime.compile_cache import compiled_programs
+from modessm_jax.runtime.preemption import EXIT_STATUS, PreemptedError, Preemption
+from modessm_jax.runtime.processes import join, one_voice, told
+from modessm_jax.training.loop import train
+from tests import toy
+
+STEPS = 6
+
+
+class Source:
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, index):
+        return toy.batch_of(index)
+
+
+def configuration(seed: int) -> ConfigDict:
+    training = dict(
+        steps=STEPS, accumulate=2, ema_decay=0.9, seed=seed, log_every=1, eval_every=2,
+        save_every=2, keep=2, select_by="per",
+    )  # fmt: skip
+    return ConfigDict(
+        {
+            "optimizer": toy.OPTIMIZER,
+            "objective": {"normalize_by": "frames", "weights": {"phoneme": 1.0}},
+            "training": training,
+        }
+    )
+
+
+def run(workdir: Path, seed: int, stop_after: int | None = None) -> dict:
+    norm = jax.jit(lambda params: sum(jnp.abs(x).sum() for x in jax.tree.leaves(params)))
+    with compiled_programs(workdir.parent / "compiled"), Preemption() as preemption:
+
+        def stop(step: int) -> bool:
+            if step == stop_after:
+                preemption._asked.set()
+            return preemption.reached(step)
+
+        return train(
+            configuration(seed),
+            workdir,
+            apply=toy.apply,
+            params=toy.initial_params(),
+            batches=iter(grain.MapDataset.source(Source()).to_iter_dataset()),
+            evaluate=lambda params, stage: {"per": float(norm(params))},
+            trial_name=str,
+            dataset={},
+            augment=toy.augment,
+            stop=stop,
+        )
+
+
+def main(workdir: str, place: str, seed: str, *stop_after: str) -> None:
+    join(place)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    assert told(lambda: jax.process_index()) == 0
+    try:
+        with one_voice():
+            run(Path(workdir), int(seed), *map(int, stop_after))
+    except PreemptedError:
+        raise SystemExit(EXIT_STATUS) from None
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

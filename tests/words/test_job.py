@@ -1,0 +1,58 @@
+"""The job asks for val alone to choose weights, and says where its figures come from."""
+
+import dataclasses
+
+import pytest
+
+from modessm_jax.evaluation.posteriors import Posteriors
+from modessm_jax.language.lexicon import Lexicon
+from modessm_jax.words.ctc_search import SearchOptions
+from modessm_jax.words.job import Vocabulary, WordJob
+from modessm_jax.words.tuning import Grid
+from tests.words.spoken import LEXICON, SENTENCES, TRAINING, ids, posteriors, write_lm
+
+
+@pytest.fixture
+def job(tmp_path) -> WordJob:
+    vocabulary = Vocabulary(LEXICON, write_lm(tmp_path))
+    return WordJob(vocabulary, SearchOptions(beam=20, lm_weight=1.0), None, tmp_path / "words")
+
+
+def source(asked: list[str]):
+    def posteriors_of(split: str) -> Posteriors:
+        asked.append(split)
+        return posteriors(split, labelled=split != "test")
+
+    return posteriors_of
+
+
+def test_words_unknown_to_the_ngram_are_counted(job):
+    assert job.vocabulary.describe().endswith("2-gram lm.arpa; 0 of the words unknown to it")
+    more = Lexicon({**LEXICON.words, "dogs": (ids("D AO G Z"),)})
+    wider = job.vocabulary._replace(lexicon=more)
+    assert wider.describe().endswith("; 1 of the words unknown to it")
+    assert wider._replace(lm=None).describe() == "lexicon of 5 words, no n-gram"
+
+
+def test_given_weights_need_no_val(job):
+    asked: list[str] = []
+    found = job.decode(source(asked), "test", TRAINING)
+    assert asked == ["test"]
+    assert found.notes[1] == "weights as given: lm_weight 1, word_score 0, blank_penalty 1"
+    assert [result.text for result in found.results] == SENTENCES
+    assert [path.name for path in job.write(found)] == ["test.jsonl", "test.json"]
+
+
+def test_every_split_is_tuned_on_val(job):
+    tuned = dataclasses.replace(
+        job, grid=Grid(lm_weight=(0.0, 1.0), word_score=(0.0,), blank_penalty=(1.0,))
+    )
+    asked: list[str] = []
+    found = tuned.decode(source(asked), "test", TRAINING)
+    assert asked == ["test", "val"]
+    assert found.notes[1] == "weights chosen on val: lm_weight 1, word_score 0, blank_penalty 1"
+    found = tuned.decode(source(asked), "val", TRAINING)
+    assert asked == ["test", "val", "val"]
+    assert found.notes[1].startswith("each half of val searched with the weights chosen on the")
+    assert [result.seen for result in found.results] == [True, True, True, True, False, True]
+    assert found.figures()["all"]["wer"] == 0
