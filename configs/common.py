@@ -1,4 +1,7 @@
-"""What the recipes share: how recordings are read and augmented, at full size and on two cores."""
+"""What the recipes share: how recordings are read and augmented, at full size and on two cores.
+
+Every key has its meaning beside it; `docs/configs.md` is made of these comments.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,56 +23,56 @@ def varied(
 def data() -> dict[str, Any]:
     """For T15."""
     return {
-        "root": "",  # folder of <session>/data_{train,val,test}.hdf5
-        "sessions": (),  # some of its sessions; empty: all
-        "table": "",  # block table of the corpora, if there is one
-        "lexicon": "",  # to measure word error rates while training, if there is one
-        "batch_size": 64,
-        "buckets": 8,  # padded lengths, each compiled once
-        "sessions_per_batch": 0,  # the baseline draws 4; 0: shuffle everything
-        "workers": 0,  # loader processes; 0: threads
-        "memory_gib": 32.0,  # larger splits are read lazily
+        "root": "",  # folder of the recordings, which holds one folder for each session
+        "sessions": (),  # names of the sessions to use; empty: all
+        "table": "",  # CSV with the corpus of each block, for figures by corpus; empty: none
+        "lexicon": "",  # word error rates are measured while training with it; empty: none
+        "batch_size": 64,  # trials of one update, over all devices
+        "buckets": 8,  # number of padded lengths; each is compiled once
+        "sessions_per_batch": 0,  # sessions drawn for each batch; 0: shuffle all trials
+        "workers": 0,  # processes that load the data; 0: threads
+        "memory_gib": 32.0,  # a split that takes more memory is read from disk when needed
     }
 
 
 def augment() -> dict[str, Any]:
-    """For T15."""
+    """For T15. Features are z-scored, so sizes are in standard deviations; times are in bins."""
     return {
-        "white_noise": 0.8,
-        "constant_offset": 0.2,
-        "random_walk": 0.0,
-        "static_gain": 0.0,
-        "random_cut": 2,
-        "time_warp": 0.0,
-        "time_masks": 20,
-        "time_mask_fraction": 0.075,
-        "channel_dropout": 0.0,
-        "speckle": 0.0,
+        "white_noise": 0.8,  # deviation of noise, drawn for each bin and channel
+        "constant_offset": 0.2,  # deviation of an offset, drawn for each trial and channel
+        "random_walk": 0.0,  # deviation of the steps of a random walk, for each trial and channel
+        "static_gain": 0.0,  # deviation from 1 of a gain, drawn for each trial and channel
+        "random_cut": 2,  # most bins cut from a trial's start
+        "time_warp": 0.0,  # most that a point of the trial moves, as a share of it; below 0.25
+        "time_masks": 20,  # spans of each trial that are hidden from the model
+        "time_mask_fraction": 0.075,  # longest span, as a share of the trial
+        "channel_dropout": 0.0,  # probability that a channel is zero for a whole trial
+        "speckle": 0.0,  # probability that one bin of one channel is zero; the rest is scaled up
     }
 
 
 def training() -> dict[str, Any]:
     """For days on an accelerator."""
     return {
-        "accumulate": 1,
-        "ema_decay": 0.999,
-        "seed": 0,
-        "log_every": 50,
-        "eval_every": 1_000,
-        "save_every": 1_000,
-        "keep": 3,
+        "accumulate": 1,  # parts in which a batch is computed, to save memory
+        "ema_decay": 0.999,  # of the average of parameters that is evaluated; 0: no average
+        "seed": 0,  # of everything random
+        "log_every": 50,  # steps from one log line to the next
+        "eval_every": 1_000,  # steps from one evaluation on val to the next
+        "save_every": 1_000,  # steps from one checkpoint to the next
+        "keep": 3,  # latest checkpoints that stay on disk
     }
 
 
 def guard() -> dict[str, Any]:
     """When a run goes back to a checkpoint, and how it goes on from there."""
     return {
-        "nonfinite_budget": 10,  # steps skipped in a row; one more and the run goes back
+        "nonfinite_budget": 10,  # non-finite steps skipped in a row; one more and the run goes back
         "tries": 3,  # times a run may go back for one cause before it stops
-        "divergence": False,  # whether a sustained rise of the loss sends a run back
+        "divergence": False,  # whether a sustained rise of the loss sends the run back
         "window": 64,  # steps over which the level of the loss is measured
         "rise": 1.5,  # ratio of losses below which nothing counts as a rise
-        "lr_factor": 0.5,  # what the learning rate is multiplied by after each divergence
+        "lr_factor": 0.5,  # the learning rate is multiplied by this after each divergence
     }
 
 

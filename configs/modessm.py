@@ -5,10 +5,10 @@ python -m experiments.train --config=configs/modessm.py --config.data.root=DATA 
 Stages (`stages.order`; each is set by `--config.stages.<name>.<key>`): CTC alone; the transducer
 alone, on an encoder that stays as it is, so that the two costs meet on one scale; CTC and RNN-T;
 with them a latent speaking mode, learned without labels; and the flow bridge alone, which learns to
-mend the features of bad electrodes. Variants, after a colon:
+denoise the features of bad electrodes. Variants, after a colon:
 
-(none)   Full size, for T15. Meant for large GPUs or TPUs; not trained here, so no result is
-         claimed.
+(none)   The recipe for T15, 46 million parameters. Meant for large GPUs or TPUs. Not trained yet,
+         so there is no result.
 small    A size for two CPU cores and fast speech. Spoken digits: val PER of CTC 0.52 to 0.63 %, of
          RNN-T 0.52 to 0.60 % (three seeds); 1,400 steps, 20 to 26 minutes on one core of a busy
          machine.
@@ -16,8 +16,9 @@ demo     A size for two CPU cores and simulated data of T15's shape: val PER of 
          of RNN-T 4.01 to 4.95 % (three seeds); 930 steps, 26 to 29 minutes on one core of a busy
          machine.
 
-Only `demo` is set to find modes: trials tied by block, batches of one session, a guard of weight 3.
-As the others stand, for recordings that may have none, the likelihoods drown the guard.
+Only `demo` is set to find modes: trials tied by block, batches of one session, and a weight of 3
+for the objective "mode". In the others that weight is too small beside the likelihoods to find any;
+they are for recordings that may have none.
 """
 
 from ml_collections import ConfigDict
@@ -46,91 +47,93 @@ def stage(
     """A stage at a rate that falls to a hundredth; its best model is the lowest in `select_by`."""
     return ConfigDict(
         {
-            "steps": steps,
-            "weights": weights,
-            "peak_lr": peak_lr,
-            "end_lr": peak_lr / 100,
-            "warmup_steps": warmup_steps,
-            "trains": trains,  # globs over parameter paths, see parameters.txt
-            "freezes": freezes,  # of these
-            "patience": 0,  # evaluations without a better select_by that end it; 0: all steps
-            "select_by": select_by,
+            "steps": steps,  # updates, at most
+            "weights": weights,  # of the objectives; one without a weight is not computed
+            "peak_lr": peak_lr,  # learning rate after the warm-up
+            "end_lr": peak_lr / 100,  # learning rate of the stage's last step, on a cosine
+            "warmup_steps": warmup_steps,  # over which the learning rate grows linearly
+            "trains": trains,  # parameters that may change: patterns of paths in parameters.txt
+            "freezes": freezes,  # of these, the parameters that stay as they are
+            "patience": 0,  # evaluations without a better select_by that end the stage; 0: never
+            "select_by": select_by,  # the best model is the lowest in this error rate
         }
     )
 
 
 def full() -> ConfigDict:
     """Full size, for T15."""
-    config = ConfigDict(
+    return ConfigDict(
         {
             "data": common.data(),
             "augment": common.augment(),
-            "corruption": {"dropped": 0.2, "jitter": 2, "noise": 0.5},  # what flow learns to mend
+            "corruption": {
+                "dropped": 0.2,  # probability that a channel is zero for a whole trial
+                "jitter": 2,  # most bins that a channel is shifted by for a whole trial
+                "noise": 0.5,  # deviation of noise, drawn for each bin and channel
+            },
             "model": {
-                "name": "modessm",
-                "smoothing": 2.0,  # sigma in bins; 0: none
-                "gate": 32,  # width of the channel gate
-                "session": "affine",  # or "layernorm", "none"
-                "stem": 7,  # depthwise, in bins
-                "patch": 14,  # kernel of the subsampling convolution, in bins
+                "name": "modessm",  # the model; choose the other by its own config file
+                "smoothing": 2.0,  # deviation of the Gaussian filter, in bins; 0: none
+                "gate": 32,  # hidden width of the channel gate
+                "session": "affine",  # adaptation to the session: "affine", "layernorm" or "none"
+                "stem": 7,  # kernel of the first, depthwise convolution, in bins
+                "patch": 14,  # kernel of the strided convolution, in bins
                 "stride": 4,  # bins per frame
-                "d": 512,
-                "layers": 8,
-                "upper": 2,  # of these, after the mode is known
-                "heads": 16,
-                "state": 64,
-                "expand": 2,
-                "kernel": 4,  # of the convolutions within layers, in frames
-                "modes": 2,
+                "d": 512,  # width of the encoder
+                "layers": 8,  # state-space layers
+                "upper": 2,  # how many of them depend on the mode
+                "heads": 16,  # of each state-space layer
+                "state": 64,  # size of the state of each feature, N of Mamba-2
+                "expand": 2,  # width within a state-space layer, as a multiple of d
+                "kernel": 4,  # of the convolutions in these layers and in the bridge, in frames
+                "modes": 2,  # number of latent speaking modes
                 "flow": 2,  # layers of the flow bridge
-                "predictor": "stateless",  # or "lstm"
-                "joint": 512,
-                "dropout": 0.2,
-                "stochastic_depth": 0.1,
-                "head_scale": 1.0,  # of the CTC head's first weights
-                "causal": False,
-                "dtype": "bfloat16",  # of the compute; parameters and losses are float32
+                "predictor": "stateless",  # of the transducer: "stateless" (two labels) or "lstm"
+                "joint": 512,  # width of the joint network
+                "dropout": 0.2,  # probability that a feature is dropped for a whole trial
+                "stochastic_depth": 0.1,  # of skipping the last layer; less for earlier ones
+                "head_scale": 1.0,  # factor of the initial weights of the CTC head
+                "causal": False,  # whether the model can stream: layers run in one direction
+                "dtype": "bfloat16",  # of the computation; parameters and losses are float32
             },
             "objective": {
+                # each trial's costs are divided by its "frames" or "labels"; or "none", "seed_rule"
                 "normalize_by": "frames",
-                "tie_modes": False,  # trials of a block share their speaking mode
+                "tie_modes": False,  # whether the trials of a block share their speaking mode
             },
             "optimizer": {
-                "clip_norm": 1.0,
-                "weight_decay": 1e-3,
-                "b1": 0.9,
-                "b2": 0.999,
-                "eps": 1e-8,
+                "clip_norm": 1.0,  # greatest global norm of the gradient
+                "weight_decay": 1e-3,  # of AdamW; not of biases, norms and offsets
+                "b1": 0.9,  # decay of AdamW's first moment
+                "b2": 0.999,  # decay of AdamW's second moment
+                "eps": 1e-8,  # added to the root of AdamW's second moment
             },
             "training": common.training(),
             "guard": common.guard(),
+            "stages": {
+                "order": ("ctc_warmup", "transducer", "joint", "mode", "flow"),  # names, as trained
+                "ctc_warmup": stage(
+                    40_000,
+                    {"phoneme": 1.0},
+                    5e-4,
+                    4_000,
+                    (*TRANSDUCER, *MODE, *FLOW),
+                    select_by="per",
+                ),
+                "transducer": stage(10_000, {"rnnt": 1.0}, 5e-4, 1_000, trains=TRANSDUCER),
+                "joint": stage(70_000, CTC_AND_RNNT, 5e-4, 2_000, (*MODE, *FLOW)),
+                "mode": stage(20_000, {**CTC_AND_RNNT, "mode": 0.1}, 1e-4, 1_000, FLOW),
+                "flow": stage(
+                    10_000,
+                    {**CTC_AND_RNNT, "flow": 0.05},
+                    5e-4,
+                    500,
+                    trains=FLOW,
+                    select_by="mended_rnnt_per",
+                ),
+            },
         }
     )
-    config.stages = ConfigDict(
-        {
-            "order": ("ctc_warmup", "transducer", "joint", "mode", "flow"),
-            "ctc_warmup": stage(
-                40_000,
-                {"phoneme": 1.0},
-                5e-4,
-                4_000,
-                (*TRANSDUCER, *MODE, *FLOW),
-                select_by="per",
-            ),
-            "transducer": stage(10_000, {"rnnt": 1.0}, 5e-4, 1_000, trains=TRANSDUCER),
-            "joint": stage(70_000, CTC_AND_RNNT, 5e-4, 2_000, (*MODE, *FLOW)),
-            "mode": stage(20_000, {**CTC_AND_RNNT, "mode": 0.1}, 1e-4, 1_000, FLOW),
-            "flow": stage(
-                10_000,
-                {**CTC_AND_RNNT, "flow": 0.05},
-                5e-4,
-                500,
-                trains=FLOW,
-                select_by="mended_rnnt_per",
-            ),
-        }
-    )
-    return config
 
 
 def small(config: ConfigDict) -> None:
@@ -185,7 +188,7 @@ def demo(config: ConfigDict) -> None:
                 "ctc_warmup": {"steps": 320},
                 "transducer": {"steps": 160},
                 "joint": {"steps": 200},
-                # With 0.1 the likelihoods of the words drown it, and no mode is found.
+                # With 0.1 it is too small beside the likelihoods, and no mode is found.
                 "mode": {"steps": 150, "weights": {"mode": 3.0}},
                 "flow": {"steps": 100},
             },

@@ -4,12 +4,13 @@ python -m experiments.train --config=configs/multiscale.py --config.data.root=DA
 
 Variants, after a colon:
 
-(none)   The recipe for T15: the founding system's sizes with its mended optimiser, 263 million
-         parameters. Meant for large GPUs or TPUs; not trained here, so no result is claimed.
+(none)   The recipe for T15, 263 million parameters: the sizes of the system this project started
+         from, with its optimiser repaired. Meant for large GPUs or TPUs. Not trained yet, so there
+         is no result.
 small    A size for two CPU cores and fast speech (strides of 20, 40 and 80 ms). Spoken digits:
          0.58 % val PER (three seeds: 0.44 % to 0.79 %), 9 to 10 minutes on one core.
 demo     A size for two CPU cores and simulated T15-shaped data, as `make demo` runs it:
-         9.95 % val PER in 6.4 minutes on two cores.
+         9.91 % val PER in 6.4 minutes on two cores.
 """
 
 from ml_collections import ConfigDict
@@ -29,49 +30,53 @@ def full() -> ConfigDict:
             "data": common.data(),
             "augment": common.augment(),
             "model": {
-                "name": "multiscale",
-                "d": 1024,
+                "name": "multiscale",  # the model; choose the other by its own config file
+                "d": 1024,  # width of the Conformer blocks
                 "layers": (3, 6, 3),  # Conformer blocks of the fast, medium and slow pathway
-                "heads": 8,
-                "ff": 2048,
-                "kernel": 31,  # depthwise, in frames
-                "strides": (2, 4, 8),  # bins per frame
+                "heads": 8,  # of the attention
+                "ff": 2048,  # width of the feed-forward layers
+                "kernel": 31,  # of the depthwise convolutions, in frames
+                "strides": (2, 4, 8),  # bins per frame of each pathway
                 "patches": (32, 32, 32),  # kernels of the strided convolutions, in bins
-                "dropout": 0.3,
-                "stochastic_depth": 0.1,
-                "session": "affine",  # or "layernorm", "none"
-                "fusion_norm": True,  # LayerNorm after the fusion of the scales
-                "smoothing": 2.0,  # sigma in bins; 0: none
-                "interctc": True,
-                "head_scale": 1.0,  # of the CTC heads' first weights
-                "diphones": False,  # say which phoneme follows which (objective: diphone)
-                "causal": False,
-                "chunk": 16,  # bins a causal decoder waits for
-                "left": 480,  # bins of past its attention keeps
-                "dtype": "bfloat16",  # of the compute; parameters and losses are float32
+                "dropout": 0.3,  # probability that a feature is dropped for a whole trial
+                "stochastic_depth": 0.1,  # of skipping the last block; less for earlier ones
+                "session": "affine",  # adaptation to the session: "affine", "layernorm" or "none"
+                "fusion_norm": True,  # whether LayerNorm follows the fusion of the pathways
+                "smoothing": 2.0,  # deviation of the Gaussian filter, in bins; 0: none
+                "interctc": True,  # whether there is a second CTC head, half way up
+                "head_scale": 1.0,  # factor of the initial weights of the CTC head
+                "diphones": False,  # predict pairs of phonemes and sum them to phonemes
+                "causal": False,  # whether the model can stream: no attention to later chunks
+                "chunk": 16,  # bins that a causal model takes at a time
+                "left": 480,  # past bins that the attention of a causal model keeps
+                "dtype": "bfloat16",  # of the computation; parameters and losses are float32
             },
             "objective": {
+                # each trial's costs are divided by its "frames" or "labels"; or "none", "seed_rule"
                 "normalize_by": "frames",
                 "weights": {
-                    "phoneme": 1.0,
-                    "interctc": 0.3,
-                    "diphone": 0.0,
-                    "label_smoothing": 0.0,
-                    "consistency": 0.0,  # CR-CTC uses 0.2; twice the work a step
+                    "phoneme": 1.0,  # CTC on phonemes
+                    "interctc": 0.3,  # CTC half way up; needs model.interctc
+                    "diphone": 0.0,  # CTC on pairs of phonemes; needs model.diphones
+                    "label_smoothing": 0.0,  # divergence of the phoneme head from uniform
+                    "consistency": 0.0,  # CR-CTC between two views, at twice the work; it uses 0.2
                 },
             },
             "optimizer": {
-                "peak_lr": 5e-4,
-                "end_lr": 5e-5,
-                "warmup_steps": 10_000,
-                "clip_norm": 0.5,
-                "weight_decay": 1e-3,
-                "b1": 0.9,
-                "b2": 0.999,
-                "eps": 1e-8,
+                "peak_lr": 5e-4,  # learning rate after the warm-up
+                "end_lr": 5e-5,  # learning rate of the last step, on a cosine
+                "warmup_steps": 10_000,  # over which the learning rate grows linearly
+                "clip_norm": 0.5,  # greatest global norm of the gradient
+                "weight_decay": 1e-3,  # of AdamW; not of biases, norms and offsets
+                "b1": 0.9,  # decay of AdamW's first moment
+                "b2": 0.999,  # decay of AdamW's second moment
+                "eps": 1e-8,  # added to the root of AdamW's second moment
             },
-            # The best model is the lowest in "per", or with data.lexicon in "wer".
-            "training": {"steps": 150_000, "select_by": "per", **common.training()},
+            "training": {
+                "steps": 150_000,  # updates of the whole run
+                "select_by": "per",  # the best model is the lowest in it; "wer" needs data.lexicon
+                **common.training(),
+            },
             "guard": common.guard(),
         }
     )
