@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.faults.report import Row
 from benchmarks.faults.victim import Bench, Victim, copy, fingerprint
-from modessm_jax.data.batches import TrainingBatches, training_batches
+from modessm_jax.data.batches import TrainingBatches
 from modessm_jax.data.plan import BatchPlan
 from modessm_jax.data.recordings import read_recordings
 from modessm_jax.runs.checkpoints import CheckpointError, Checkpoints, steps_in
@@ -170,4 +170,4 @@ def resumable(bench: Bench) -> tuple[TrainState, TrainingBatches]:
     )
     optimizer = plan_stages(config, model.params)[0].optimizer
     state = create_state(model.params, optimizer, data_mesh(), ema=True)
-    return state, training_batches(recordings, plan)
+    return state, TrainingBatches(recordings, plan)

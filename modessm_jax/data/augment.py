@@ -1,9 +1,8 @@
-"""Augmentation of a batch on the device, inside the training step.
+"""Random changes to a batch of neural features, on the device, inside the training step.
 
-Every term is drawn afresh for each trial from the step's key, and a term that is off is never
-traced.
-
-Damage to neural features on the device: the input that the flow bridge learns to mend.
+`Augmentation` is that of the benchmarks. `Corruption` imitates bad electrodes: the flow bridge is
+trained to restore the clean features. Both draw anew for each trial from the step's key, and a term
+that is off is never traced.
 """
 
 import dataclasses
@@ -18,10 +17,10 @@ from modessm_jax.sequence import Sequence
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Random changes to neural features; every term is off unless given. Times are in bins.
+    """Data augmentation for training; every term is off unless given. Times are in bins.
 
     Noise, offset, walk, gain and cut are those of the Brain-to-Text baselines (Willett et al. 2023,
-    Card et al. 2024), who use white_noise 0.8 to 1.0, constant_offset 0.2 and random_cut 2. Time
+    Card et al. 2024), which use white_noise 0.8 to 1.0, constant_offset 0.2 and random_cut 2. Time
     masks are those of the time-masked Transformer (Feghhi et al. 2025): 20 spans of up to 7.5 %
     hide about half of every trial.
 
@@ -30,17 +29,17 @@ class Augmentation:
       constant_offset: standard deviation of an offset drawn for each trial and channel.
       random_walk: standard deviation of the steps of a walk along time, for each trial and channel.
       static_gain: standard deviation, around 1, of a gain drawn for each trial and channel.
-      random_cut: most bins dropped from a trial's start (0 to that many, equally likely; at least
-        one bin stays).
-      time_warp: a point in the middle half of each trial moves by up to that share of the trial,
-        what is before it and what is after being stretched or pressed together to fit; lengths stay
-        as they are (Park et al. 2019; here by linear interpolation).
+      random_cut: most bins dropped from a trial's start; every number up to that is equally
+        likely, and at least one bin stays.
+      time_warp: a point in the middle half of each trial moves by up to that fraction of the trial;
+        what is before and after it is stretched or compressed to fit, and the length stays the same
+        (Park et al. 2019; here by linear interpolation).
       time_masks: spans hidden in each trial; they may overlap.
       time_mask_fraction: longest span as a fraction of the trial's own length; lengths from 0 to
         that are equally likely.
       channel_dropout: probability that a channel is silent (zero) for a whole trial.
-      speckle: probability that a single bin of a single channel is zeroed, what is kept being
-        divided by 1 - speckle (coordinated dropout, Keshtkaran & Pandarinath 2019).
+      speckle: probability that a single bin of a single channel is zeroed; the others are divided
+        by 1 - speckle (coordinated dropout, Keshtkaran & Pandarinath 2019).
 
     Raises:
       ValueError: a negative size, a probability or fraction outside [0, 1), or a warp of a quarter
@@ -59,10 +58,7 @@ class Augmentation:
     speckle: float = 0.0
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not value >= 0:
-                raise ValueError(f"augment.{field.name} is {value}; it may not be negative")
+        _check_not_negative("augment", self)
         for name in ("time_mask_fraction", "channel_dropout", "speckle"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"augment.{name} is {getattr(self, name)}; it must be below 1")
@@ -76,14 +72,14 @@ class Augmentation:
 
         Args:
           features: `[batch, time, channels]`.
-          key: of all draws.
+          key: all random numbers follow from it.
           views: how many times each trial is augmented; its views follow each other in the result.
-            They are cut and warped alike, so that they agree in time, and drawn apart in all else.
+            They share cut and warp, so that they agree in time; all else is drawn for each.
 
         Returns:
-          The features, with zeros for padding (unless every term is off, when they are returned as
-          they came), and which bins are hidden. Hiding is left to the model, which puts its mask
-          vector there after smoothing, lest neighbours leak what is hidden.
+          The features, with zeros for padding (unchanged if every term is off), and the mask of
+          hidden bins. The model hides them: it puts its mask vector there after smoothing, so that
+          neighbouring bins do not reveal what is hidden.
         """
         # One key a term, so that switching one off leaves the draws of the others as they were.
         terms = jax.random.split(key, 9)
@@ -133,7 +129,7 @@ def _cut(features: Sequence, key: Key[Array, ""], most: int) -> Sequence:
 
 
 def _warp(features: Sequence, key: Key[Array, ""], most: float) -> Sequence:
-    """Moves a point of each trial by up to `most` of its length, and time around it along."""
+    """Moves a point of each trial by up to `most` of its length, and stretches time around it."""
     last = jnp.maximum(features.lengths - 1, 1).astype(features.values.dtype)[:, None]
     uniform = jax.random.uniform(key, (2, *last.shape), last.dtype)
     point = last * (0.25 + 0.5 * uniform[0])
@@ -166,15 +162,14 @@ def _spans(
 
 @dataclasses.dataclass(frozen=True)
 class Corruption:
-    """What goes wrong with electrodes, drawn afresh for each trial; a term of 0 is off.
+    """Simulated faults of electrodes, drawn for each trial; every term is off unless given.
 
-    A corrupted trial keeps its bins, so that it can be compared with the clean one bin by bin. A
-    silent channel is silent altogether: it carries no noise.
+    A corrupted trial keeps its length, so that it can be compared with the clean one bin by bin.
 
     Attributes:
-      dropped: probability that a channel is silent (zero) for a whole trial.
-      jitter: most bins by which a channel is early or late for a whole trial; each shift up to that
-        is equally likely, and zeros take the place of what would come from outside the trial.
+      dropped: probability that a channel is silent (zero, without noise) for a whole trial.
+      jitter: most bins by which a channel is early or late for a whole trial; every shift up to
+        that is equally likely, and bins from outside the trial are zero.
       noise: standard deviation of white noise, drawn for each bin and channel.
 
     Raises:
@@ -186,15 +181,12 @@ class Corruption:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not value >= 0:
-                raise ValueError(f"corruption.{field.name} is {value}; it may not be negative")
+        _check_not_negative("corruption", self)
         if self.dropped >= 1:
             raise ValueError(f"corruption.dropped is {self.dropped}; it must be below 1")
 
     def __call__(self, features: Sequence, key: Key[Array, ""]) -> Sequence:
-        """Corrupts `[batch, time, channels]`, a pure function of the key; padding becomes zero."""
+        """Corrupts `[batch, time, channels]`, a pure function of the key; padding becomes 0."""
         # One key a term, so that switching one off leaves the draws of the others as they were.
         of_jitter, of_noise, of_dropped = jax.random.split(key, 3)
         values = features.masked().values
@@ -209,8 +201,14 @@ class Corruption:
 
 
 def _shifted(values: Array, key: Key[Array, ""], most: int) -> Array:
-    """Each channel of each trial moved in time by its own draw from `-most` to `most` bins."""
+    """Moves each channel of each trial in time by `-most` to `most` bins, drawn for each."""
     batch, time, channels = values.shape
     drawn = jax.random.randint(key, (batch, 1, channels), 0, 2 * most + 1)
     padded = jnp.pad(values, ((0, 0), (most, most), (0, 0)))
     return jnp.take_along_axis(padded, drawn + jnp.arange(time)[None, :, None], axis=1)
+
+
+def _check_not_negative(section: str, settings: Augmentation | Corruption) -> None:
+    for name, value in dataclasses.asdict(settings).items():
+        if not value >= 0:  # nor NaN
+            raise ValueError(f"{section}.{name} is {value}; it may not be negative")

@@ -1,6 +1,4 @@
-"""What the loader hands to the training step.
-
-From trials to batches: an endless, resumable training stream, and the batches of an evaluation.
+"""Batches of trials: the endless, resumable stream of training, and the batches of an evaluation.
 
 Batches are numpy. Features are padded with zeros, labels with the blank.
 """
@@ -31,53 +29,36 @@ from modessm_jax.sequence import Sequence
 class Batch:
     """Trials padded to one shape.
 
-    A row whose masks are all false fills up a last, incomplete batch and counts for nothing.
+    A row whose masks are all false only completes the last batch of an evaluation; it is no trial.
     """
 
     features: Sequence  # float32 [batch, time, channels]
     labels: Sequence  # int32 [batch, labels], phoneme ids 1..40
     session: Any  # int32 [batch], index into the recordings' session names
     block: Any  # int32 [batch], equal for trials of one block of one session
-    trial: Any  # int32 [batch], index into the recordings' trials; -1 in a filler row
+    trial: Any  # int32 [batch], index into the recordings' trials; `FILLER` in a filler row
 
 
-_LABELS_MULTIPLE = 8
 FILLER = -1
-
-
-def training_batches(
-    recordings: Recordings, plan: BatchPlan, *, workers: int = 0
-) -> "TrainingBatches":
-    """The endless stream of the plan's batches, prefetched.
-
-    Args:
-        recordings: the training split.
-        plan: made from `recordings.bins` and `recordings.session_ids`.
-        workers: processes that read; 0 reads in threads of this one, which is faster when the
-            features are in memory. Each worker reads from the files. The stream is the same.
-    """
-    return TrainingBatches(recordings, plan, workers)
-
-
-def evaluation_batches(
-    recordings: Recordings, batch_size: int, multiple: int, buckets: int
-) -> "EvaluationBatches":
-    """Every trial exactly once, longest first, in at most `buckets` shapes.
-
-    The rows that fill up the last batch have `trial = -1` and masks that are all false; so have the
-    labels of a split that has none.
-    """
-    return EvaluationBatches(recordings, batch_size, multiple, buckets)
+_LABELS_MULTIPLE = 8
 
 
 class TrainingBatches(grain.DatasetIterator[Batch]):
-    """An iterator whose state is the number of the next batch; it never ends.
+    """The endless stream of a plan's batches, prefetched; close it when done with it.
 
-    Grain reads ahead; what it has read ahead is no part of the state, nor is the number of workers,
-    so either may change when a run is resumed. Close it when done with it.
+    Its state is the number of the next batch. What has been read ahead is no part of the state, nor
+    is the number of workers, so either may change when a run is resumed.
     """
 
-    def __init__(self, recordings: Recordings, plan: BatchPlan, workers: int = 0):
+    def __init__(self, recordings: Recordings, plan: BatchPlan, *, workers: int = 0):
+        """Reads nothing yet.
+
+        Args:
+            recordings: the training split.
+            plan: made from `recordings.bins` and `recordings.session_ids`.
+            workers: processes that read; 0 reads in threads of this one, which is faster when the
+                features are in memory. Each worker reads from the files. The stream is the same.
+        """
         super().__init__()
         self._recordings = recordings
         self._plan = plan
@@ -94,30 +75,32 @@ class TrainingBatches(grain.DatasetIterator[Batch]):
         return batch
 
     def start_prefetch(self) -> None:
-        """Begins to read ahead; the first `next` does it otherwise."""
+        """Starts to read ahead; `next` does so too."""
         if self._reader is not None:
             return
-        source = _Source(self._recordings, self._plan, self._step)
-        batches = grain.MapDataset.source(source)
+        read = functools.partial(
+            _read, self._recordings, self._plan, _label_width(self._recordings), os.getpid()
+        )
+        batches = grain.MapDataset.range(self._step, sys.maxsize).map(read)
         if not self._workers:
             ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
             self._reader = iter(batches.to_iter_dataset(ahead))
         else:
             if not flags.FLAGS.is_parsed():
-                # Grain's workers are handed the flags, which only `app.run` parses.
+                # Grain passes the flags on to its workers, and only `app.run` parses them.
                 flags.FLAGS.mark_as_parsed()
             ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
             processes = grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=2)
-            read = batches.to_iter_dataset(ahead).mp_prefetch(processes, _leave_signals_to_parent)
-            self._reader = iter(read)
+            stream = batches.to_iter_dataset(ahead)
+            self._reader = iter(stream.mp_prefetch(processes, _leave_signals_to_parent))
         self._reader.start_prefetch()
 
     def get_state(self) -> dict[str, Any]:
-        """The number of the next batch, and which plan it is a number in."""
+        """The number of the next batch, and the fingerprint of the plan."""
         return {"step": self._step, "plan": self._plan.fingerprint}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to the batch a state of this stream names.
+        """Continues with the batch that the state of such a stream names.
 
         Raises:
             DataError: the state belongs to another plan.
@@ -143,32 +126,20 @@ class TrainingBatches(grain.DatasetIterator[Batch]):
             reader.close()
 
 
-class _Source:
-    """The plan's batches from step `start` on, by number; what Grain reads from."""
-
-    def __init__(self, recordings: Recordings, plan: BatchPlan, start: int):
-        self.recordings = recordings
-        self.plan = plan
-        self.start = start
-        self.labels = label_width(recordings)
-        self._owner = os.getpid()
-
-    def __len__(self) -> int:
-        return sys.maxsize - self.start
-
-    def __getitem__(self, index: int) -> Batch:
-        if os.getpid() != self._owner:
-            _end_with_parent()
-        length, trials = self.plan[self.start + index]
-        return collate(self.recordings, trials, length, self.labels)
+def _read(recordings: Recordings, plan: BatchPlan, labels: int, owner: int, step: int) -> Batch:
+    """Batch `step` of the plan; `owner` is the process whose run it is for."""
+    if os.getpid() != owner:
+        _end_with_parent()
+    length, trials = plan[step]
+    return _collate(recordings, trials, length, labels)
 
 
 def _leave_signals_to_parent(worker: int, workers: int) -> None:
-    """Makes a worker live through the Ctrl-C or SIGTERM that a whole group of processes gets.
+    """Makes a worker ignore the Ctrl-C or SIGTERM that a whole group of processes gets.
 
-    The run needs it until it has ended its step and saved; then it closes the stream. Grain calls
-    this once the worker runs: a signal in the seconds before still ends it, and with it a run that
-    has made fewer steps than it has workers.
+    The run needs its workers until it has ended its step and saved; then it closes the stream.
+    Grain calls this once the worker runs: a signal in the seconds before still ends it, and with it
+    a run that has made fewer steps than it has workers.
     """
     del worker, workers
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -177,10 +148,10 @@ def _leave_signals_to_parent(worker: int, workers: int) -> None:
 
 @functools.cache
 def _end_with_parent() -> None:
-    """Makes a worker end when the process it reads for is gone.
+    """Makes a worker exit when its parent process is gone.
 
-    One that was killed outright has told its workers nothing, and they would wait for ever for
-    somebody to take their next batch.
+    A parent that is killed outright cannot stop its workers, which would wait for ever for their
+    next batch to be taken.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -193,11 +164,23 @@ def _end_with_parent() -> None:
 
 
 class EvaluationBatches:
-    """Batches of one split, each read when it is asked for; see `evaluation_batches`."""
+    """Every trial of a split exactly once, longest first, in at most `buckets` shapes.
+
+    A batch is read when it is asked for. The rows that complete the last batch have `trial` =
+    `FILLER` and masks that are all false; so have the labels of a split that has none.
+    """
 
     def __init__(self, recordings: Recordings, batch_size: int, multiple: int, buckets: int):
+        """Plans the batches; reads nothing yet.
+
+        Args:
+            recordings: any split.
+            batch_size: rows of every batch.
+            multiple: padded lengths are multiples of it.
+            buckets: the most padded lengths, each of which is compiled once.
+        """
         self._recordings = recordings
-        self._labels = label_width(recordings)
+        self._labels = _label_width(recordings)
         order = np.argsort(-recordings.bins.astype(np.int64), kind="stable")
         filler = np.full(-len(order) % batch_size, FILLER, order.dtype)
         self._rows = np.concatenate([order, filler]).reshape(-1, batch_size)
@@ -210,19 +193,19 @@ class EvaluationBatches:
 
     def __getitem__(self, index: int) -> Batch:
         length = int(self._lengths[index])
-        return collate(self._recordings, self._rows[index], length, self._labels)
+        return _collate(self._recordings, self._rows[index], length, self._labels)
 
     def __iter__(self) -> Iterator[Batch]:
         return (self[index] for index in range(len(self)))
 
 
-def label_width(recordings: Recordings) -> int:
-    """The width labels of this split are padded to: one for all batches, so one shape less."""
+def _label_width(recordings: Recordings) -> int:
+    """The width that all labels of a split are padded to, so that fewer shapes are compiled."""
     longest = max(0 if trial.labels is None else len(trial.labels) for trial in recordings.trials)
     return max(1, -(-longest // _LABELS_MULTIPLE)) * _LABELS_MULTIPLE
 
 
-def collate(
+def _collate(
     recordings: Recordings, rows: Int[np.ndarray, "batch"], bins: int, labels: int
 ) -> Batch:
     """Pads the trials `rows` (`FILLER` for an empty row) to `bins` bins and `labels` labels."""

@@ -5,17 +5,13 @@ T15's publishers give one row per block: `Date` (YYYY-MM-DD), `Post-implant day`
 """
 
 import csv
-import re
 from datetime import date
 from pathlib import Path
 
 from modessm_jax.data.validation import data_error
 
-_DATE = re.compile(r"(\d{4})\.(\d{2})\.(\d{2})$")
 _COLUMNS = ("Date", "Block number", "Corpus")
-_REMEDY = "The table is the data set's copy task description, a CSV with the columns " + ", ".join(
-    _COLUMNS
-)
+_REMEDY = f"Give the data set's copy task description, a CSV with columns {', '.join(_COLUMNS)}"
 
 
 def read_corpora(table: Path) -> dict[tuple[date, int], str]:
@@ -49,19 +45,15 @@ def read_corpora(table: Path) -> dict[tuple[date, int], str]:
         if not corpus:
             raise data_error(table, line, "Corpus", "is empty", _REMEDY)
         if corpora.setdefault((day, block), corpus) != corpus:
-            problem = f"is {corpus!r}, but an earlier line gives {corpora[day, block]!r} for "
-            raise data_error(table, line, "Corpus", problem + f"{day} block {block}", _REMEDY)
+            earlier = f"an earlier line gives {corpora[day, block]!r} for {day} block {block}"
+            raise data_error(table, line, "Corpus", f"is {corpus!r}, but {earlier}", _REMEDY)
     return corpora
 
 
 def corpora_of_session(corpora: dict[tuple[date, int], str], session: str) -> dict[int, str]:
     """The corpus by block of one session; empty if its name does not end with a known date."""
-    match = _DATE.search(session)
-    if match is None:
-        return {}
-    key = tuple(int(part) for part in match.groups())
     return {
         block: corpus
         for (day, block), corpus in corpora.items()
-        if (day.year, day.month, day.day) == key
+        if session.endswith(day.strftime("%Y.%m.%d"))
     }

@@ -19,16 +19,24 @@ import h5py
 import numpy as np
 from jaxtyping import Float, Float32, Int32
 
-from modessm_jax.data.validation import MAX_BYTES, MIN_BINS, data_error, to_float32
+from modessm_jax.data.validation import MAX_BYTES, MIN_BINS, DataError, data_error
 from modessm_jax.phonemes import BLANK, CLASSES
 
 _RESTORE = "Restore the file from the published data set"
-_REWRITE = "Correct what wrote the file, or restore it from the published data set"
+_REWRITE = "Correct the program that wrote the file, or restore it from the published data set"
 
-_TRIAL = re.compile(r"trial_([0-9]{1,9})")
+_TRIAL = re.compile(r"trial_[0-9]{1,9}")
 
-# What h5py raises where a file is damaged, or holds what NumPy has no type for.
+# What h5py raises where a file is damaged, or holds a type that NumPy lacks.
 _UNREADABLE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
+
+Key = tuple[str, int, int]  # session, block number, trial number
+
+
+def describe(key: Key) -> str:
+    """A trial's key as messages and reports show it."""
+    session, block, number = key
+    return f"{session}/block {block}/trial {number}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +55,8 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Session, block and number, for people to read."""
-        return f"{self.session}/block {self.block}/trial {self.number}"
+        """Session, block and number, as messages and reports show them."""
+        return describe((self.session, self.block, self.number))
 
 
 def open_file(file: Path) -> h5py.File:
@@ -58,7 +66,7 @@ def open_file(file: Path) -> h5py.File:
         DataError: the file is missing, truncated or not HDF5.
     """
     try:
-        # Without locks: disks shared over a network often refuse them, and nobody writes here.
+        # Without locks: network disks often refuse them, and nothing writes to the file.
         return h5py.File(file, "r", locking=False)
     except OSError as error:
         problem = f"cannot be opened as HDF5, it may be truncated ({error})"
@@ -83,28 +91,26 @@ def read_trials(
         seen: dict[tuple[int, int], str] = {}
         for name in _trial_names(file, handle):
             reader = _Reader(file, handle, name)
-            trial = reader.trial(session, labels, corpora)
-            reader.check_new(seen, trial.block, trial.number)
-            yield trial, reader.features(trial.bins)
+            bins = reader.integer("n_time_steps")
+            block, number = reader.numbers(session, seen)
+            ids = reader.labels(bins) if labels or reader.labelled() else None
+            sentence, corpus = reader.text("sentence_label"), corpora.get(block)
+            trial = Trial(session, block, number, file, name, bins, ids, sentence, corpus)
+            yield trial, reader.features(bins)
 
 
 def read_numbers(file: Path, session: str) -> list[tuple[int, int, str | None]]:
-    """Block number, trial number and sentence, None if withheld, of every trial of a file.
+    """Block number, trial number and sentence (None if withheld) of every trial of a file.
 
-    They are in the order of recording; nothing else is read.
+    They are in the order of recording. Features and labels are not read.
 
     Raises:
         DataError: the file is unreadable or contradicts the layout.
     """
     with open_file(file) as handle:
         seen: dict[tuple[int, int], str] = {}
-        found = []
-        for name in _trial_names(file, handle):
-            reader = _Reader(file, handle, name)
-            block, number = reader.numbers(session)
-            reader.check_new(seen, block, number)
-            found.append((block, number, reader.text("sentence_label")))
-    return found
+        readers = (_Reader(file, handle, name) for name in _trial_names(file, handle))
+        return [(*one.numbers(session, seen), one.text("sentence_label")) for one in readers]
 
 
 def read_features(handle: h5py.File, trial: Trial) -> Float32[np.ndarray, "bins channels"]:
@@ -125,7 +131,7 @@ def write_trial(
     labels: Int32[np.ndarray, "labels"] | None,
     sentence: str | None,
 ) -> None:
-    """Appends a trial to an open file; ids and sentence are left out where they are None."""
+    """Appends a trial to an open file, without the labels or the sentence that are None."""
     group = handle.create_group(f"trial_{len(handle):04d}")
     group.create_dataset("input_features", data=features.astype(np.float32), compression="gzip")
     group.attrs["n_time_steps"] = len(features)
@@ -141,12 +147,12 @@ def write_trial(
 
 
 def _padded(ids: np.ndarray) -> np.ndarray:
-    """At least the 500 places that T15's files have, zeros at the end."""
+    """The ids with zeros at the end, at least 500 in all as in T15's files."""
     return np.pad(ids.astype(np.int32), (0, max(0, 500 - len(ids))))
 
 
 def _trial_names(file: Path, handle: h5py.File) -> list[str]:
-    """The names of the groups, by number: in the alphabet, trial_10000 comes before trial_9999."""
+    """The names of the groups, sorted by number: as text, trial_10000 comes before trial_9999."""
     try:
         # h5py gives names that are not UTF-8 as bytes.
         names = [
@@ -158,15 +164,12 @@ def _trial_names(file: Path, handle: h5py.File) -> list[str]:
     if not names:
         remedy = "Restore it, or remove it if the session has no trials in this split"
         raise data_error(file, "", "", "holds no trials", remedy)
-    numbers: dict[str, int] = {}
     for name in names:
-        match = _TRIAL.fullmatch(name)
-        if match is None:
+        if not _TRIAL.fullmatch(name):
             problem = "is not the name of a trial"
             remedy = "Name all groups trial_0000, trial_0001, ... in the order of recording"
             raise data_error(file, name, "", problem, remedy)
-        numbers[name] = int(match[1])
-    return sorted(names, key=numbers.__getitem__)
+    return sorted(names, key=lambda name: int(name.removeprefix("trial_")))
 
 
 class _Reader:
@@ -182,7 +185,7 @@ class _Reader:
         self.group = group
         self.attributes = group.attrs
 
-    def error(self, field: str, problem: str, remedy: str):
+    def error(self, field: str, problem: str, remedy: str = _REWRITE) -> DataError:
         return data_error(self.file, self.name, field, problem, remedy)
 
     @contextmanager
@@ -192,116 +195,95 @@ class _Reader:
         except _UNREADABLE as error:
             raise self.error(field, f"{what} cannot be read ({error})", _RESTORE) from error
 
-    def trial(self, session: str, labels: bool, corpora: dict[int, str]) -> Trial:
-        bins = self.integer("n_time_steps")
-        block, number = self.numbers(session)
-        ids = None
+    def labelled(self) -> bool:
         with self.reading("", "the group"):
-            labelled = labels or "seq_class_ids" in self.group or "seq_len" in self.attributes
-        if labelled:
-            ids = self.labels(bins)
-        sentence = self.text("sentence_label")
-        corpus = corpora.get(block)
-        return Trial(session, block, number, self.file, self.name, bins, ids, sentence, corpus)
+            return "seq_class_ids" in self.group or "seq_len" in self.attributes
 
-    def numbers(self, session: str) -> tuple[int, int]:
-        """The block and the trial's number in it."""
+    def numbers(self, session: str, seen: dict[tuple[int, int], str]) -> tuple[int, int]:
+        """The block's number and the trial's in it; adds them to those `seen` in this file."""
         named = self.text("session")
         if named is not None and named != session:
-            raise self.error(
-                "session",
-                f"is {named!r}, but the folder is {session!r}",
-                "Move the file to the folder of its session",
-            )
-        return self.number("block_num"), self.number("trial_num")
-
-    def check_new(self, seen: dict[tuple[int, int], str], block: int, number: int) -> None:
-        """No two trials of a file have the same numbers."""
+            problem = f"is {named!r}, but the folder is {session!r}"
+            raise self.error("session", problem, "Move the file to the folder of its session")
+        block, number = self.number("block_num"), self.number("trial_num")
         first = seen.setdefault((block, number), self.name)
         if first != self.name:
             problem = f"is {number} in block {block}, and so is that of {first}"
-            raise self.error("trial_num", problem, "Leave one of the two, or number them apart")
+            remedy = "Remove one of the two, or give them different numbers"
+            raise self.error("trial_num", problem, remedy)
+        return block, number
 
     def features(self, bins: int) -> Float32[np.ndarray, "bins channels"]:
         stored = self.dataset("input_features", 2, np.floating)
         frames, channels = stored.shape
         if not channels:
-            raise self.error("input_features", "has no channels", _REWRITE)
+            raise self.error("input_features", "has no channels")
         if not 0 <= bins <= frames:
-            raise self.error(
-                "n_time_steps", f"is {bins}, but input_features holds {frames} frames", _REWRITE
-            )
-        self.check_written("input_features", stored, bins)
-        return to_float32(self.values("input_features", stored, bins))
+            problem = f"is {bins}, but input_features holds {frames} frames"
+            raise self.error("n_time_steps", problem)
+        values = self.values("input_features", stored, bins, written=bins)
+        # What float32 cannot hold becomes infinite, and is counted as such.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return values.astype(np.float32, copy=False)
 
     def labels(self, bins: int) -> Int32[np.ndarray, "labels"]:
         stored = self.dataset("seq_class_ids", 1, np.integer)
         count = self.integer("seq_len")
         if not 0 < count <= stored.shape[0]:
-            raise self.error(
-                "seq_len", f"is {count}, but seq_class_ids holds {stored.shape[0]} ids", _REWRITE
-            )
+            problem = f"is {count}, but seq_class_ids holds {stored.shape[0]} ids"
+            raise self.error("seq_len", problem)
         # Shorter trials are left out of training, so their labels need not fit.
         if count > bins >= MIN_BINS:
-            raise self.error(
-                "seq_len", f"is {count}, more labels than n_time_steps = {bins} frames", _REWRITE
-            )
-        self.check_written("seq_class_ids", stored, count)
-        values = self.values("seq_class_ids", stored, count + 1)
+            problem = f"is {count}, more labels than n_time_steps = {bins} frames"
+            raise self.error("seq_len", problem)
+        values = self.values("seq_class_ids", stored, count + 1, written=count)
         ids, padding = values[:count], values[count:]
         wrong = np.flatnonzero((ids <= BLANK) | (ids >= CLASSES))
         if wrong.size:
-            raise self.error(
-                "seq_class_ids",
-                f"holds {ids[wrong[0]]} at position {wrong[0]} of {count}",
-                f"Labels within seq_len are phoneme ids 1 to {CLASSES - 1}; {BLANK} is padding",
-            )
+            problem = f"holds {ids[wrong[0]]} at position {wrong[0]} of {count}"
+            remedy = f"Labels within seq_len are phoneme ids 1 to {CLASSES - 1}; {BLANK} is padding"
+            raise self.error("seq_class_ids", problem, remedy)
         if (padding != BLANK).any():
-            raise self.error(
-                "seq_len", f"is {count}, but seq_class_ids goes on with {padding[0]}", _REWRITE
-            )
+            problem = f"is {count}, but the next of seq_class_ids is {padding[0]}, not padding"
+            raise self.error("seq_len", problem)
         return ids.astype(np.int32)
 
     def dataset(self, field: str, rank: int, kind: type[np.generic]) -> h5py.Dataset:
-        """A dataset of which nothing has been read, and which is safe to read."""
+        """A dataset that is safe to read: of the right type, small enough, and in this file."""
         with self.reading(field, "the dataset"):
             stored = self.group.get(field)
         if stored is None:
             raise self.error(field, "the dataset is missing", _RESTORE)
         if not isinstance(stored, h5py.Dataset):
             found = type(stored).__name__.lower()
-            raise self.error(field, f"is a {found} where a dataset belongs", _REWRITE)
+            raise self.error(field, f"is a {found} where a dataset belongs")
         with self.reading(field, "the dataset"):
             dtype, shape, chunks = stored.dtype, stored.shape, stored.chunks
             elsewhere = stored.is_virtual or stored.external
         if shape is None or len(shape) != rank:
             axes = len(shape or ())
-            raise self.error(field, f"has {axes} axes (shape {shape}), not {rank}", _REWRITE)
+            raise self.error(field, f"has {axes} axes (shape {shape}), not {rank}")
         if not np.issubdtype(dtype, kind):
             wanted = "floating point" if kind is np.floating else "integer"
-            raise self.error(field, f"is of type {dtype}, not {wanted}", _REWRITE)
+            raise self.error(field, f"is of type {dtype}, not {wanted}")
         # HDF5 reads a compressed chunk whole, even for one value of it.
-        claimed = max(math.prod(shape), math.prod(chunks or ())) * dtype.itemsize
-        if claimed > MAX_BYTES:
-            raise self.error(
-                field,
-                f"claims {claimed / 2**30:.3g} GiB (shape {shape}, chunks {chunks}), more than "
-                f"the {MAX_BYTES / 2**30:g} GiB a trial may have",
-                _REWRITE,
-            )
-        # Where another file is missing, HDF5 gives made-up values without an error.
+        size = max(math.prod(shape), math.prod(chunks or ())) * dtype.itemsize
+        if size > MAX_BYTES:
+            problem = f"would take {size / 2**30:.3g} GiB (shape {shape}, chunks {chunks}); a "
+            problem += f"trial may have {MAX_BYTES / 2**30:g} GiB"
+            raise self.error(field, problem)
+        # Where the other file is missing, HDF5 gives fill values without an error.
         if elsewhere:
             raise self.error(field, "has its values in other files", "Copy them into this file")
         return stored
 
-    def check_written(self, field: str, stored: h5py.Dataset, rows: int):
-        """HDF5 makes up the values that were never written, without an error."""
+    def values(self, field: str, stored: h5py.Dataset, rows: int, *, written: int) -> np.ndarray:
+        """The first `rows`; those `written` must be in the file, or HDF5 gives fill values."""
         with self.reading(field, "the values"):
-            complete = _written(stored, rows)
+            complete = _written(stored, written)
         if not complete:
-            raise self.error(field, f"not all of the first {rows} were ever written", _RESTORE)
-
-    def values(self, field: str, stored: h5py.Dataset, rows: int) -> np.ndarray:
+            problem = f"not all of the first {written} rows were ever written"
+            raise self.error(field, problem, _RESTORE)
         with self.reading(field, "the values"):
             return stored[:rows]
 
@@ -320,13 +302,13 @@ class _Reader:
         whole = value.size == 1 and value.dtype.kind in "iuf" and float(value.item()).is_integer()
         if not whole:
             found = reprlib.repr(value.tolist())
-            raise self.error(field, f"is {found}, not one whole number", _REWRITE)
+            raise self.error(field, f"is {found}, not one whole number")
         return int(value.item())
 
     def number(self, field: str) -> int:
         value = self.integer(field)
         if not 0 <= value < 2**31:
-            raise self.error(field, f"is {value}, outside 0 to {2**31 - 1}", _REWRITE)
+            raise self.error(field, f"is {value}, outside 0 to {2**31 - 1}")
         return value
 
     def text(self, field: str) -> str | None:
@@ -336,25 +318,20 @@ class _Reader:
         if isinstance(value, bytes):
             value = value.decode("utf-8", errors="surrogateescape")
         if not isinstance(value, str):
-            raise self.error(field, f"is {reprlib.repr(value)}, not text", _REWRITE)
-        # What is not UTF-8 becomes surrogates, which no text file or terminal takes.
+            raise self.error(field, f"is {reprlib.repr(value)}, not text")
+        # Bytes that are not UTF-8 become surrogates, which no text file or terminal takes.
         if any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise self.error(field, f"is {value!r}, which is not UTF-8", _REWRITE)
+            raise self.error(field, f"is {value!r}, which is not UTF-8")
         return value
 
 
 def _written(stored: h5py.Dataset, rows: int) -> bool:
-    """Whether all of the first `rows` have a place in the file."""
+    """Whether space in the file is allocated for all of the first `rows`."""
     shape = (rows, *stored.shape[1:])
     if stored.chunks is None:
         size = stored.id.get_type().get_size()
         return stored.id.get_storage_size() >= math.prod(shape) * size
     wanted = math.prod(-(-n // chunk) for n, chunk in zip(shape, stored.chunks, strict=True))
-    found = 0
-
-    def count(chunk: Any) -> None:
-        nonlocal found
-        found += chunk.chunk_offset[0] < rows
-
-    stored.id.chunk_iter(count)
-    return found >= wanted
+    starts: list[int] = []
+    stored.id.chunk_iter(lambda chunk: starts.append(chunk.chunk_offset[0]))
+    return sum(start < rows for start in starts) >= wanted

@@ -1,7 +1,7 @@
 """Which trials make up the batch of a training step: a pure function of (seed, step).
 
-Nothing is remembered between steps, so a run that is resumed, rewound or fed by any number of
-workers sees the same batches. Every compiled shape costs time, so trials are padded to one of a few
+Nothing depends on earlier steps, so a run that is resumed, rolled back or fed by any number of
+workers gets the same batches. Compiling a shape takes time, so trials are padded to one of a few
 lengths, chosen to waste the fewest bins.
 """
 
@@ -54,19 +54,20 @@ class BatchPlan:
     """`plan[step]` gives the padded length of a training batch and the trials in it.
 
     By default an epoch is `steps_per_epoch = ceil(trials / batch_size)` batches. Trials are
-    permuted within their group of lengths and chopped into full batches; those that are left over
-    go first in the next longer group; the last batch is filled up with other trials drawn at
-    random. So in every epoch each trial appears at least once, at most `batch_size - 1` rows are
-    repeats, and no batch is ragged. Batches are then permuted.
+    permuted within their group of lengths and cut into full batches; those left over go first in
+    the next longer group; the last batch is completed with other trials at random. So in every
+    epoch each trial appears at least once, at most `batch_size - 1` rows are repeats, and every
+    batch is full. The batches are then permuted.
 
     With `sessions_per_batch = k` each batch instead takes `k` sessions at random, all equally
     likely, and `batch_size / k` trials from each with replacement, as the Brain-to-Text '25
-    baseline does (k = 4). There are no epochs then; `steps_per_epoch` only says how many steps draw
+    baseline does (k = 4). There are no epochs then; `steps_per_epoch` is the number of steps with
     as many rows as there are trials.
 
     Attributes:
         lengths: the padded lengths that occur, ascending, at most `buckets`.
         steps_per_epoch: see above.
+        fingerprint: equal for plans with the same batches; a resumed run is checked against it.
     """
 
     def __init__(
@@ -112,8 +113,17 @@ class BatchPlan:
         self._sessions_per_batch = sessions_per_batch
         self._epoch: tuple[int, list[tuple[int, np.ndarray]]] = (-1, [])
         if sessions_per_batch:
-            self._check_sessions()
-            # What is padded is the longest trial of a batch, so that is what to group.
+            if batch_size % sessions_per_batch:
+                raise ValueError(
+                    f"sessions_per_batch is {sessions_per_batch}, which does not divide batch_size "
+                    f"{batch_size}; choose numbers that fit"
+                )
+            if sessions_per_batch > len(self._sessions):
+                raise ValueError(
+                    f"sessions_per_batch is {sessions_per_batch}, but only {len(self._sessions)} "
+                    "sessions have training trials; choose no more than that"
+                )
+            # A batch is padded to its longest trial, so the lengths to group are those.
             longest = [self._bins[self._balanced(step)].max() for step in range(256)]
             lengths = np.append(longest, self._bins.max())
             self.lengths = padded_lengths(lengths, buckets, multiple)
@@ -134,12 +144,12 @@ class BatchPlan:
             indices = self._balanced(step)
             longest = self._bins[indices].max()
             return self.lengths[int(np.searchsorted(self.lengths, longest))], indices
-        epoch, place = divmod(step, self.steps_per_epoch)
-        known, batches = self._epoch
-        if known != epoch:
+        epoch, index = divmod(step, self.steps_per_epoch)
+        cached, batches = self._epoch
+        if cached != epoch:
             batches = self._batches(epoch)
-            self._epoch = (epoch, batches)  # one assignment, for the sake of reading threads
-        return batches[place]
+            self._epoch = (epoch, batches)  # one assignment, because threads read in parallel
+        return batches[index]
 
     def _batches(self, epoch: int) -> list[tuple[int, np.ndarray]]:
         random = np.random.default_rng((self.seed, epoch))
@@ -154,27 +164,14 @@ class BatchPlan:
         if len(left):
             others = np.setdiff1d(np.arange(len(self._bins)), left)
             wanted = size - len(left)
-            # Trials are drawn twice into one batch only where there are not enough to fill it.
+            # A trial is twice in one batch only where there are not enough to fill it.
             pool = others if len(others) >= wanted else np.arange(len(self._bins))
             more = random.choice(pool, wanted, replace=len(pool) < wanted)
             batches.append((self.lengths[-1], np.concatenate([left, more])))
-        return [batches[place] for place in random.permutation(len(batches))]
+        return [batches[index] for index in random.permutation(len(batches))]
 
     def _balanced(self, step: int) -> np.ndarray:
         random = np.random.default_rng((self.seed, step))
         rows = self.batch_size // self._sessions_per_batch
         chosen = random.choice(len(self._sessions), self._sessions_per_batch, replace=False)
         return np.concatenate([random.choice(self._sessions[one], rows) for one in chosen])
-
-    def _check_sessions(self):
-        count = self._sessions_per_batch
-        if self.batch_size % count:
-            raise ValueError(
-                f"sessions_per_batch is {count}, which does not divide batch_size "
-                f"{self.batch_size}; choose numbers that fit"
-            )
-        if count > len(self._sessions):
-            raise ValueError(
-                f"sessions_per_batch is {count}, but only {len(self._sessions)} sessions have "
-                "training trials; choose no more than that"
-            )

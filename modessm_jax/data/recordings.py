@@ -1,16 +1,14 @@
 """Recordings: the trials of one split of a data set in the T15 layout, read once and checked.
 
-`<root>/<session>/data_{train,val,test}.hdf5`; any session names, any channel count. What is inside
-a file is in `hdf5.py`, what makes a trial unusable in `validation.py`.
-
-Which trials a split holds, in the benchmarks' order: what results of any kind are keyed by.
-
-What was said in the recordings, without reading any features.
+`<root>/<session>/data_{train,val,test}.hdf5`; any session names, any channel count. `hdf5.py` reads
+one file; `validation.py` has the rules for bad trials. `read_index` and `read_transcripts` read
+what a split holds without its features.
 """
 
 import os
 import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,12 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float32, Int32
 
+from modessm_jax.data import hdf5
 from modessm_jax.data.corpora import corpora_of_session, read_corpora
-from modessm_jax.data.hdf5 import Trial, open_file, read_features, read_numbers, read_trials
+from modessm_jax.data.hdf5 import Key, Trial, describe
 from modessm_jax.data.validation import (
     DataError,
-    Exclusion,
+    Finding,
     data_error,
     length_reason,
     quality,
@@ -43,6 +42,7 @@ WHERE_DATA_COMES_FROM = (
 )
 
 
+@dataclass(eq=False, repr=False)
 class Recordings:
     """The trials of one split, sessions in alphabetical order, each in the order of recording.
 
@@ -51,35 +51,24 @@ class Recordings:
 
     Attributes:
         split: "train", "val" or "test".
-        sessions: names of all sessions under the root, whatever the split: the meaning of
-            `session_ids`.
+        sessions: names of all sessions under the root, whatever the split; `session_ids` index it.
         channels: features per bin.
-        trials: what is used.
-        excluded: what a training split leaves out, and why.
+        trials: the trials in use.
+        excluded: trials left out of a training split, and why.
         repaired: trials with non-finite values, which `features` gives as 0.
         checksums: CRC-32 of every trial's features as float32, before repair.
+        memory: features of every trial; None if they are read from the files.
     """
 
-    def __init__(
-        self,
-        split: str,
-        sessions: tuple[str, ...],
-        channels: int,
-        trials: list[Trial],
-        excluded: list[Exclusion],
-        repaired: list[Exclusion],
-        checksums: list[int],
-        memory: list[np.ndarray] | None,
-    ):
-        self.split = split
-        self.sessions = sessions
-        self.channels = channels
-        self.trials = trials
-        self.excluded = excluded
-        self.repaired = repaired
-        self.checksums = checksums
-        self._memory = memory
-        self._handles: dict[Path, h5py.File] = {}
+    split: str
+    sessions: tuple[str, ...]
+    channels: int
+    trials: list[Trial]
+    excluded: list[Finding]
+    repaired: list[Finding]
+    checksums: list[int]
+    memory: list[np.ndarray] | None
+    _handles: dict[Path, h5py.File] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.trials)
@@ -108,26 +97,26 @@ class Recordings:
         return self.trials[0].labels is not None
 
     def features(self, index: int) -> Float32[np.ndarray, "bins channels"]:
-        """The features of trial `index`, all finite; not to be written to.
+        """The features of trial `index`, all finite; read-only.
 
         Raises:
             DataError: the file has become unreadable.
         """
-        if self._memory is not None:
-            return self._memory[index]
+        if self.memory is not None:
+            return self.memory[index]
         trial = self.trials[index]
         handle = self._handles.get(trial.file)
         if handle is None:
-            handle = self._handles[trial.file] = open_file(trial.file)
-        values = read_features(handle, trial)
+            handle = self._handles[trial.file] = hdf5.open_file(trial.file)
+        values = hdf5.read_features(handle, trial)
         if values.shape[1] != self.channels:
             problem = f"has {values.shape[1]} channels now, but had {self.channels}"
-            remedy = "Leave the data as they are while something reads them"
+            remedy = "Do not change the data while a job reads them"
             raise data_error(trial.file, trial.group, "input_features", problem, remedy)
         return repair(values)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_memory": None, "_handles": {}}
+        return self.__dict__ | {"memory": None, "_handles": {}}
 
 
 def read_recordings(
@@ -142,7 +131,7 @@ def read_recordings(
     """Reads and checks one split.
 
     Every value is read once, to find dead channels and for the checksums. A session without a file
-    of this split is passed over (four sessions of T15 have only training data).
+    of this split is skipped (four sessions of T15 have only training data).
 
     Args:
         root: folder of session folders.
@@ -159,150 +148,41 @@ def read_recordings(
         raise DataError(f"there is no data root: give --config.data.root. {WHERE_DATA_COMES_FROM}.")
     root = Path(root)
     names = _session_names(root)
-    if split not in SPLITS:
-        raise DataError(f"there is no split {split!r}. Choose one of {', '.join(SPLITS)}.")
+    _check_split(split)
     chosen = sorted(set(sessions)) if sessions else names
     unknown = [name for name in chosen if name not in names]
     if unknown:
-        raise data_error(
-            root, "", "", f"has no session {', '.join(unknown)}", f"It holds {', '.join(names)}"
-        )
+        problem = f"has no session {', '.join(unknown)}"
+        raise data_error(root, "", "", problem, f"It holds {', '.join(names)}")
     corpora = read_corpora(Path(table)) if table else {}
 
-    loader = _Loader(split, memory_gib, expect_channels)
+    recordings = Recordings(split, names, 0, [], [], [], [], [])
+    loader = _Loader(recordings, memory_gib, expect_channels)
     for name in chosen:
         file = root / name / f"data_{split}.hdf5"
-        # A link to a file that is gone is no session without this split.
+        # Not `exists`: a link to a missing file is an error, not a session without this split.
         if os.path.lexists(file):
             blocks = corpora_of_session(corpora, name)
-            for trial, features in read_trials(file, name, labels=split != "test", corpora=blocks):
+            trials = hdf5.read_trials(file, name, labels=split != "test", corpora=blocks)
+            for trial, features in trials:
                 loader.add(trial, features)
     if loader.first is None:
         problem = f"no session has trials in data_{split}.hdf5"
         raise data_error(root, "", "", problem, WHERE_DATA_COMES_FROM)
-    if not loader.trials:
-        example = loader.excluded[0]
-        problem = f"none of the {len(loader.excluded)} training trials is usable, e.g. "
+    if not recordings.trials:
+        example = recordings.excluded[0]
+        problem = f"none of the {len(recordings.excluded)} training trials is usable, e.g. "
         problem += f"{example.trial}, {example.field}: {example.reason}"
         raise data_error(root, "", "", problem, "Check what recorded or wrote the data")
-    loader.report()
-    return Recordings(
-        split,
-        names,
-        loader.channels,
-        loader.trials,
-        loader.excluded,
-        loader.repaired,
-        loader.checksums,
-        loader.memory,
-    )
-
-
-def _session_names(root: Path) -> tuple[str, ...]:
-    if not root.is_dir():
-        raise data_error(root, "", "", "there is no such folder", WHERE_DATA_COMES_FROM)
-    names = tuple(sorted({file.parent.name for file in root.glob("*/data_*.hdf5")}))
-    if not names:
-        problem = "holds no <session>/data_{train,val,test}.hdf5"
-        below = sorted({file.parent.parent for file in root.glob("*/*/data_*.hdf5")})
-        if below:
-            raise data_error(root, "", "", problem, f"Give {below[0]}, which does")
-        raise data_error(root, "", "", problem, WHERE_DATA_COMES_FROM)
-    return names
-
-
-class _Loader:
-    """Checks trials one by one against the first, and sorts out those unfit for training."""
-
-    def __init__(self, split: str, memory_gib: float, expect_channels: int | None):
-        self.split = split
-        self.expect_channels = expect_channels
-        self.first: Trial | None = None
-        self.channels = 0
-        self.trials: list[Trial] = []
-        self.excluded: list[Exclusion] = []
-        self.repaired: list[Exclusion] = []
-        self.checksums: list[int] = []
-        self.memory: list[np.ndarray] | None = []
-        self.room = memory_gib * 2**30
-
-    def add(self, trial: Trial, features: np.ndarray) -> None:
-        self.check_alike(trial, features.shape[1])
-        training = self.split == "train"
-        unfit = length_reason(trial.bins) if training else None
-        if unfit is not None:
-            self.excluded.append(Exclusion(trial.name, "n_time_steps", unfit))
-            return
-        found = quality(features)
-        if training and not found.acceptable:
-            self.excluded.append(Exclusion(trial.name, "input_features", found.describe()))
-            return
-        if found.nonfinite:
-            self.repaired.append(Exclusion(trial.name, "input_features", found.describe()))
-        self.trials.append(trial)
-        self.checksums.append(zlib.crc32(features.data))
-        self.keep(features)
-
-    def keep(self, features: np.ndarray) -> None:
-        """Keeps the features while they fit; all or none, so one trial too many drops them all."""
-        if self.memory is None:
-            return
-        kept = repair(features)
-        kept.setflags(write=False)
-        self.room -= kept.nbytes
-        self.memory.append(kept)
-        if self.room < 0:
-            logging.info("The %s features exceed memory_gib; they are read from disk", self.split)
-            self.memory = None
-
-    def check_alike(self, trial: Trial, channels: int) -> None:
-        """All trials have the same channels; all have labels, or none."""
-        if self.first is None:
-            self.first, self.channels = trial, channels
-            if self.expect_channels not in (None, channels):
-                raise data_error(
-                    trial.file,
-                    trial.group,
-                    "input_features",
-                    f"has {channels} channels, but the model was built for {self.expect_channels}",
-                    "Give the data the model was trained on, or train a model for these",
-                )
-        if channels != self.channels:
-            raise data_error(
-                trial.file,
-                trial.group,
-                "input_features",
-                f"has {channels} channels, but {self.first.file}, {self.first.group} has "
-                f"{self.channels}",
-                "All trials under one root must have the same channels",
-            )
-        if (trial.labels is None) != (self.first.labels is None):
-            have, lack = (self.first, trial) if trial.labels is None else (trial, self.first)
-            raise data_error(
-                lack.file,
-                lack.group,
-                "seq_class_ids",
-                f"is missing, but {have.file}, {have.group} has it",
-                "Give labels to all trials of a split or to none",
-            )
-
-    def report(self) -> None:
-        for one in self.excluded:
-            logging.warning("Left out of training: %s, %s: %s", one.trial, one.field, one.reason)
-        for one in self.repaired:
-            logging.warning("Non-finite values read as 0: %s, %s", one.trial, one.reason)
-        counts = (len(self.trials), len(self.excluded), len(self.repaired))
-        logging.info("Split %s: %d trials, %d left out, %d repaired", self.split, *counts)
-
-
-Key = tuple[str, int, int]  # session, block number, trial number
+    _report(recordings)
+    return recordings
 
 
 def read_index(root: str | Path, split: str) -> dict[Key, str | None]:
     """Every trial of a split with its sentence, None where that is withheld.
 
     Sessions are in alphabetical order, which is that of their dates, and the trials of each in the
-    order of recording. Features are not read.
+    order of recording: the benchmarks' order. Features are not read.
 
     Args:
         root: folder of session folders.
@@ -312,8 +192,7 @@ def read_index(root: str | Path, split: str) -> dict[Key, str | None]:
         DataError: there are no such data, or a file is unreadable or contradicts the layout.
     """
     root = Path(root)
-    if split not in SPLITS:
-        raise DataError(f"there is no split {split!r}. Choose one of {', '.join(SPLITS)}.")
+    _check_split(split)
     files = sorted(root.glob(f"*/data_{split}.hdf5"))
     if not files:
         problem = f"holds no <session>/data_{split}.hdf5"
@@ -321,14 +200,8 @@ def read_index(root: str | Path, split: str) -> dict[Key, str | None]:
     return {
         (file.parent.name, block, number): sentence
         for file in files
-        for block, number, sentence in read_numbers(file, file.parent.name)
+        for block, number, sentence in hdf5.read_numbers(file, file.parent.name)
     }
-
-
-def describe(key: Key) -> str:
-    """A trial's key for people to read."""
-    session, block, number = key
-    return f"{session}/block {block}/trial {number}"
 
 
 def read_transcripts(
@@ -358,3 +231,86 @@ def read_transcripts(
 def vocabulary(sentences: Iterable[str]) -> list[str]:
     """The words of normalised sentences, each once, in alphabetical order."""
     return sorted({word for sentence in sentences for word in sentence.split()})
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise DataError(f"there is no split {split!r}. Choose one of {', '.join(SPLITS)}.")
+
+
+def _session_names(root: Path) -> tuple[str, ...]:
+    if not root.is_dir():
+        raise data_error(root, "", "", "there is no such folder", WHERE_DATA_COMES_FROM)
+    names = tuple(sorted({file.parent.name for file in root.glob("*/data_*.hdf5")}))
+    if not names:
+        problem = "holds no <session>/data_{train,val,test}.hdf5"
+        below = sorted({file.parent.parent for file in root.glob("*/*/data_*.hdf5")})
+        remedy = f"Give {below[0]}, which does" if below else WHERE_DATA_COMES_FROM
+        raise data_error(root, "", "", problem, remedy)
+    return names
+
+
+class _Loader:
+    """Fills recordings; checks each trial against the first, excludes those unfit for training."""
+
+    def __init__(self, recordings: Recordings, memory_gib: float, channels: int | None):
+        self.recordings = recordings
+        self.first: Trial | None = None  # that was read, left out or not
+        self._expected = channels
+        self._free_bytes = memory_gib * 2**30
+
+    def add(self, trial: Trial, features: np.ndarray) -> None:
+        self._check_alike(trial, features.shape[1])
+        made, training = self.recordings, self.recordings.split == "train"
+        unfit = length_reason(trial.bins) if training else None
+        if unfit is not None:
+            made.excluded.append(Finding(trial.name, "n_time_steps", unfit))
+            return
+        found = quality(features)
+        finding = Finding(trial.name, "input_features", found.describe())
+        if training and not found.acceptable:
+            made.excluded.append(finding)
+            return
+        if found.nonfinite:
+            made.repaired.append(finding)
+        made.trials.append(trial)
+        made.checksums.append(zlib.crc32(features.data))
+        if made.memory is None:
+            return
+        kept = repair(features)
+        kept.setflags(write=False)
+        made.memory.append(kept)
+        self._free_bytes -= kept.nbytes
+        if self._free_bytes < 0:  # all trials are kept in memory, or none
+            logging.info("The %s features exceed memory_gib; they are read from disk", made.split)
+            made.memory = None
+
+    def _check_alike(self, trial: Trial, channels: int) -> None:
+        """All trials have the same channels; all have labels, or none."""
+        place = trial.file, trial.group, "input_features"
+        if self.first is None:
+            self.first, self.recordings.channels = trial, channels
+            if self._expected not in (None, channels):
+                problem = f"has {channels} channels, but the model was built for {self._expected}"
+                remedy = "Give the data the model was trained on, or train a model for these"
+                raise data_error(*place, problem, remedy)
+        first = self.first
+        if channels != self.recordings.channels:
+            problem = f"has {channels} channels, but {first.file}, {first.group} has "
+            problem += str(self.recordings.channels)
+            remedy = "All trials under one root must have the same channels"
+            raise data_error(*place, problem, remedy)
+        if (trial.labels is None) != (first.labels is None):
+            have, lack = (first, trial) if trial.labels is None else (trial, first)
+            problem = f"is missing, but {have.file}, {have.group} has it"
+            remedy = "Give labels to all trials of a split or to none"
+            raise data_error(lack.file, lack.group, "seq_class_ids", problem, remedy)
+
+
+def _report(recordings: Recordings) -> None:
+    for one in recordings.excluded:
+        logging.warning("Left out of training: %s, %s: %s", one.trial, one.field, one.reason)
+    for one in recordings.repaired:
+        logging.warning("Non-finite values read as 0: %s, %s", one.trial, one.reason)
+    counts = (len(recordings.trials), len(recordings.excluded), len(recordings.repaired))
+    logging.info("Split %s: %d trials, %d left out, %d repaired", recordings.split, *counts)

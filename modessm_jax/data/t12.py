@@ -3,17 +3,16 @@
 `competitionData/{train,test,competitionHoldOut}/t12.YYYY.MM.DD.mat` (Willett et al. 2023; Dryad,
 doi 10.5061/dryad.x69p8czpq) hold, by sentence, `tx1` (threshold crossings at -3.5 RMS; tx2..tx4 at
 lower thresholds) and `spikePow` (spike-band power), [bins, 256] each, `sentenceText` and
-`blockIdx`. As the data's authors advise, we take tx1 and spikePow of area 6v, their first 128
-columns, and z-score every channel within a block. Each of the three partitions holds whole blocks.
+`blockIdx`. As the data's authors advise, tx1 and spikePow of area 6v are kept, the first 128
+columns of each, and z-scored by channel and block. Each of the three partitions has whole blocks.
 
-The logarithm tames the tails of both features; the official baseline did without it.
+The logarithm shortens the tails of both features; the official baseline does not take it.
 """
 
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -22,7 +21,7 @@ from absl import logging
 from jaxtyping import Float, Int32
 from scipy.io.matlab import MatReadError
 
-from modessm_jax.data.hdf5 import write_trial
+from modessm_jax.data.hdf5 import describe, write_trial
 from modessm_jax.data.pronunciations import LEXICON_FORMAT, Pronunciations
 from modessm_jax.data.validation import data_error
 from modessm_jax.runtime.files import replacing
@@ -30,6 +29,13 @@ from modessm_jax.text import normalize
 
 PARTITIONS = {"train": "train", "test": "val", "competitionHoldOut": "test"}
 AREA_6V = 128
+# The NumPy kinds that each variable may be of, and these in words.
+_TYPES = {
+    "tx1": ("O", "a cell array"),
+    "spikePow": ("O", "a cell array"),
+    "blockIdx": ("iuf", "of numbers"),
+    "sentenceText": ("U", "of text"),
+}
 
 _RESTORE = "Restore the file from Dryad, doi 10.5061/dryad.x69p8czpq"
 
@@ -56,13 +62,13 @@ def convert(
     log: bool = True,
     zscore: bool = True,
 ) -> dict[str, int]:
-    """Writes `<root>/<session>/data_{train,val,test}.hdf5`; gives the sentences of each split.
+    """Writes `<root>/<session>/data_{train,val,test}.hdf5`; returns the sentences of each split.
 
     `train` becomes train, `test` val and `competitionHoldOut` test, which has no labels.
 
     Args:
         source: the folder competitionData.
-        root: where to write; files that are there are replaced, or removed where no trial is left.
+        root: where to write. Existing files are replaced, or removed where no trial is left.
         pronunciations: make the phoneme labels.
         exclude_unknown: leave out training sentences with words that have no pronunciation; by
             default, and in validation always, they are an error.
@@ -77,7 +83,7 @@ def convert(
         problem = f"holds no .mat file in {', '.join(PARTITIONS)}"
         remedy = "Give the folder competitionData of Dryad, doi 10.5061/dryad.x69p8czpq"
         raise data_error(source, "", "", problem, remedy)
-    # Before anything is written: all unknown words at once, not one run for each.
+    # Before anything is written, and all unknown words at once.
     for split in ("train", "val"):
         if split == "val" or not exclude_unknown:
             _check_words(source, files[split], pronunciations)
@@ -86,9 +92,8 @@ def convert(
         for file in of_split:
             utterances = read_mat(file, labelled=split != "test", log=log, zscore=zscore)
             target = root / file.stem / f"data_{split}.hdf5"
-            counts[split] = counts.get(split, 0) + _write(
-                target, file.stem, utterances, pronunciations
-            )
+            written = _write(target, file.stem, utterances, pronunciations)
+            counts[split] = counts.get(split, 0) + written
     return counts
 
 
@@ -103,35 +108,34 @@ def read_mat(
         DataError: the file is unreadable or a field is missing or contradicts another.
     """
     content = _load(file, ["tx1", "spikePow", "blockIdx"] + ["sentenceText"] * labelled)
-    crossings, powers = _cells(file, content, "tx1"), _cells(file, content, "spikePow")
-    blocks = _blocks(file, content)
-    texts = _texts(file, content) if labelled else None
-    for field, count in (("spikePow", len(powers)), ("blockIdx", len(blocks))):
-        _check_count(file, field, count, len(crossings))
+    sentences = len(content["tx1"])
+    for field, values in content.items():
+        if len(values) != sentences:
+            problem = f"has {len(values)} entries, but tx1 has {sentences} sentences"
+            raise data_error(file, "", field, problem, _RESTORE)
+    texts = _texts(file, content) if labelled else [None] * sentences
     features = [
-        _features(file, number, crossing, power, log)
-        for number, (crossing, power) in enumerate(zip(crossings, powers, strict=True))
+        _features(file, number, content["tx1"][number], content["spikePow"][number], log)
+        for number in range(sentences)
     ]
-    if zscore:
-        for block in np.unique(blocks):
-            members = np.flatnonzero(blocks == block)
-            scored = block_zscore([features[member] for member in members])
-            for member, values in zip(members, scored, strict=True):
-                features[member] = values
-    if texts is not None:
-        _check_count(file, "sentenceText", len(texts), len(features))
+    blocks = content["blockIdx"].astype(int)
+    for block in np.unique(blocks) if zscore else ():
+        members = np.flatnonzero(blocks == block)
+        scored = block_zscore([features[member] for member in members])
+        for member, values in zip(members, scored, strict=True):
+            features[member] = values
     return [
-        Utterance(values, int(block), None if texts is None else texts[number])
-        for number, (values, block) in enumerate(zip(features, blocks, strict=True))
+        Utterance(values, int(block), text)
+        for values, block, text in zip(features, blocks, texts, strict=True)
     ]
 
 
 def block_zscore(
     trials: Sequence[Float[np.ndarray, "_bins channels"]],
 ) -> list[Float[np.ndarray, "_bins channels"]]:
-    """Each channel less its mean, over its standard deviation, over all bins of a block.
+    """Z-scores each channel over all bins of a block.
 
-    Only finite values count; a constant channel becomes 0, as does nothing else.
+    Mean and deviation are of the finite values; a constant channel becomes 0.
     """
     whole = np.concatenate(trials)
     finite = np.isfinite(whole)
@@ -161,7 +165,8 @@ def _features(
     return np.concatenate([crossings, power], axis=1)
 
 
-def _load(file: Path, fields: list[str]) -> dict[str, Any]:
+def _load(file: Path, fields: list[str]) -> dict[str, np.ndarray]:
+    """The variables of a file, each of the right type and of one axis."""
     try:
         content = scipy.io.loadmat(file, variable_names=fields)
     except _UNREADABLE as error:
@@ -170,38 +175,19 @@ def _load(file: Path, fields: list[str]) -> dict[str, Any]:
     for field in fields:
         if field not in content:
             raise data_error(file, "", field, "the variable is missing", _RESTORE)
-    return content
+        kinds, wanted = _TYPES[field]
+        if content[field].dtype.kind not in kinds:
+            problem = f"is an array of {content[field].dtype}, not {wanted}"
+            raise data_error(file, "", field, problem, _RESTORE)
+    return {field: np.ravel(content[field]) for field in fields}
 
 
-def _cells(file: Path, content: dict[str, Any], field: str) -> list[np.ndarray]:
-    if content[field].dtype != object:
-        problem = f"is an array of {content[field].dtype}, not a cell array"
-        raise data_error(file, "", field, problem, _RESTORE)
-    return list(np.ravel(content[field]))
-
-
-def _blocks(file: Path, content: dict[str, Any]) -> np.ndarray:
-    if content["blockIdx"].dtype.kind not in "iuf":
-        problem = f"is an array of {content['blockIdx'].dtype}, not of numbers"
-        raise data_error(file, "", "blockIdx", problem, _RESTORE)
-    return np.ravel(content["blockIdx"]).astype(int)
-
-
-def _texts(file: Path, content: dict[str, Any]) -> list[str]:
-    if content["sentenceText"].dtype.kind != "U":
-        problem = f"is an array of {content['sentenceText'].dtype}, not of text"
-        raise data_error(file, "", "sentenceText", problem, _RESTORE)
-    texts = [normalize(text) for text in np.ravel(content["sentenceText"]).tolist()]
+def _texts(file: Path, content: dict[str, np.ndarray]) -> list[str]:
+    texts = [normalize(text) for text in content["sentenceText"].tolist()]
     if "" in texts:
         problem = f"of sentence {texts.index('')} (from 0) holds no words"
         raise data_error(file, "", "sentenceText", problem, _RESTORE)
     return texts
-
-
-def _check_count(file: Path, field: str, count: int, sentences: int):
-    if count != sentences:
-        problem = f"has {count} entries, but tx1 has {sentences} sentences"
-        raise data_error(file, "", field, problem, _RESTORE)
 
 
 def _check_words(source: Path, files: list[Path], pronunciations: Pronunciations):
@@ -221,7 +207,7 @@ def _check_words(source: Path, files: list[Path], pronunciations: Pronunciations
 def _write(
     target: Path, session: str, utterances: list[Utterance], pronunciations: Pronunciations
 ) -> int:
-    """Writes the trials that have labels or need none, and returns how many; no file of none."""
+    """Writes the trials that have labels or need none; returns how many. Without any, no file."""
     in_block: dict[int, int] = {}
     kept: list[tuple[Utterance, int, Int32[np.ndarray, "labels"] | None]] = []
     for utterance in utterances:
@@ -232,7 +218,7 @@ def _write(
             labels = pronunciations.ids(utterance.sentence)
             if labels is None:
                 words = ", ".join(pronunciations.unknown([utterance.sentence]))
-                name = f"{session}/block {utterance.block}/trial {number}"
+                name = describe((session, utterance.block, number))
                 logging.warning("Left out of training: %s, no pronunciation: %s", name, words)
                 continue
         kept.append((utterance, number, labels))
@@ -241,7 +227,6 @@ def _write(
         target.unlink(missing_ok=True)
         return 0
     with replacing(target) as partial, h5py.File(partial, "w") as handle:
-        for utterance, number, labels in kept:
-            place = (session, utterance.block, number)
-            write_trial(handle, *place, utterance.features, labels, utterance.sentence)
+        for one, number, labels in kept:
+            write_trial(handle, session, one.block, number, one.features, labels, one.sentence)
     return len(kept)

@@ -1,9 +1,8 @@
-"""What makes a recording unusable, and how we say so.
+"""What makes a recording unusable, and the errors that say so.
 
-Two kinds of trouble are told apart. A file that contradicts itself (labels longer than the frames,
-a channel count that changes), or does not hold what it claims, raises `DataError`: guessing would
-be silently wrong. A recording that is merely bad (dead electrodes, an artefact of NaN) is normal in
-this field and is handled by a fixed rule:
+A file that contradicts itself (labels longer than the frames, a channel count that changes), or is
+incomplete, raises `DataError`: a guess might be wrong without anybody noticing. Bad recordings
+(dead electrodes, artefacts of NaN) are normal in this field and are handled by fixed rules:
 
 - a training trial with more than 10 % bad channels, under 50 ms or over 60 s, is left out of
   training, counted and named; validation and test trials are never left out;
@@ -18,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32, Shaped
+from jaxtyping import Float, Float32
 
 MAX_BAD_CHANNELS = 0.10
 # Bins are 20 ms.
 MIN_BINS = 3  # 50 ms is two and a half bins
 MAX_BINS = 3000  # 60 s
-# Claims are refused before memory is taken for them. A minute of 512 channels is 6 MB.
+# Larger datasets are refused before memory is taken for them. A minute of 512 channels is 6 MB.
 MAX_BYTES = 2**30
 
 
@@ -33,14 +32,14 @@ class DataError(ValueError):
 
 
 def data_error(file: Path, trial: str, field: str, problem: str, remedy: str) -> DataError:
-    """A `DataError` reading "file, trial, field: problem. remedy."; empty places are left out."""
-    place = ", ".join(part for part in (str(file), trial, field) if part)
-    return DataError(f"{place}: {problem}. {remedy}.")
+    """A `DataError` reading "file, trial, field: problem. remedy."; empty parts are left out."""
+    parts = ", ".join(part for part in (str(file), trial, field) if part)
+    return DataError(f"{parts}: {problem}. {remedy}.")
 
 
 @dataclass(frozen=True)
-class Exclusion:
-    """A trial left out of training, or one whose values were repaired, and why."""
+class Finding:
+    """Why a trial was left out of training, or its values were repaired."""
 
     trial: str
     field: str
@@ -61,7 +60,7 @@ class Quality:
         return self.dead + self.nonfinite <= MAX_BAD_CHANNELS * self.channels
 
     def describe(self) -> str:
-        """The counts, for people to read."""
+        """The counts in words."""
         return f"{self.dead} dead and {self.nonfinite} non-finite channels of {self.channels}"
 
 
@@ -76,21 +75,13 @@ def quality(features: Float[np.ndarray, "bins channels"]) -> Quality:
     return Quality(int(dead.sum()), int((~finite).sum()), channels)
 
 
-def to_float32(
-    features: Shaped[np.ndarray, "bins channels"],
-) -> Float32[np.ndarray, "bins channels"]:
-    """Features of any floating-point type, of 128 bits too; infinite beyond float32's range."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return features.astype(np.float32, copy=False)
-
-
-def repair(features: Float[np.ndarray, "bins channels"]) -> Float32[np.ndarray, "bins channels"]:
-    """The features as float32 with every non-finite value replaced by 0."""
-    return np.nan_to_num(to_float32(features), nan=0.0, posinf=0.0, neginf=0.0)
+def repair(features: Float32[np.ndarray, "bins channels"]) -> Float32[np.ndarray, "bins channels"]:
+    """The features with every non-finite value replaced by 0."""
+    return np.nan_to_num(features, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def length_reason(bins: int) -> str | None:
-    """Why a trial of this length is no use for training; None if it is."""
+    """Why a trial of this length is unfit for training; None if it is fit."""
     if bins < MIN_BINS:
         return f"{bins} bins, under 50 ms"
     if bins > MAX_BINS:

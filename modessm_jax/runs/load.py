@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from modessm_jax.data.batches import EvaluationBatches, evaluation_batches
+from modessm_jax.data.batches import EvaluationBatches
 from modessm_jax.data.recordings import Recordings, Trial, read_recordings
 from modessm_jax.data.validation import DataError
 from modessm_jax.models.build import Functional, build
@@ -123,7 +123,7 @@ def read_split(
         )
     # Ids follow the folders under the root, which may have changed since training.
     recordings.sessions = run.sessions
-    batches = evaluation_batches(
+    batches = EvaluationBatches(
         recordings, data["batch_size"], run.functional.multiple, data["buckets"]
     )
     return recordings, batches

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from modessm_jax.data.batches import Batch, evaluation_batches, training_batches
+from modessm_jax.data.batches import Batch, EvaluationBatches, TrainingBatches
 from modessm_jax.data.plan import BatchPlan
 from modessm_jax.data.recordings import Recordings, read_recordings
 from modessm_jax.data.validation import DataError
@@ -71,7 +71,7 @@ def check_rows(recordings: Recordings, batch: Batch):
 
 def test_stream_follows_the_plan_without_end(recordings):
     plan = make_plan(recordings)
-    stream = training_batches(recordings, plan)
+    stream = TrainingBatches(recordings, plan)
     for step in range(3 * plan.steps_per_epoch):
         batch = next(stream)
         length, trials = plan[step]
@@ -86,13 +86,13 @@ def test_stream_follows_the_plan_without_end(recordings):
 
 def test_state_resumes_exactly_even_after_reading_ahead(recordings):
     plan = make_plan(recordings)
-    stream = training_batches(recordings, plan)
+    stream = TrainingBatches(recordings, plan)
     for _ in range(5):
         next(stream)
     state = stream.get_state()
     expected = [next(stream) for _ in range(4)]
     stream.set_state(state)
-    resumed = training_batches(recordings, plan)
+    resumed = TrainingBatches(recordings, plan)
     resumed.set_state(state)
     for batch in expected:
         assert_same(batch, next(stream))
@@ -103,14 +103,14 @@ def test_state_resumes_exactly_even_after_reading_ahead(recordings):
 
 def save_and_load(folder: Path, recordings: Recordings, workers: int):
     plan = make_plan(recordings)
-    stream = training_batches(recordings, plan, workers=workers)
+    stream = TrainingBatches(recordings, plan, workers=workers)
     for _ in range(6):
         next(stream)
     with ocp.training.Checkpointer(str(folder)) as checkpointer:
         checkpointer.save_checkpointables(6, {"data": stream})
     expected = [next(stream) for _ in range(3)]
     stream.close()
-    fresh = training_batches(recordings, make_plan(recordings), workers=workers)
+    fresh = TrainingBatches(recordings, make_plan(recordings), workers=workers)
     with ocp.training.Checkpointer(str(folder)) as checkpointer:
         checkpointer.load_checkpointables(6, {"data": fresh})
     for batch in expected:
@@ -118,7 +118,7 @@ def save_and_load(folder: Path, recordings: Recordings, workers: int):
         check_rows(recordings, batch)
     fresh.close()
     # The number of workers is no part of the state.
-    plain = training_batches(recordings, plan)
+    plain = TrainingBatches(recordings, plan)
     with ocp.training.Checkpointer(str(folder)) as checkpointer:
         checkpointer.load_checkpointables(6, {"data": plain})
     assert_same(expected[0], next(plain))
@@ -173,14 +173,14 @@ def is_running(process: int) -> bool:
 
 
 def test_state_of_another_plan_is_refused(recordings):
-    state = training_batches(recordings, make_plan(recordings)).get_state()
-    stream = training_batches(recordings, make_plan(recordings, seed=1))
+    state = TrainingBatches(recordings, make_plan(recordings)).get_state()
+    stream = TrainingBatches(recordings, make_plan(recordings, seed=1))
     with pytest.raises(DataError, match="batch_size, buckets, sessions_per_batch or seed"):
         stream.set_state(state)
 
 
 def test_closed_stream_gives_nothing(recordings):
-    stream = training_batches(recordings, make_plan(recordings))
+    stream = TrainingBatches(recordings, make_plan(recordings))
     stream.close()
     with pytest.raises(ValueError, match="closed"):
         next(stream)
@@ -188,7 +188,7 @@ def test_closed_stream_gives_nothing(recordings):
 
 def test_evaluation_gives_every_trial_once_in_few_shapes(root):
     recordings = read_recordings(root, "val")
-    batches = evaluation_batches(recordings, batch_size=4, multiple=4, buckets=2)
+    batches = EvaluationBatches(recordings, batch_size=4, multiple=4, buckets=2)
     read = list(batches)
     assert len(read) == len(batches) == 2
     trials = np.concatenate([batch.trial for batch in read])
@@ -208,7 +208,7 @@ def test_evaluation_gives_every_trial_once_in_few_shapes(root):
 
 def test_evaluation_of_an_unlabelled_split_keeps_even_an_empty_trial(root):
     recordings = read_recordings(root, "test")
-    (batch,) = evaluation_batches(recordings, batch_size=4, multiple=4, buckets=3)
+    (batch,) = EvaluationBatches(recordings, batch_size=4, multiple=4, buckets=3)
     assert batch.trial.tolist() == [1, 2, 0, -1]
     assert batch.features.mask.sum(axis=1).tolist() == [6, 3, 0, 0]
     assert not batch.labels.mask.any()

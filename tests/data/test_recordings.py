@@ -321,9 +321,9 @@ def test_missing_sentences_are_named(spoken_root):
 
 
 def test_the_job_prints_sentences_or_words(spoken_root, capsys):
-    main(["--root", str(spoken_root)])
+    main(["--data_root", str(spoken_root)])
     assert capsys.readouterr().out == "sentence\nnot so a\nsentence\nnot so b\n"
-    main(["--root", str(spoken_root), "--words"])
+    main(["--data_root", str(spoken_root), "--words"])
     assert capsys.readouterr().out.split() == ["a", "b", "not", "sentence", "so"]
     with pytest.raises(SystemExit, match="data_val"):
-        main(["--root", str(spoken_root), "--split", "val"])
+        main(["--data_root", str(spoken_root), "--split", "val"])

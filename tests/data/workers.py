@@ -10,7 +10,7 @@ import multiprocessing
 import signal
 import sys
 
-from modessm_jax.data.batches import training_batches
+from modessm_jax.data.batches import TrainingBatches
 from modessm_jax.data.plan import BatchPlan
 from modessm_jax.data.recordings import read_recordings
 
@@ -21,7 +21,7 @@ if __name__ == "__main__":
     )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    stream = training_batches(recordings, plan, workers=2)
+    stream = TrainingBatches(recordings, plan, workers=2)
     for _ in range(2):  # one of each worker: both are up
         next(stream)
     print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
