@@ -84,7 +84,7 @@ class TrainingBatches(grain.DatasetIterator[Batch]):
         batches = grain.MapDataset.range(self._step, sys.maxsize).map(read)
         if not self._workers:
             ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-            self._reader = iter(batches.to_iter_dataset(ahead))
+            stream = batches.to_iter_dataset(ahead)
         else:
             if not flags.FLAGS.is_parsed():
                 # Grain passes the flags on to its workers, and only `app.run` parses them.
@@ -92,7 +92,8 @@ class TrainingBatches(grain.DatasetIterator[Batch]):
             ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
             processes = grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=2)
             stream = batches.to_iter_dataset(ahead)
-            self._reader = iter(stream.mp_prefetch(processes, _leave_signals_to_parent))
+            stream = stream.mp_prefetch(processes, _leave_signals_to_parent)
+        self._reader = iter(stream)
         self._reader.start_prefetch()
 
     def get_state(self) -> dict[str, Any]:

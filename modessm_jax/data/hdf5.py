@@ -88,29 +88,29 @@ def read_trials(
         DataError: the file is unreadable or contradicts the layout.
     """
     with open_file(file) as handle:
-        seen: dict[tuple[int, int], str] = {}
+        seen: dict[Key, str] = {}
         for name in _trial_names(file, handle):
             reader = _Reader(file, handle, name)
             bins = reader.integer("n_time_steps")
-            block, number = reader.numbers(session, seen)
+            _, block, number = reader.key(session, seen)
             ids = reader.labels(bins) if labels or reader.labelled() else None
             sentence, corpus = reader.text("sentence_label"), corpora.get(block)
             trial = Trial(session, block, number, file, name, bins, ids, sentence, corpus)
             yield trial, reader.features(bins)
 
 
-def read_numbers(file: Path, session: str) -> list[tuple[int, int, str | None]]:
-    """Block number, trial number and sentence (None if withheld) of every trial of a file.
+def read_sentences(file: Path, session: str) -> dict[Key, str | None]:
+    """The sentence (None if withheld) of every trial of a file, in the order of recording.
 
-    They are in the order of recording. Features and labels are not read.
+    Features and labels are not read.
 
     Raises:
         DataError: the file is unreadable or contradicts the layout.
     """
     with open_file(file) as handle:
-        seen: dict[tuple[int, int], str] = {}
-        readers = (_Reader(file, handle, name) for name in _trial_names(file, handle))
-        return [(*one.numbers(session, seen), one.text("sentence_label")) for one in readers]
+        seen: dict[Key, str] = {}
+        trials = (_Reader(file, handle, name) for name in _trial_names(file, handle))
+        return {one.key(session, seen): one.text("sentence_label") for one in trials}
 
 
 def read_features(handle: h5py.File, trial: Trial) -> Float32[np.ndarray, "bins channels"]:
@@ -135,9 +135,7 @@ def write_trial(
     group = handle.create_group(f"trial_{len(handle):04d}")
     group.create_dataset("input_features", data=features.astype(np.float32), compression="gzip")
     group.attrs["n_time_steps"] = len(features)
-    group.attrs["session"] = session
-    group.attrs["block_num"] = block
-    group.attrs["trial_num"] = number
+    group.attrs.update(session=session, block_num=block, trial_num=number)
     if labels is not None:
         group["seq_class_ids"] = _padded(labels)
         group.attrs["seq_len"] = len(labels)
@@ -199,19 +197,19 @@ class _Reader:
         with self.reading("", "the group"):
             return "seq_class_ids" in self.group or "seq_len" in self.attributes
 
-    def numbers(self, session: str, seen: dict[tuple[int, int], str]) -> tuple[int, int]:
-        """The block's number and the trial's in it; adds them to those `seen` in this file."""
+    def key(self, session: str, seen: dict[Key, str]) -> Key:
+        """The trial's key, new among those `seen` in this file, to which it is added."""
         named = self.text("session")
         if named is not None and named != session:
             problem = f"is {named!r}, but the folder is {session!r}"
             raise self.error("session", problem, "Move the file to the folder of its session")
-        block, number = self.number("block_num"), self.number("trial_num")
-        first = seen.setdefault((block, number), self.name)
+        key = session, self.number("block_num"), self.number("trial_num")
+        first = seen.setdefault(key, self.name)
         if first != self.name:
-            problem = f"is {number} in block {block}, and so is that of {first}"
+            problem = f"is {key[2]} in block {key[1]}, and so is that of {first}"
             remedy = "Remove one of the two, or give them different numbers"
             raise self.error("trial_num", problem, remedy)
-        return block, number
+        return key
 
     def features(self, bins: int) -> Float32[np.ndarray, "bins channels"]:
         stored = self.dataset("input_features", 2, np.floating)
@@ -280,12 +278,11 @@ class _Reader:
     def values(self, field: str, stored: h5py.Dataset, rows: int, *, written: int) -> np.ndarray:
         """The first `rows`; those `written` must be in the file, or HDF5 gives fill values."""
         with self.reading(field, "the values"):
-            complete = _written(stored, written)
-        if not complete:
+            values = stored[:rows] if _written(stored, written) else None
+        if values is None:
             problem = f"not all of the first {written} rows were ever written"
             raise self.error(field, problem, _RESTORE)
-        with self.reading(field, "the values"):
-            return stored[:rows]
+        return values
 
     def attribute(self, field: str) -> Any:
         """The value; None if there is no such attribute."""

@@ -18,17 +18,10 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float32, Int32
 
-from modessm_jax.data import hdf5
+from modessm_jax.data import hdf5, validation
 from modessm_jax.data.corpora import corpora_of_session, read_corpora
 from modessm_jax.data.hdf5 import Key, Trial, describe
-from modessm_jax.data.validation import (
-    DataError,
-    Finding,
-    data_error,
-    length_reason,
-    quality,
-    repair,
-)
+from modessm_jax.data.validation import DataError, Finding, data_error
 from modessm_jax.text import normalize
 
 SPLITS = ("train", "val", "test")
@@ -105,15 +98,14 @@ class Recordings:
         if self.memory is not None:
             return self.memory[index]
         trial = self.trials[index]
-        handle = self._handles.get(trial.file)
-        if handle is None:
-            handle = self._handles[trial.file] = hdf5.open_file(trial.file)
-        values = hdf5.read_features(handle, trial)
+        if trial.file not in self._handles:
+            self._handles[trial.file] = hdf5.open_file(trial.file)
+        values = hdf5.read_features(self._handles[trial.file], trial)
         if values.shape[1] != self.channels:
             problem = f"has {values.shape[1]} channels now, but had {self.channels}"
             remedy = "Do not change the data while a job reads them"
             raise data_error(trial.file, trial.group, "input_features", problem, remedy)
-        return repair(values)
+        return validation.repair(values)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"memory": None, "_handles": {}}
@@ -197,11 +189,10 @@ def read_index(root: str | Path, split: str) -> dict[Key, str | None]:
     if not files:
         problem = f"holds no <session>/data_{split}.hdf5"
         raise data_error(root, "", "", problem, WHERE_DATA_COMES_FROM)
-    return {
-        (file.parent.name, block, number): sentence
-        for file in files
-        for block, number, sentence in hdf5.read_numbers(file, file.parent.name)
-    }
+    sentences: dict[Key, str | None] = {}
+    for file in files:
+        sentences |= hdf5.read_sentences(file, file.parent.name)
+    return sentences
 
 
 def read_transcripts(
@@ -226,11 +217,6 @@ def read_transcripts(
         if not chosen or key[0] in chosen:
             sentences.append(normalize(sentence))
     return sentences
-
-
-def vocabulary(sentences: Iterable[str]) -> list[str]:
-    """The words of normalised sentences, each once, in alphabetical order."""
-    return sorted({word for sentence in sentences for word in sentence.split()})
 
 
 def _check_split(split: str) -> None:
@@ -262,22 +248,23 @@ class _Loader:
     def add(self, trial: Trial, features: np.ndarray) -> None:
         self._check_alike(trial, features.shape[1])
         made, training = self.recordings, self.recordings.split == "train"
-        unfit = length_reason(trial.bins) if training else None
+        unfit = validation.length_reason(trial.bins) if training else None
         if unfit is not None:
             made.excluded.append(Finding(trial.name, "n_time_steps", unfit))
             return
-        found = quality(features)
-        finding = Finding(trial.name, "input_features", found.describe())
-        if training and not found.acceptable:
+        dead, nonfinite = validation.bad_channels(features)
+        reason = f"{dead} dead and {nonfinite} non-finite channels of {made.channels}"
+        finding = Finding(trial.name, "input_features", reason)
+        if training and dead + nonfinite > validation.MAX_BAD_CHANNELS * made.channels:
             made.excluded.append(finding)
             return
-        if found.nonfinite:
+        if nonfinite:
             made.repaired.append(finding)
         made.trials.append(trial)
         made.checksums.append(zlib.crc32(features.data))
         if made.memory is None:
             return
-        kept = repair(features)
+        kept = validation.repair(features)
         kept.setflags(write=False)
         made.memory.append(kept)
         self._free_bytes -= kept.nbytes

@@ -10,7 +10,7 @@ The logarithm shortens the tails of both features; the official baseline does no
 """
 
 import zlib
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def convert(
     exclude_unknown: bool = False,
     log: bool = True,
     zscore: bool = True,
-) -> dict[str, int]:
+) -> Counter[str]:
     """Writes `<root>/<session>/data_{train,val,test}.hdf5`; returns the sentences of each split.
 
     `train` becomes train, `test` val and `competitionHoldOut` test, which has no labels.
@@ -87,13 +87,12 @@ def convert(
     for split in ("train", "val"):
         if split == "val" or not exclude_unknown:
             _check_words(source, files[split], pronunciations)
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for split, of_split in files.items():
         for file in of_split:
             utterances = read_mat(file, labelled=split != "test", log=log, zscore=zscore)
             target = root / file.stem / f"data_{split}.hdf5"
-            written = _write(target, file.stem, utterances, pronunciations)
-            counts[split] = counts.get(split, 0) + written
+            counts[split] += _write(target, file.stem, utterances, pronunciations)
     return counts
 
 
@@ -118,33 +117,30 @@ def read_mat(
         _features(file, number, content["tx1"][number], content["spikePow"][number], log)
         for number in range(sentences)
     ]
-    blocks = content["blockIdx"].astype(int)
-    for block in np.unique(blocks) if zscore else ():
-        members = np.flatnonzero(blocks == block)
-        scored = block_zscore([features[member] for member in members])
-        for member, values in zip(members, scored, strict=True):
-            features[member] = values
-    return [
-        Utterance(values, int(block), text)
-        for values, block, text in zip(features, blocks, texts, strict=True)
-    ]
+    blocks = content["blockIdx"].astype(int).tolist()
+    if zscore:
+        features = _block_zscore(features, blocks)
+    return [Utterance(*fields) for fields in zip(features, blocks, texts, strict=True)]
 
 
-def block_zscore(
-    trials: Sequence[Float[np.ndarray, "_bins channels"]],
-) -> list[Float[np.ndarray, "_bins channels"]]:
+def _block_zscore(trials: list[np.ndarray], blocks: list[int]) -> list[np.ndarray]:
     """Z-scores each channel over all bins of a block.
 
     Mean and deviation are of the finite values; a constant channel becomes 0.
     """
-    whole = np.concatenate(trials)
-    finite = np.isfinite(whole)
-    count = np.maximum(finite.sum(axis=0), 1)
-    mean = np.where(finite, whole, 0).sum(axis=0) / count
-    deviation = np.sqrt((np.where(finite, whole - mean, 0) ** 2).sum(axis=0) / count)
-    # Rounding leaves a constant channel a deviation of about 1e-16 of its value.
-    scale = np.where(deviation > 1e-9 * np.abs(mean), deviation, np.inf)
-    return [(trial - mean) / scale for trial in trials]
+    scored = list(trials)
+    for block in set(blocks):
+        members = [index for index, other in enumerate(blocks) if other == block]
+        whole = np.concatenate([trials[index] for index in members])
+        finite = np.isfinite(whole)
+        count = np.maximum(finite.sum(axis=0), 1)
+        mean = np.where(finite, whole, 0).sum(axis=0) / count
+        deviation = np.sqrt((np.where(finite, whole - mean, 0) ** 2).sum(axis=0) / count)
+        # Rounding leaves a constant channel a deviation of about 1e-16 of its value.
+        scale = np.where(deviation > 1e-9 * np.abs(mean), deviation, np.inf)
+        for index in members:
+            scored[index] = (trials[index] - mean) / scale
+    return scored
 
 
 def _features(
@@ -208,11 +204,11 @@ def _write(
     target: Path, session: str, utterances: list[Utterance], pronunciations: Pronunciations
 ) -> int:
     """Writes the trials that have labels or need none; returns how many. Without any, no file."""
-    in_block: dict[int, int] = {}
+    in_block: Counter[int] = Counter()
     kept: list[tuple[Utterance, int, Int32[np.ndarray, "labels"] | None]] = []
     for utterance in utterances:
-        number = in_block.get(utterance.block, 0)
-        in_block[utterance.block] = number + 1
+        number = in_block[utterance.block]
+        in_block[utterance.block] += 1
         labels = None
         if utterance.sentence is not None:
             labels = pronunciations.ids(utterance.sentence)

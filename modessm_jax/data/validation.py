@@ -46,33 +46,15 @@ class Finding:
     reason: str
 
 
-@dataclass(frozen=True)
-class Quality:
-    """How many channels of a trial are dead, and how many hold non-finite values."""
+def bad_channels(features: Float[np.ndarray, "bins channels"]) -> tuple[int, int]:
+    """How many channels of a trial are dead, and how many hold non-finite values.
 
-    dead: int
-    nonfinite: int
-    channels: int
-
-    @property
-    def acceptable(self) -> bool:
-        """Whether the trial is good enough to train on."""
-        return self.dead + self.nonfinite <= MAX_BAD_CHANNELS * self.channels
-
-    def describe(self) -> str:
-        """The counts in words."""
-        return f"{self.dead} dead and {self.nonfinite} non-finite channels of {self.channels}"
-
-
-def quality(features: Float[np.ndarray, "bins channels"]) -> Quality:
-    """Counts the bad channels of a trial; a channel is counted once, as non-finite if it is both.
-
-    A trial of fewer than two bins has no dead channels: nothing could have varied.
+    A channel that is both counts as non-finite. A trial of fewer than two bins has no dead
+    channels: nothing could have varied.
     """
-    bins, channels = features.shape
     finite = np.isfinite(features).all(axis=0)
-    dead = finite & (features == features[:1]).all(axis=0) if bins > 1 else np.zeros(channels, bool)
-    return Quality(int(dead.sum()), int((~finite).sum()), channels)
+    constant = (features == features[:1]).all(axis=0) & (len(features) > 1)
+    return int((finite & constant).sum()), int((~finite).sum())
 
 
 def repair(features: Float32[np.ndarray, "bins channels"]) -> Float32[np.ndarray, "bins channels"]:

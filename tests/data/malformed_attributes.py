@@ -113,7 +113,7 @@ def another_session(group, random):
 
 
 @mutation("", HARMLESS)
-def an_attribute_nobody_knows(group, random):
+def an_unknown_attribute(group, random):
     group.attrs["notes"] = h5py.Empty("i8")
 
 

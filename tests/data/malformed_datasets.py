@@ -108,7 +108,7 @@ KINDS: dict[str, Any] = {
     "ragged": h5py.vlen_dtype(np.float32),
     "rows of three": np.dtype(("f4", (3,))),
 }
-CLAIMS: dict[str, dict[str, Any]] = {
+DECLARED: dict[str, dict[str, Any]] = {
     "of 10**12 rows": {"rows": 10**12, "chunks": True},
     "of 10**12 rows in one piece": {"rows": 10**12},
     "of 2**62 rows": {"rows": 2**62, "chunks": True},
@@ -141,7 +141,7 @@ SAME_VALUES: dict[str, dict[str, Any]] = {
 for _field, _other in ((FEATURES, "i4"), (IDS, "f4")):
     for _name, _dtype in (KINDS | {f"of type {_other}": _other}).items():
         mutation(_field, name=f"{_field} {_name}")(created(_field, dtype=_dtype))
-    for _name, _options in CLAIMS.items():
+    for _name, _options in DECLARED.items():
         mutation(_field, name=f"{_field} {_name}")(created(_field, **_options))
     mutation(_field, name=f"{_field} in chunks of 2 GiB")(in_chunks_of_two_gib(_field))
     for _name, _change in SHAPES.items():
@@ -184,7 +184,7 @@ def frames_lost(group, random):
 
 
 @mutation(FEATURES)
-def as_many_frames_as_claimed_and_none_written(group, random):
+def as_many_frames_as_declared_and_none_written(group, random):
     group.attrs["n_time_steps"] = 10**9
     created(FEATURES, 10**12, chunks=True)(group, random)
 
@@ -226,7 +226,7 @@ def compressed_data_are_noise(group, random):
 
 
 @mutation(FEATURES)
-def compressed_in_a_way_nobody_knows(group, random):
+def compressed_by_an_unknown_filter(group, random):
     whole = values(group, FEATURES)
     del group[FEATURES]
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -317,7 +317,7 @@ def labels_without_padding(group, random):
 
 
 @mutation("transcription", HARMLESS)
-def a_transcription_nobody_reads(group, random):
+def a_transcription_that_is_not_read(group, random):
     group["transcription"] = random.normal(size=(2, 2))
 
 

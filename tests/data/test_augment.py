@@ -1,4 +1,4 @@
-"""Every augmentation against its definition; what must not change: padding and repeatability."""
+"""Every augmentation and corruption against its definition; padding and repeatability."""
 
 import functools
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from modessm_jax.data.augment import Augmentation
+from modessm_jax.data.augment import Augmentation, Corruption
 from modessm_jax.sequence import Sequence
 
 BATCH, TIME, CHANNELS = 16, 120, 9
@@ -261,3 +261,117 @@ def test_two_views_are_cut_and_warped_alike_and_drawn_apart():
 def test_impossible_settings_are_refused(field):
     with pytest.raises(ValueError, match=next(iter(field))):
         Augmentation(**field)
+
+
+SHORT = np.array([60, 41, 1, 0, 60, 2, 60, 30])
+EVERY_FAULT = Corruption(dropped=0.2, jitter=3, noise=0.5)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _corrupted(corruption: Corruption, features: Sequence, key) -> Sequence:
+    return corruption(features, key)
+
+
+def corrupted(corruption: Corruption, features: Sequence, seed: int = 3) -> np.ndarray:
+    out = _corrupted(corruption, features, jax.random.key(seed))
+    np.testing.assert_array_equal(out.mask, features.mask)
+    return np.asarray(out.values)
+
+
+def short_trials(fill: float = np.nan, dtype=np.float32) -> Sequence:
+    """Random values above 1, with `fill` for padding."""
+    values = 1 + np.random.default_rng(0).random(size=(8, 60, 31))
+    real = np.arange(60)[None, :] < SHORT[:, None]
+    return Sequence(jnp.asarray(np.where(real[..., None], values, fill), dtype), jnp.asarray(real))
+
+
+def uncorrupted() -> np.ndarray:
+    return np.asarray(short_trials(0.0).values)
+
+
+def test_a_corruption_without_terms_changes_nothing():
+    np.testing.assert_array_equal(corrupted(Corruption(), short_trials()), uncorrupted())
+
+
+def test_corruption_ignores_padding():
+    found = corrupted(EVERY_FAULT, short_trials())
+    np.testing.assert_array_equal(found, corrupted(EVERY_FAULT, short_trials(7.0)))
+    assert (found[~np.asarray(short_trials().mask)] == 0).all()
+
+
+def test_corruption_does_not_depend_on_the_length_of_the_batch():
+    corruption = Corruption(dropped=0.2, jitter=3)
+    longer = corrupted(corruption, short_trials().pad_to_multiple(100))
+    np.testing.assert_array_equal(longer[:, :60], corrupted(corruption, short_trials()))
+
+
+def test_the_same_key_gives_the_same_corruption_and_another_key_another():
+    first = corrupted(EVERY_FAULT, short_trials())
+    np.testing.assert_array_equal(first, corrupted(EVERY_FAULT, short_trials()))
+    assert (first != corrupted(EVERY_FAULT, short_trials(), seed=4)).any()
+
+
+def test_dropped_channels_are_silent_throughout_and_carry_no_noise():
+    silent = drawn = 0
+    for seed in range(8):
+        found = corrupted(Corruption(dropped=0.3, noise=0.5), short_trials(), seed)
+        whole = found[SHORT == 60]
+        zero = whole == 0
+        assert (zero == zero[:, :1]).all()
+        silent += int(zero[:, 0].sum())
+        drawn += zero[:, 0].size
+        assert len(np.unique(zero[:, 0], axis=0)) == len(whole)  # each trial loses its own
+    assert stats.binomtest(silent, drawn, 0.3).pvalue > 1e-3
+
+
+def test_jitter_moves_each_channel_by_a_shift_of_its_own_and_fills_with_zeros():
+    counts = dict.fromkeys(range(-3, 4), 0)
+    before = uncorrupted()
+    for seed in range(4):
+        found = corrupted(Corruption(jitter=3), short_trials(), seed)
+        for row in np.flatnonzero(SHORT >= 30):
+            length = SHORT[row]
+            for channel in range(31):
+                padded = np.pad(before[row, :length, channel], 3)
+                fits = [
+                    shift
+                    for shift in counts
+                    if (
+                        padded[3 - shift : 3 - shift + length] == found[row, :length, channel]
+                    ).all()
+                ]
+                assert len(fits) == 1
+                counts[fits[0]] += 1
+    assert stats.chisquare(list(counts.values())).pvalue > 1e-3
+
+
+def test_noise_of_a_corruption_is_white_and_normal():
+    added = corrupted(Corruption(noise=0.5), short_trials()) - uncorrupted()
+    whole = added[SHORT == 60]
+    assert stats.kstest(whole.ravel() / 0.5, "norm").pvalue > 1e-3
+    limit = 5 / np.sqrt(whole.size)
+    assert abs(np.corrcoef(whole[:, 1:].ravel(), whole[:, :-1].ravel())[0, 1]) < limit
+    assert abs(np.corrcoef(whole[..., 1:].ravel(), whole[..., :-1].ravel())[0, 1]) < limit
+
+
+def test_switching_a_fault_off_leaves_the_draws_of_the_others():
+    noise = corrupted(Corruption(noise=0.5), short_trials()) - uncorrupted()
+    shifted = corrupted(Corruption(jitter=2), short_trials())
+    both = corrupted(Corruption(jitter=2, noise=0.5), short_trials())
+    np.testing.assert_allclose(both, shifted + noise, atol=1e-6)
+    dropped = corrupted(Corruption(dropped=0.3), short_trials()) == 0
+    all_three = corrupted(Corruption(dropped=0.3, jitter=2, noise=0.5), short_trials())
+    np.testing.assert_allclose(all_three, np.where(dropped, 0, both), atol=1e-6)
+
+
+def test_corruption_keeps_half_precision():
+    out = _corrupted(EVERY_FAULT, short_trials(dtype=jnp.bfloat16), jax.random.key(0))
+    assert out.values.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    "field", [{"dropped": 1.0}, {"dropped": -0.1}, {"jitter": -1}, {"noise": np.nan}]
+)
+def test_impossible_corruptions_are_refused(field):
+    with pytest.raises(ValueError, match=rf"corruption\.{next(iter(field))}"):
+        Corruption(**field)

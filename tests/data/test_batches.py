@@ -1,3 +1,5 @@
+"""Batches of training and of an evaluation: their contents, state, workers and ends."""
+
 import os
 import signal
 import subprocess
@@ -142,12 +144,12 @@ def reading_by_workers(root) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_workers_live_through_a_signal_to_the_whole_group(root, number):
+def test_workers_ignore_a_signal_to_the_whole_group(root, number):
     with reading_by_workers(root) as reading:
         assert len(reading.stdout.readline().split()) == 2
         os.killpg(reading.pid, number)
-        said, _ = reading.communicate("\n", timeout=120)
-    assert said == "read\n" and reading.returncode == 0
+        output, _ = reading.communicate("\n", timeout=120)
+    assert output == "read\n" and reading.returncode == 0
 
 
 @pytest.mark.slow
@@ -161,7 +163,7 @@ def test_workers_end_with_a_process_that_is_killed(root):
         if not left:
             return
         time.sleep(0.1)
-    raise AssertionError(f"after 20 s the workers {left} are still there")
+    raise AssertionError(f"after 20 s the workers {left} still run")
 
 
 def is_running(process: int) -> bool:

@@ -1,4 +1,4 @@
-"""Sentences of a split are read alone, normalised, and missed in plain words."""
+"""Recordings of a split: order, sessions, bad trials, errors; its index and its transcripts."""
 
 import pickle
 from pathlib import Path
@@ -13,7 +13,6 @@ from modessm_jax.data.recordings import (
     read_index,
     read_recordings,
     read_transcripts,
-    vocabulary,
 )
 from modessm_jax.data.validation import DataError
 from tests.data.layout import CHANNELS, write_split, write_trial
@@ -146,7 +145,7 @@ def test_training_data_without_one_good_trial_are_an_error(tmp_path):
     assert "s/block 1/trial 0, n_time_steps: 2 bins, under 50 ms" in str(caught.value)
 
 
-def test_a_missing_root_says_where_data_come_from(tmp_path):
+def test_a_missing_root_names_the_sources_of_data(tmp_path):
     for root in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(DataError) as caught:
             read_recordings(root, "train")
@@ -282,7 +281,7 @@ def test_data_that_are_not_there_are_named(tmp_path):
         read_index(tmp_path, "tset")
 
 
-def test_a_key_reads_well():
+def test_a_key_in_words():
     assert describe(("t15.2023.08.13", 5, 3)) == "t15.2023.08.13/block 5/trial 3"
 
 
@@ -303,12 +302,6 @@ def test_sentences_are_normalised_in_the_order_of_sessions(spoken_root):
         "not so b",
     ]
     assert read_transcripts(spoken_root, "train", ["b"]) == ["sentence", "not so b"]
-    assert vocabulary(read_transcripts(spoken_root, "train", ["b"])) == [
-        "b",
-        "not",
-        "sentence",
-        "so",
-    ]
 
 
 def test_missing_sentences_are_named(spoken_root):

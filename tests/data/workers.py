@@ -1,9 +1,9 @@
-"""Reads a training split with loader workers, and lives through SIGINT and SIGTERM.
+"""Reads a training split with loader workers, and ignores SIGINT and SIGTERM.
 
     python -m tests.data.workers ROOT
 
-Prints the process ids of the workers on one line, once each has read; then, for every line it is
-given, reads more batches than are read ahead and prints "read".
+Prints the process ids of the workers on one line, once each has read. Then, for every line of
+input, it reads more batches than are read ahead and prints "read".
 """
 
 import multiprocessing
