@@ -43,7 +43,8 @@ from modessm_jax.text import (
     total,
     word_edits,
 )
-from modessm_jax.words.ctc_search import SearchOptions, WordHypothesis, WordSearch
+from modessm_jax.words.ctc_search import WordSearch
+from modessm_jax.words.search import SearchOptions, WordHypothesis
 
 T15, T12 = "t15_val_baseline.json", "t12_val_phonemes.json"
 RATE = 0.10

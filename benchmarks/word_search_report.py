@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.losses.report import table
 from modessm_jax.text import Edits, bootstrap_interval, percent, total
-from modessm_jax.words.ctc_search import SearchOptions
+from modessm_jax.words.search import SearchOptions
 
 FRAME_SECONDS = 0.08
 SPEED = (

@@ -1,17 +1,19 @@
-"""Combines what several systems decoded into one sentence for every trial.
+"""Combines the n-best lists of several systems into one sentence for every trial.
 
     python -m experiments.combine one/val.jsonl two/val.jsonl --out val.jsonl --data_root DATA
     python -m experiments.combine one/test.jsonl two/test.jsonl --out test.jsonl --data_root DATA \\
         --split test --calibrate_on one/val.jsonl two/val.jsonl
 
-Systems are seeds, models, or one model that heard noisy copies of the data; each is a file of
-n-best lists, as decoding writes them, of the same trials. Of each list the best sentence counts, or
-with --calibrate_on all of them, by probabilities under which the lists given there, of val and in
-the order of the systems, fit its sentences best; they must be of one set of weights, as decoding
-without --tune makes them. --rule mbr takes the sentence with the fewest word errors to expect,
---rule vote the one with the most votes.
+Systems are seeds, models, or one model on noisy copies of the data (`experiments.decode --noise`).
+Each is a file of n-best lists, as `experiments.decode` writes them, of the same trials. --rule mbr
+takes the sentence with the fewest expected word errors (minimum Bayes risk), --rule vote the one
+with the most votes.
 
-Where the split has sentences, the word error rates of each system and of the combination are shown.
+Without --calibrate_on only the best sentence of each list counts. With it all candidates do, by
+probabilities that are fitted to the sentences of val. It takes the systems' lists of val, in the
+order of the systems, decoded with one set of weights: without --tune.
+
+Prints the word error rates of each system and of the combination if the split has sentences.
 """
 
 import argparse
@@ -30,11 +32,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.combine", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("lists", type=Path, nargs="+", help="n-best lists of each system")
-    parser.add_argument("--out", type=Path, required=True, help="JSON lines to write")
+    parser.add_argument("--out", type=Path, required=True, help="file of JSON lines to write")
     parser.add_argument("--data_root", type=Path, required=True, help="folder of session folders")
-    parser.add_argument("--split", choices=SPLITS, default="val", help="which trials (val)")
-    parser.add_argument("--rule", choices=_RULES, default="mbr", help="how to choose (mbr)")
-    parser.add_argument("--calibrate_on", type=Path, nargs="+", help="val's lists of each system")
+    parser.add_argument("--split", choices=SPLITS, default="val", help="split of the lists (val)")
+    parser.add_argument("--rule", choices=_RULES, default="mbr", help="rule to combine by (mbr)")
+    parser.add_argument(
+        "--calibrate_on", type=Path, nargs="+", help="n-best lists of val of each system (none)"
+    )
     given = parser.parse_args(arguments)
     if given.calibrate_on is not None and len(given.calibrate_on) != len(given.lists):
         parser.error(f"--calibrate_on needs {len(given.lists)} files, one for each system")
@@ -42,14 +46,13 @@ def main(arguments: list[str] | None = None) -> None:
         scales = None
         if given.calibrate_on is not None:
             val = _sentences(given.data_root, "val")
-            found = [calibrate(read_nbest(path), val) for path in given.calibrate_on]
-            scales = [one.scale for one in found]
+            scales = [calibrate(read_nbest(path), val) for path in given.calibrate_on]
         systems = [read_nbest(path) for path in given.lists]
         combined = combine(systems, _RULES[given.rule], scales=scales)
         references = _sentences(given.data_root, given.split)
-        strange = combined.keys() - references.keys() if references else ()
-        if strange:
-            raise ValueError(f"{len(strange)} trials are none of {given.split}; give their --split")
+        others = combined.keys() - references.keys() if references else ()
+        if others:
+            raise ValueError(f"{len(others)} trials are not in {given.split}; give their --split")
         write_texts(given.out, combined)
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(str(error)) from error
@@ -61,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _sentences(root: Path, split: str) -> dict[Key, str]:
-    """The sentences of a split; nothing where they are withheld."""
+    """The sentences of a split; none if they are withheld."""
     return {
         key: sentence for key, sentence in read_index(root, split).items() if sentence is not None
     }

@@ -4,28 +4,26 @@
     python -m experiments.decode --workdir RUN --head rnnt --beam 50 --lexicon LEXICON ...
     python -m experiments.decode --logits val_metrics.pkl --data_root DATA --out OUT ...
 
-What is searched are the phoneme probabilities of a training run's best model, or with --head rnnt
-its transducer; or else logits of the official Brain-to-Text '25 pipeline: val_metrics.pkl, beside
-which is args.yaml. --save_logits writes those two files. A transducer is asked anew for every
-hypothesis, so its search takes many times as long: take a narrower --beam.
+The search takes the phoneme probabilities of a run's best model, or with --head rnnt its
+transducer, or with --logits the logits of the official Brain-to-Text '25 pipeline: val_metrics.pkl,
+with args.yaml beside it. --save_logits writes those two files. The transducer's predictor and joint
+network run for every hypothesis, so its search takes many times as long: use a narrower --beam.
 
-LM is an n-gram, ARPA or KenLM binary; without it every sentence of the lexicon is as likely as any
-other. --tune chooses n-gram weight, word score and blank penalty on val, whichever split is
-decoded: val itself is cut in two halves, each decoded with the weights chosen on the other. What
-tuning found is kept in OUT, with a picture. Without --tune the weights are those given here. A
-transducer leaves words out at little cost where the n-gram makes them dear: try a higher
---word_score; its blank penalty helps too, and is tuned only if values are given.
+LM is an n-gram, ARPA or KenLM binary; without it all sentences of the lexicon are equally likely.
+--tune chooses n-gram weight, word score and blank penalty on val, whichever split is decoded. Val
+itself is cut in two halves, each decoded with the weights chosen on the other. Tuned weights are
+kept in OUT, with a picture, and used again. Without --tune the weights are those given here. With a
+transducer and an n-gram words tend to be left out: try a higher --word_score. A blank penalty helps
+too; for a transducer it is tuned only if values are given.
 
---denoise lets the flow bridge of a modessm mend the features first.
+--denoise runs the flow bridge of a modessm on the features first. --noise adds Gaussian noise to
+the features, another draw for each --noise_seed; `experiments.combine` combines the results.
 
---noise lets the model hear a noisy copy of the data, another one with each --noise_seed:
-`experiments.combine` makes one sentence of what it hears in several.
-
-Written to OUT (in RUN words/, words_rnnt/, words_denoised/, words_noisy_<noise_seed>/, ...): n-best
-lists as JSON lines (SPLIT.jsonl; session, block_num, trial_num and candidates with their scores in
-nats), figures (SPLIT.json) and a picture (SPLIT.png). A split without sentences gets predictions
-only. Sentences of the training split, and of the files given with --text, count as seen: error
-rates stand for seen and unseen ones apart.
+Writes to OUT (by default words/ in RUN, or words_rnnt/, words_denoised/, words_noisy_<noise_seed>/,
+...): n-best lists as JSON lines (SPLIT.jsonl; session, block_num, trial_num and candidates with
+their scores in nats), figures (SPLIT.json) and a picture (SPLIT.png). A split without sentences
+gets n-best lists only. Error rates are also given apart for sentences that the training split or
+the files of --text contain, and for all others.
 """
 
 import argparse
@@ -34,13 +32,13 @@ from dataclasses import fields
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from modessm_jax.data.recordings import SPLITS, read_transcripts
 from modessm_jax.evaluation.official_logits import read_official_logits, write_official_logits
 from modessm_jax.evaluation.posteriors import (
     Noise,
     Posteriors,
-    encodings_of,
     posteriors_from,
     posteriors_of,
 )
@@ -50,21 +48,22 @@ from modessm_jax.runs.load import load_run
 from modessm_jax.runtime.compile_cache import compiled_programs
 
 try:
-    from modessm_jax.words.ctc_search import SearchOptions
-    from modessm_jax.words.job import Vocabulary, WordJob
+    from modessm_jax.words.decoder import Vocabulary
+    from modessm_jax.words.job import WordJob
     from modessm_jax.words.report import format_words
+    from modessm_jax.words.search import SearchOptions
     from modessm_jax.words.tuning import Grid, Weights
 except ImportError as error:
     raise SystemExit(str(error)) from error
 
 _HELP = {
     "beam": "hypotheses kept after each frame",
-    "beam_threshold": "nats behind the best that a hypothesis is dropped at",
+    "beam_threshold": "nats below the best at which a hypothesis is dropped",
     "lm_weight": "factor of the n-gram's log-probability",
     "word_score": "nats added for each word",
-    "acoustic_scale": "factor of the frames' log-probabilities",
+    "acoustic_scale": "factor of the acoustic log-probability",
     "blank_penalty": "divides the blank's probability",
-    "nbest": "hypotheses written for each trial",
+    "nbest": "the most hypotheses written for each trial",
 }
 
 
@@ -77,10 +76,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def decode(given: argparse.Namespace) -> None:
-    """Does what the command line asks for.
+    """Decodes a split as the command line says, writes the results and prints them.
 
     Raises:
-        ValueError: something given is missing or unfit; the message says what.
+        ValueError: an argument or a file is missing or unfit; the message names it.
     """
     job = _job(given)
     if given.workdir is None:
@@ -89,20 +88,20 @@ def decode(given: argparse.Namespace) -> None:
     else:
         run = load_run(given.workdir)
         data = run.config["data"]
-        of_head = {"ctc": posteriors_of, "rnnt": encodings_of}[given.head]
         noise = Noise(given.noise, given.noise_seed or 0)
         check_abilities(run.functional, denoise=given.denoise)
-        further = {"denoise": True} if given.denoise else {}
-        source = partial(of_head, run, data_root=given.data_root, noise=noise, **further)
+        options = {"head": given.head, "noise": noise, "denoise": given.denoise}
+        source = partial(posteriors_of, run, data_root=given.data_root, **options)
         root = Path(given.data_root or data["root"])
         sessions = data["sessions"]
-        heard = ", denoised" * given.denoise + (f", {noise}" if given.noise else "")
-        title = f"{given.workdir}, best model, step {run.step}, {given.head} head{heard}"
+        title = f"{given.workdir}, best model, step {run.step}, {given.head} head"
+        title += ", denoised" * given.denoise
+        title += f", with noise of deviation {noise.deviation:g}" * bool(given.noise)
     texts = [path.read_text(encoding="utf-8").splitlines() for path in given.text]
     if any(root.glob("*/data_train.hdf5")):
         texts.append(read_transcripts(root, "train", sessions))
     else:
-        print(f"{root} has no training split; its sentences cannot count as seen")
+        print(f"{root} has no training split; only sentences of --text count as seen")
     with compiled_programs((given.workdir or job.folder) / "compiled"):
         evaluation = job.decode(source, given.split, chain.from_iterable(texts))
     written = job.write(evaluation)
@@ -117,21 +116,20 @@ def decode(given: argparse.Namespace) -> None:
 def _job(given: argparse.Namespace) -> WordJob:
     rnnt = given.head == "rnnt"
     if rnnt and given.workdir is None:
-        raise ValueError("--head rnnt needs --workdir: logits hold what a CTC head says")
+        raise ValueError("--head rnnt needs --workdir: logits are those of a CTC head")
     if rnnt and given.save_logits is not None:
-        raise ValueError("--save_logits are those of the CTC head; leave --head rnnt away")
+        raise ValueError("--save_logits writes the logits of the CTC head; leave out --head rnnt")
     if given.noise < 0:
-        raise ValueError(f"--noise = {given.noise:g}: a deviation cannot be negative")
+        raise ValueError(f"--noise = {given.noise:g}: give a deviation of at least 0")
     if given.noise_seed is not None and not given.noise:
-        raise ValueError("--noise_seed needs --noise: without it there is nothing to draw")
+        raise ValueError("--noise_seed needs --noise: without it no noise is drawn")
     if given.val_logits is not None and given.workdir is not None:
-        raise ValueError("--val_logits belong to --logits: a run is asked for val itself")
+        raise ValueError("--val_logits needs --logits: of a run, val is read from the data")
     if given.lm_weight is not None and given.lm is None:
-        raise ValueError("--lm_weight needs --lm: without an n-gram it weighs nothing")
-    if given.noise and given.workdir is None:
-        raise ValueError("--noise needs --workdir: logits are of what the model has heard")
-    if given.denoise and given.workdir is None:
-        raise ValueError("--denoise needs --workdir: logits are of what the model has heard")
+        raise ValueError("--lm_weight needs --lm: it is the weight of that n-gram")
+    for name in ("noise", "denoise"):
+        if getattr(given, name) and given.workdir is None:
+            raise ValueError(f"--{name} needs --workdir: it changes the features before the model")
     words = "words" + "_rnnt" * rnnt + "_denoised" * given.denoise
     words += f"_noisy_{given.noise_seed or 0}" * (given.noise > 0)
     folder: Path | None = given.out
@@ -144,7 +142,7 @@ def _job(given: argparse.Namespace) -> WordJob:
     tried = {name: tuple(options.pop(name)) for name in Weights._fields if name in options}
     grid = None
     if given.tune:
-        # Without an n-gram its weight weighs nothing; a transducer's search is slow to try more.
+        # Without an n-gram its weight has no effect; a transducer's search is too slow for more.
         single = {"lm_weight": given.lm is None, "blank_penalty": rnnt}
         grid = Grid(**{name: (1.0,) for name, alone in single.items() if alone} | tried)
     else:
@@ -179,36 +177,32 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     either = parser.add_mutually_exclusive_group(required=True)
-    either.add_argument("--workdir", type=Path, help="of a training run")
-    either.add_argument("--logits", type=Path, help="of the split, in place of a run")
-    parser.add_argument("--head", choices=["ctc", "rnnt"], default="ctc", help="of the run (ctc)")
-    parser.add_argument("--val_logits", type=Path, help="to tune on, where the split is not val")
-    parser.add_argument("--split", choices=SPLITS, default="val", help="which trials (val)")
-    parser.add_argument("--lexicon", type=Path, required=True, help="the words to be recognised")
-    parser.add_argument("--lm", type=Path, help="n-gram, ARPA or KenLM binary (none)")
-    parser.add_argument("--tune", action="store_true", help="choose the weights on val")
-    parser.add_argument("--text", type=Path, nargs="+", default=[], help="what the n-gram has seen")
-    parser.add_argument("--data_root", type=Path, help="where the data are, if they have moved")
-    parser.add_argument("--out", type=Path, help="folder to write to (in the workdir)")
-    parser.add_argument(
-        "--denoise", action="store_true", help="let the flow bridge mend the features"
-    )
-    parser.add_argument(
-        "--noise", type=float, default=0.0, help="deviation of noise to add to the features (0)"
-    )
-    parser.add_argument("--noise_seed", type=int, help="of that noise (0)")
-    parser.add_argument("--save_logits", type=Path, help="folder for val_metrics.pkl, args.yaml")
+    either.add_argument("--workdir", type=Path, help="folder of a training run")
+    either.add_argument("--logits", type=Path, help="val_metrics.pkl of the split, without a run")
+
+    def add(name: str, what: str, **further: Any) -> None:
+        parser.add_argument(f"--{name}", help=what, **further)
+
+    add("head", "head of the run (ctc)", choices=["ctc", "rnnt"], default="ctc")
+    add("split", "split to decode (val)", choices=SPLITS, default="val")
+    add("lexicon", "file of the words to recognise", type=Path, required=True)
+    add("lm", "n-gram, ARPA or KenLM binary (none)", type=Path)
+    add("tune", "choose the weights on val (no)", action="store_true")
+    add("val_logits", "logits to tune on if the split is not val (none)", type=Path)
+    add("text", "texts the n-gram was trained on (none)", type=Path, nargs="+", default=[])
+    add("data_root", "folder of session folders (that of the training)", type=Path)
+    add("out", "folder to write to (one in the workdir)", type=Path)
+    add("denoise", "run the flow bridge on the features first (no)", action="store_true")
+    add("noise", "standard deviation of noise added to the features (0)", type=float, default=0.0)
+    add("noise_seed", "seed of that noise (0)", type=int)
+    add("save_logits", "folder to write val_metrics.pkl and args.yaml to (none)", type=Path)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parser.add_argument("--processes", type=int, default=cores, help="of the search (every core)")
+    add("processes", "processes to search with (one for each core)", type=int, default=cores)
     for field in fields(SearchOptions):
         several = field.name in Weights._fields
         remark = "; with --tune the values to try" if several else ""
-        parser.add_argument(
-            f"--{field.name}",
-            type=type(field.default),
-            nargs="+" if several else None,
-            help=f"{_HELP[field.name]} ({field.default:g}{remark})",
-        )
+        what = f"{_HELP[field.name]} ({field.default:g}{remark})"
+        add(field.name, what, type=type(field.default), nargs="+" if several else None)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Makes and measures the language models and lexicons that word decoding needs.
+"""Makes and measures the n-grams and lexicons that decoding into words needs.
 
     python -m experiments.language_model embedded --out lm/english.arpa
     python -m experiments.language_model train --text talk.txt --prune 1e-8 --out lm/my.arpa
@@ -7,26 +7,26 @@
         --out lm/phonemes.arpa
     python -m experiments.language_model report --lm lm/my.arpa --text val.txt --training talk.txt
 
-embedded converts the US-English trigram of 72,547 words inside the package pocketsphinx (BSD
-licence). train counts a text of one sentence a line into a modified Kneser-Ney model. lexicon looks
-up all pronunciations of a model's or a text's words; those in no dictionary are guessed and named.
-phonemes makes an n-gram of phonemes for the transducer's search. report gives the perplexity of
-sentences and, with --training, how many of them the training text holds. Models are ARPA files.
+embedded converts the US-English trigram of 72,547 words in the package pocketsphinx (BSD licence).
+train estimates a modified Kneser-Ney model from a text of one sentence a line. lexicon looks up all
+pronunciations of the words of a model or a text; those of words in no dictionary are guessed, and
+the words named. phonemes estimates an n-gram of phonemes for the transducer's beam search. report
+gives the perplexity of sentences and, with --training, how many of them are in the training text.
+Models are written as ARPA files.
 """
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from modessm_jax.language import arpa, kneser_ney, pocketsphinx_lm
 from modessm_jax.language.arpa import BackoffModel
-from modessm_jax.language.contamination import seen_sentences
 from modessm_jax.language.lexicon import Lexicon, build_lexicon
 from modessm_jax.language.ngram import NGram
-from modessm_jax.language.phoneme_ngram import spoken
-from modessm_jax.language.pronounce import Pronouncer
-from modessm_jax.text import normalize, percent
+from modessm_jax.language.phoneme_ngram import phonemes_of
+from modessm_jax.language.pronounce import guess_pronunciations
+from modessm_jax.text import normalize, percent, seen_sentences
 
 _SHOWN = 20
 _LINES_BETWEEN_NOTES = 1_000_000
@@ -65,19 +65,15 @@ def phonemes(options: argparse.Namespace) -> None:
             count += bool(normalize(line))
             yield line
 
-    sentences = [sounds for sounds in spoken(counted(), lexicon) if sounds]
+    sentences = [sounds for sounds in phonemes_of(counted(), lexicon) if sounds]
     print(f"{len(sentences):,} of {count:,} sentences are of words in {options.lexicon}")
     _write(kneser_ney.train(sentences, options.order, options.prune), options.out)
 
 
 def lexicon(options: argparse.Namespace) -> None:
-    """Looks up, or else guesses, pronunciations."""
-    words = _vocabulary(options.words)
-
-    def guess(unknown: Sequence[str]) -> dict[str, list[list[str]]]:
-        return Pronouncer()(unknown)
-
-    built = build_lexicon(words, options.additions, guess if options.guess else None)
+    """Looks up pronunciations, or guesses those of words in no dictionary."""
+    guess = guess_pronunciations if options.guess else None
+    built = build_lexicon(_vocabulary(options.words), options.additions, guess)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     built.write(options.out)
     variants = sum(map(len, built.words.values()))
@@ -85,11 +81,11 @@ def lexicon(options: argparse.Namespace) -> None:
     if built.guessed:
         shown = ", ".join(sorted(built.guessed)[:_SHOWN])
         more = ", ..." if len(built.guessed) > _SHOWN else ""
-        print(f"guessed, for want of a dictionary entry: {len(built.guessed):,} ({shown}{more})")
+        print(f"guessed, without a dictionary entry: {len(built.guessed):,} ({shown}{more})")
 
 
 def report(options: argparse.Namespace) -> None:
-    """Perplexity of sentences, and which of them a training text holds."""
+    """Prints the perplexity of sentences, and how many of them a training text contains."""
     lines = [line for line in _lines(options.text) if normalize(line)]
     model = NGram(options.lm)
     measured = model.perplexity(normalize(line).split() for line in lines)
@@ -101,14 +97,14 @@ def report(options: argparse.Namespace) -> None:
     print(f"perplexity {measured.all_words:.2f} with them")
     if options.training is not None:
         seen = seen_sentences(lines, _lines(options.training))
-        long = [known for known, line in zip(seen, lines, strict=True) if _is_long(line)]
+        long = [
+            known
+            for known, line in zip(seen, lines, strict=True)
+            if len(normalize(line).split()) >= _LONG
+        ]
         for name, known in (("all sentences", seen), (f"sentences of {_LONG} words or more", long)):
-            share = percent(sum(known) / len(known)) if known else "none there"
+            share = percent(sum(known) / len(known)) if known else "there are none"
             print(f"in {options.training}: {sum(known):,} of {len(known):,} {name} ({share})")
-
-
-def _is_long(line: str) -> bool:
-    return len(normalize(line).split()) >= _LONG
 
 
 def _write(model: BackoffModel, out: Path) -> None:
@@ -116,12 +112,12 @@ def _write(model: BackoffModel, out: Path) -> None:
     print(f"writing {sizes}")
     out.parent.mkdir(parents=True, exist_ok=True)
     model.write(out)
-    NGram(out)  # what KenLM cannot read should fail here, not in a search
+    NGram(out)  # a file that KenLM cannot read should fail here, not in a search
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The lines of a text; a long one is counted aloud."""
+    """The lines of a text; prints the progress through a long one."""
     number = 0
     start = time.monotonic()
     try:
@@ -157,13 +153,15 @@ def _parser() -> argparse.ArgumentParser:
         return job
 
     def add_training(job: argparse.ArgumentParser, order: int) -> None:
-        job.add_argument("--text", type=Path, required=True, help="one sentence a line")
-        job.add_argument("--order", type=int, default=order, help=f"2 to 6 ({order})")
+        job.add_argument("--text", type=Path, required=True, help="text, one sentence a line")
+        job.add_argument(
+            "--order", type=int, default=order, help=f"of the n-gram, 2 to 6 ({order})"
+        )
         job.add_argument(
             "--prune",
             type=float,
             default=0.0,
-            help="leave out n-grams that change the relative entropy by less; 1e-8 is mild (0)",
+            help="drop n-grams that change the relative entropy by less; 1e-8 is mild (0)",
         )
 
     def add_out(job: argparse.ArgumentParser) -> None:
@@ -180,25 +178,27 @@ def _parser() -> argparse.ArgumentParser:
         "--words", type=Path, required=True, help="an .arpa model, or a text of any words"
     )
     looked_up.add_argument(
-        "--additions", type=Path, help="your own words: one a line with its ARPAbet phonemes"
+        "--additions", type=Path, help="own words: one a line with its ARPAbet phonemes (none)"
     )
     looked_up.add_argument(
         "--guess",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="guess words in no dictionary; without, they are an error (--guess)",
+        help="guess pronunciations of words in no dictionary, or else fail (--guess)",
     )
     add_out(looked_up)
 
     of_phonemes = job(phonemes, "estimate an n-gram of phonemes from a text and a lexicon")
-    of_phonemes.add_argument("--lexicon", type=Path, required=True, help="of the text's words")
+    of_phonemes.add_argument(
+        "--lexicon", type=Path, required=True, help="lexicon of the text's words"
+    )
     add_training(of_phonemes, order=4)
     add_out(of_phonemes)
 
-    measured = job(report, "measure perplexity, and what a training text gives away")
+    measured = job(report, "measure perplexity, and count sentences seen in training")
     measured.add_argument("--lm", type=Path, required=True, help="ARPA file or KenLM binary")
-    measured.add_argument("--text", type=Path, required=True, help="one sentence a line")
-    measured.add_argument("--training", type=Path, help="text the model was trained on")
+    measured.add_argument("--text", type=Path, required=True, help="text, one sentence a line")
+    measured.add_argument("--training", type=Path, help="text the model was trained on (none)")
     return parser
 
 

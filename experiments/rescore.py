@@ -1,4 +1,4 @@
-"""Ranks n-best lists anew with a language model that the search could not use.
+"""Re-ranks n-best lists with a language model that the search could not use.
 
     python -m experiments.rescore test.jsonl --model opt-125m --lm_weight 0.9 \\
         --tune_on val.jsonl --data_root DATA --out rescored.jsonl
@@ -6,10 +6,10 @@
         --out rescored.jsonl
 
 The model is a folder with a causal language model of the Hugging Face library, or the file of an
-n-gram, ARPA or KenLM binary. --lm_weight is that of the search; --alpha says which share of it the
-new model takes over. --tune_on chooses alpha for the fewest word errors in lists of val, which must
-be of that one weight, as decoding without --tune makes them; rescoring the same lists afterwards
-flatters.
+n-gram, ARPA or KenLM binary. --lm_weight is the n-gram weight of the search; --alpha is the share
+of it that the new model gets. --tune_on chooses alpha for the fewest word errors in lists of val,
+decoded with one set of weights: without --tune. The error rate of those same lists after rescoring
+is too optimistic.
 """
 
 import argparse
@@ -19,7 +19,6 @@ from modessm_jax.data.recordings import read_index
 from modessm_jax.language.ngram import NGram
 from modessm_jax.words.nbest import read_nbest, write_nbest
 from modessm_jax.words.rescoring import (
-    NGramModel,
     SentenceModel,
     TransformersModel,
     rescore,
@@ -31,15 +30,15 @@ from modessm_jax.words.rescoring import (
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.rescore", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("lists", type=Path, help="n-best lists, as decoding writes them")
+    parser.add_argument("lists", type=Path, help="n-best lists, as experiments.decode writes")
     parser.add_argument("--model", type=Path, required=True, help="folder, or file of an n-gram")
-    parser.add_argument("--device", default="cpu", help="of a neural model: cpu, cuda (cpu)")
+    parser.add_argument("--device", default="cpu", help="of a neural model: cpu or cuda (cpu)")
     parser.add_argument("--lm_weight", type=float, required=True, help="of the search's n-gram")
-    parser.add_argument("--out", type=Path, required=True, help="JSON lines to write")
+    parser.add_argument("--out", type=Path, required=True, help="file of JSON lines to write")
     either = parser.add_mutually_exclusive_group(required=True)
     either.add_argument("--alpha", type=float, help="share of the new model, 0 to 1")
-    either.add_argument("--tune_on", type=Path, help="lists of val to choose alpha on")
-    parser.add_argument("--data_root", type=Path, help="where val's sentences are, for --tune_on")
+    either.add_argument("--tune_on", type=Path, help="n-best lists of val to choose alpha on")
+    parser.add_argument("--data_root", type=Path, help="folder of session folders, for --tune_on")
     given = parser.parse_args(arguments)
     if (given.tune_on is None) != (given.data_root is None):
         parser.error("--tune_on and --data_root go together")
@@ -48,8 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
         alpha = given.alpha
         if given.tune_on is not None:
             val = read_nbest(given.tune_on)
-            said = read_index(given.data_root, "val")
-            references = {key: sentence for key, sentence in said.items() if sentence is not None}
+            index = read_index(given.data_root, "val")
+            references = {key: sentence for key, sentence in index.items() if sentence is not None}
             scores = score_candidates(val, model)
             alpha = tune_alpha(val, scores, references, lm_weight=given.lm_weight)
         lists = read_nbest(given.lists)
@@ -65,7 +64,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _load(path: Path, device: str) -> SentenceModel:
-    return TransformersModel(path, device=device) if path.is_dir() else NGramModel(NGram(path))
+    if path.is_dir():
+        return TransformersModel(path, device)
+    ngram = NGram(path)
+    return lambda sentences: [ngram.score(sentence.split()) for sentence in sentences]
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""Writes or checks the file in which a benchmark takes the sentences of its test split.
+"""Writes or checks a submission: the file of test sentences that a benchmark scores.
 
     python -m experiments.submit --data_root DATA --hypotheses test.jsonl --out submission.csv
     python -m experiments.submit --data_root DATA --check submission.csv
 
-The hypotheses are JSON lines, as decoding and combining write them: n-best lists, of which the best
-sentence is taken, or sentences. A name that ends in .csv makes the file of Brain-to-Text '25
-(Kaggle), one in .txt that of Brain-to-Text '24 (EvalAI). A trial without a sentence is an error.
+The hypotheses are JSON lines, as `experiments.decode` and `experiments.combine` write them: n-best
+lists, of which the best sentence is taken, or sentences. A file that ends in .csv is for
+Brain-to-Text '25 (Kaggle), one that ends in .txt for Brain-to-Text '24 (EvalAI). A trial without a
+sentence is an error.
 
---check changes nothing, prints what is wrong line by line, and exits with status 1 if anything is.
-With --hypotheses it also compares every sentence with what was decoded.
+--check changes nothing, prints every problem with its line, and exits with status 1 if there is
+one. With --hypotheses it also compares every sentence with the decoded one.
 """
 
 import argparse
@@ -25,8 +26,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.submit", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--data_root", type=Path, required=True, help="folder of session folders")
-    parser.add_argument("--split", choices=SPLITS, default="test", help="which trials (test)")
-    parser.add_argument("--hypotheses", type=Path, help="JSON lines of what was decoded")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="split to submit (test)")
+    parser.add_argument(
+        "--hypotheses", type=Path, help="JSON lines of the decoded sentences (none)"
+    )
     job = parser.add_mutually_exclusive_group(required=True)
     job.add_argument("--out", type=Path, help="file to write, .csv or .txt")
     job.add_argument("--check", type=Path, help="file to check, .csv or .txt")

@@ -1,10 +1,12 @@
-"""Error rates of phonemes and words, as the Brain-to-Text benchmarks count them.
+"""Sentences and error rates, as the Brain-to-Text benchmarks read and count them.
 
 A rate is the sum of the edits of all sentences over the sum of their reference lengths; the mean of
-sentence rates is another number and is named so. Rates are fractions; `percent` prints them.
+the sentences' own rates is another number (`mean_rate`). Rates are fractions; `percent` formats
+them.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +16,13 @@ from rapidfuzz.distance import Levenshtein
 
 from modessm_jax.phonemes import SILENCE
 
+_CONFIDENCE = 0.95
+_RESAMPLES = 2000
+
 
 @dataclass(frozen=True)
 class Edits:
-    """Counts of one cheapest way from references to hypotheses; addable over sentences."""
+    """Edits that turn references into hypotheses, by kind; those of sentences can be added."""
 
     substitutions: int = 0
     insertions: int = 0
@@ -39,7 +44,7 @@ class Edits:
 
     @property
     def rate(self) -> float:
-        """Edits per reference token (a fraction, above 1 where insertions abound).
+        """Edits per reference token: a fraction, above 1 if there are many insertions.
 
         Raises:
             ValueError: there are no reference tokens to divide by.
@@ -50,7 +55,7 @@ class Edits:
 
 
 def edits(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) -> Edits:
-    """Levenshtein edits that turn `reference` into `hypothesis`."""
+    """The fewest edits that turn `reference` into `hypothesis` (Levenshtein)."""
     tags = [tag for tag, _, _ in Levenshtein.editops(reference, hypothesis).as_list()]
     counts = (tags.count("replace"), tags.count("insert"), tags.count("delete"))
     return Edits(*counts, reference_length=len(reference))
@@ -88,7 +93,7 @@ def total(sentences: Iterable[Edits]) -> Edits:
 
 
 def mean_rate(sentences: Sequence[Edits]) -> float:
-    """The mean of the sentences' own error rates, in which short sentences weigh more.
+    """The mean of the sentences' own error rates, which gives short sentences more weight.
 
     Raises:
         ValueError: there are no sentences, or one has no reference tokens.
@@ -102,16 +107,15 @@ def bootstrap_interval(
     sentences: Sequence[Edits],
     *,
     seed: int,
-    confidence: float = 0.95,
-    resamples: int = 2000,
     against: Sequence[Edits] | None = None,
 ) -> tuple[float, float]:
-    """Percentile interval of the aggregate error rate over resampled sentences.
+    """The 95 % bootstrap interval of the error rate over sentences.
 
-    Sentences are drawn with replacement and the ratio of sums is taken anew in each resample
-    (M. Bisani & H. Ney, "Bootstrap estimates for confidence intervals in ASR performance
-    evaluation", ICASSP 2004). With `against`, another decoder's edits of the same sentences, it is
-    the interval of the difference, ours less theirs, each sentence drawn for both.
+    Sentences are drawn with replacement, and the error rate of each of 2000 resamples is computed
+    as a ratio of sums (M. Bisani & H. Ney, "Bootstrap estimates for confidence intervals in ASR
+    performance evaluation", ICASSP 2004). With `against`, another decoder's edits of the same
+    sentences, it is the interval of the difference of the rates, the first minus the second, over
+    the same resamples.
 
     Raises:
         ValueError: no sentence has a reference token; or the other references are not the same.
@@ -125,16 +129,39 @@ def bootstrap_interval(
     if not lengths.sum():
         raise ValueError("a bootstrap needs sentences with reference tokens; score labelled data")
     probabilities = np.full(len(sentences), 1 / len(sentences))
-    draws = np.random.default_rng(seed).multinomial(len(sentences), probabilities, size=resamples)
+    draws = np.random.default_rng(seed).multinomial(len(sentences), probabilities, size=_RESAMPLES)
     drawn_lengths = draws @ lengths
     # A resample of nothing but empty references has no rate.
     measured = drawn_lengths > 0
     rates = (draws @ counts)[measured] / drawn_lengths[measured]
-    tail = (1 - confidence) / 2
+    tail = (1 - _CONFIDENCE) / 2
     low, high = np.quantile(rates, [tail, 1 - tail])
     return float(low), float(high)
 
 
+def seen_sentences(sentences: Sequence[str], text: Iterable[str]) -> list[bool]:
+    """For every sentence whether one line of a training text contains it, word for word.
+
+    Both are normalised first. Any large text contains short sentences; count those of five words or
+    more to tell a leak from everyday phrases. A sentence without words counts as not seen.
+    """
+    wanted = [tuple(normalize(sentence).split()) for sentence in sentences]
+    # Sentences are looked up by their first two words, or their only one.
+    by_opening: defaultdict[tuple[str, ...], set[tuple[str, ...]]] = defaultdict(set)
+    for words in wanted:
+        if words:
+            by_opening[words[:2]].add(words)
+    found: set[tuple[str, ...]] = set()
+    for line in text:
+        words = tuple(normalize(line).split())
+        for begin in range(len(words)):
+            for opening in (words[begin : begin + 1], words[begin : begin + 2]):
+                for candidate in by_opening.get(opening, ()):
+                    if words[begin : begin + len(candidate)] == candidate:
+                        found.add(candidate)
+    return [words in found for words in wanted]
+
+
 def percent(fraction: float | None) -> str:
-    """A fraction as people read it: 0.0632 is "6.32 %", None is "-"."""
+    """Formats a fraction: 0.0632 as "6.32 %", None as "-"."""
     return "-" if fraction is None else f"{100 * fraction:.2f} %"

@@ -102,12 +102,10 @@ def test_the_bootstrap_covers_the_rate_and_agrees_with_the_binomial():
     wrong = np.random.default_rng(3).random(400) < 0.2
     sentences = [Edits(int(w), 0, 0, 1) for w in wrong]
     rate = text.total(sentences).rate
-    low, high = text.bootstrap_interval(sentences, seed=1, resamples=4000)
+    low, high = text.bootstrap_interval(sentences, seed=1)
     half_width = 1.96 * np.sqrt(rate * (1 - rate) / len(sentences))
     np.testing.assert_allclose([low, high], [rate - half_width, rate + half_width], atol=0.005)
-    assert (low, high) == text.bootstrap_interval(sentences, seed=1, resamples=4000)
-    narrow = text.bootstrap_interval(sentences, seed=1, confidence=0.5)
-    assert low < narrow[0] < narrow[1] < high
+    assert (low, high) == text.bootstrap_interval(sentences, seed=1)
 
 
 def test_the_bootstrap_weighs_sentences_by_length():
@@ -130,6 +128,36 @@ def test_the_paired_bootstrap_sees_a_difference_that_two_intervals_hide():
     np.testing.assert_allclose(mirrored, (-high, -low))
     with pytest.raises(ValueError, match="two decodings of the same sentences"):
         text.bootstrap_interval(better, seed=0, against=worse[1:])
+
+
+TRAINING = [
+    "Well, I do not KNOW what you mean.",
+    "yes",
+    "going to",
+    "the store",
+    "",
+]
+
+
+def test_sentences_are_found_within_lines_and_in_any_dress():
+    sentences = {
+        "i do not know": True,
+        "I do not know what you mean!": True,
+        "Yes.": True,
+        "know": True,  # a single word, inside
+        "do not know you": False,
+        "not know what you mean it": False,  # beyond the end of the line
+        "going to the store": False,  # over two lines
+        "no": False,  # part of a word only
+        "!": False,
+    }
+    assert text.seen_sentences(list(sentences), TRAINING) == list(sentences.values())
+
+
+def test_equal_sentences_are_seen_alike():
+    assert text.seen_sentences(["yes", "no", "yes"], iter(TRAINING)) == [True, False, True]
+    assert text.seen_sentences([], TRAINING) == []
+    assert text.seen_sentences(["yes"], []) == [False]
 
 
 def test_percent():

@@ -2,7 +2,7 @@
 
 A back-off model (S. Katz 1987) stores log p(w | h) for the n-grams it has seen; for any other, log
 p(w | h) is the back-off of h (0 where h is not stored) plus log p(w | h without its oldest word).
-Numbers are natural logarithms here and common ones in the file, as the format demands.
+Numbers are natural logarithms here and decimal logarithms in the file, as the format demands.
 """
 
 import math
@@ -19,10 +19,10 @@ from modessm_jax.runtime.files import replacing
 START = "<s>"
 END = "</s>"
 UNKNOWN = "<unk>"
-# Of a word unknown to a model that has no unknown word: one in ten million.
+# Log-probability of an unknown word where a model has no unknown word: one in ten million.
 MISSING = math.log(1e-7)
 
-# What the format writes for a probability of zero.
+# How the format writes the logarithm of zero.
 _NEVER = -99.0
 _LINES_AT_ONCE = 100_000
 
@@ -49,7 +49,7 @@ class BackoffModel:
         return [len(order.log_probs) for order in self.orders]
 
     def write(self, path: Path) -> None:
-        """Writes an ARPA file, whole or not at all."""
+        """Writes an ARPA file, all or nothing; the folder is made if need be."""
         with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
             file.write("\\data\\\n")
             file.writelines(f"ngram {n}={size}\n" for n, size in enumerate(self.sizes, 1))
@@ -74,7 +74,7 @@ def vocabulary(path: Path) -> list[str]:
     """The words of an ARPA file, without sentence marks and the unknown word.
 
     Raises:
-        ValueError: the file is no ARPA file, or not a sound one as far as its words.
+        ValueError: the file is no ARPA file, or its unigrams are malformed.
     """
     words = []
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -86,10 +86,10 @@ def vocabulary(path: Path) -> list[str]:
 
 
 def check(path: Path) -> None:
-    """Reads a whole ARPA file for its mistakes.
+    """Reads a whole ARPA file to find its mistakes.
 
     Raises:
-        ValueError: naming the file, the line and what is wrong there.
+        ValueError: the file is malformed; the message names the file, the line and the problem.
     """
     with path.open(encoding="utf-8", errors="replace") as file:
         for _ in _ngrams(path, file):
@@ -97,7 +97,7 @@ def check(path: Path) -> None:
 
 
 def _ngrams(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
-    """The order and the words of every n-gram, all of it checked."""
+    """The order and the words of every n-gram; checks the whole file on the way."""
     promised: dict[int, int] = {}
     known: set[str] = set()
     order = found = number = 0
@@ -125,13 +125,13 @@ def _ngrams(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
             else:
                 words = _words(line, order, last=order == max(promised))
                 known.update(words if order == 1 else ())
-                strange = [word for word in words if word not in known]
-                if strange:
-                    raise ValueError(f"{strange[0]!r} is not among the 1-grams")
+                unknown = next((word for word in words if word not in known), None)
+                if unknown is not None:
+                    raise ValueError(f"{unknown!r} is not among the 1-grams")
                 found += 1
                 yield order, words
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}; mend or remake the model") from error
+            raise ValueError(f"{path}, line {number}: {error}; make the model again") from error
     ending = "\\data\\" if state == "before" else "\\end\\"
     raise ValueError(f"{path}: {number} lines without {ending}; is it a whole ARPA file?")
 

@@ -6,8 +6,9 @@ estimation" (ACL 2013): n-grams that begin a sentence keep their counts, unigram
 with the uniform distribution over the vocabulary and the unknown word.
 
 Pruning is that of A. Stolcke, "Entropy-based pruning of backoff language models" (1998), with the
-probability of a history taken from its count: Kneser-Ney's lower orders misjudge it (C. Chelba et
-al., "Study on interaction between entropy pruning and Kneser-Ney smoothing", Interspeech 2010).
+probability of a history taken from its count, which Kneser-Ney's lower orders do not estimate (C.
+Chelba et al., "Study on interaction between entropy pruning and Kneser-Ney smoothing", Interspeech
+2010).
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,9 +22,8 @@ from modessm_jax.language.arpa import END, START, UNKNOWN, BackoffModel, NGrams
 _MARKS = (UNKNOWN, START, END)
 _START, _END = _MARKS.index(START), _MARKS.index(END)
 
-# KenLM's, for texts so small that the counts of counts say nothing.
+# KenLM's, for texts too small for counts of counts.
 _FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
-
 
 # One array per order with one value per n-gram.
 Values = list[np.ndarray]
@@ -31,10 +31,10 @@ Values = list[np.ndarray]
 
 @dataclass(frozen=True)
 class Counts:
-    """All n-grams of one order, each with its place in the order below.
+    """All n-grams of one order, one row each.
 
     `contexts` and `suffixes` are rows of the order below: the n-gram without its last and without
-    its first word. Of unigrams both are 0, the one empty n-gram.
+    its first word. For unigrams both are 0, the row of the empty n-gram.
     """
 
     words: Int[np.ndarray, "ngrams"]  # the last word
@@ -50,8 +50,8 @@ def train(sentences: Iterable[Sequence[str]], order: int, prune: float = 0.0) ->
     Args:
         sentences: words of each; empty ones are skipped.
         order: words of the longest n-grams, 2 to 6, which KenLM can read.
-        prune: n-grams, longest first, whose loss would change the model's relative entropy by less
-            than this many nats a word are left out; 1e-8 is mild. 0 keeps all.
+        prune: n-grams, longest first, are left out if that changes the model's relative entropy by
+            less than this many nats per word; 1e-8 is mild. 0 keeps all.
 
     Raises:
         ValueError: the order is not in 2..6, the threshold is negative, there are no words, or one
@@ -64,7 +64,7 @@ def train(sentences: Iterable[Sequence[str]], order: int, prune: float = 0.0) ->
     words, tokens = _tokens(sentences)
     counts = count(tokens, len(words), order)
     probabilities, weights = _interpolate(counts)
-    # Rounding may put a loss of nothing below 0.
+    # Rounding may put a loss of 0 below 0.
     kept = _significant(counts, probabilities, weights, prune or -np.inf)
     return _model(words, counts, probabilities, _renormalize(counts, probabilities, kept), kept)
 
@@ -72,7 +72,7 @@ def train(sentences: Iterable[Sequence[str]], order: int, prune: float = 0.0) ->
 def _tokens(
     sentences: Iterable[Sequence[str]],
 ) -> tuple[tuple[str, ...], Int[np.ndarray, "tokens"]]:
-    """The vocabulary and the text as its ids, every sentence between its marks."""
+    """The vocabulary, and the text as ids, every sentence between its marks."""
     ids = {word: index for index, word in enumerate(_MARKS)}
     tokens: list[int] = []
     for sentence in sentences:
@@ -94,7 +94,7 @@ def count(tokens: Int[np.ndarray, "tokens"], vocabulary: int, order: int) -> lis
     ids, zeros = np.arange(vocabulary), np.zeros(vocabulary, np.int64)
     raw = np.bincount(tokens, minlength=vocabulary)
     result = [Counts(ids, zeros, zeros, ids == _START, raw)]
-    # Of the n-gram that ends at each token; -1 where it would begin in an earlier sentence.
+    # The row of the n-gram that ends at each token; -1 where it would begin in an earlier sentence.
     row = tokens
     for _ in range(1, order):
         context = np.concatenate([[-1], row[:-1]])
@@ -126,7 +126,7 @@ def adjusted(counts: list[Counts], n: int) -> Int[np.ndarray, "ngrams"]:
 
 
 def discounts(adjusted: Int[np.ndarray, "ngrams"]) -> tuple[float, float, float]:
-    """What is taken off counts of 1, 2, and 3 or more (Chen & Goodman 1999, equation 17)."""
+    """Discounts of counts of 1, 2, and 3 or more (Chen & Goodman 1999, equation 17)."""
     of_count = np.bincount(np.minimum(adjusted, 5), minlength=6).astype(float)[1:5]
     if not of_count.all():
         return _FALLBACK_DISCOUNTS
@@ -138,7 +138,7 @@ def discounts(adjusted: Int[np.ndarray, "ngrams"]) -> tuple[float, float, float]
 
 
 def _interpolate(counts: list[Counts]) -> tuple[Values, Values]:
-    """Of every order the probabilities, and the back-off weights of its n-grams as contexts."""
+    """For every order the probabilities, and the back-off weights of its n-grams as contexts."""
     # All words but the sentence start can be predicted.
     below = np.array([1 / (len(counts[0].words) - 1)])
     probabilities, weights = [], []
@@ -147,7 +147,7 @@ def _interpolate(counts: list[Counts]) -> tuple[Values, Values]:
         taken = np.array([0.0, *discounts(of_count)])[np.minimum(of_count, 3)]
         total = _sum(here.contexts, of_count, len(below))
         left = _sum(here.contexts, taken, len(below))
-        # What is no context, such as an n-gram that ends a sentence, backs off at no cost.
+        # An n-gram that is no context, such as one that ends a sentence, has a weight of 1.
         weight = np.divide(left, total, out=np.ones(len(below)), where=total > 0)
         share = (of_count - taken) / total[here.contexts]
         below = share + weight[here.contexts] * below[here.suffixes]
@@ -160,7 +160,7 @@ def _interpolate(counts: list[Counts]) -> tuple[Values, Values]:
 def _significant(
     counts: list[Counts], probabilities: Values, weights: Values, threshold: float
 ) -> Values:
-    """Which n-grams to keep: all unigrams, and what entropy or a longer n-gram asks for."""
+    """Which n-grams to keep: unigrams, those that change the entropy, and parts of kept ones."""
     kept = [np.ones(len(here.words), bool) for here in counts]
     predicted = counts[0].raw.sum() - counts[0].raw[_START]
     for n in range(len(counts), 1, -1):
@@ -174,14 +174,14 @@ def _significant(
         history = _sum(here.contexts, here.raw, below)[here.contexts] / predicted
         kept[n - 1] = history * loss >= threshold
         if n < len(counts):
-            # Back-off weights need the one; of the other KenLM bears to miss only a few.
+            # Back-off weights need the contexts; KenLM copes with only a few missing suffixes.
             kept[n - 1][counts[n].contexts[kept[n]]] = True
             kept[n - 1][counts[n].suffixes[kept[n]]] = True
     return kept
 
 
 def _renormalize(counts: list[Counts], probabilities: Values, kept: Values) -> Values:
-    """The back-off weights with which the n-grams kept, as they are, sum to one."""
+    """The back-off weights with which the probabilities sum to one after pruning."""
     weights = []
     below = probabilities[0]
     for here, p, stays in zip(counts[1:], probabilities[1:], kept[1:], strict=True):

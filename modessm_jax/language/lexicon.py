@@ -1,10 +1,4 @@
-"""The words a search may say, with all their pronunciations.
-
-A lexicon as a tree of pronunciations: after any labels, the labels and words that may follow.
-
-A sentence is said as: silence or none; then each word's phonemes, followed by one silence, except
-that the last word may end without.
-"""
+"""The words that a search can recognise, with all their pronunciations, as a list and as a tree."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,9 +17,13 @@ Variants = tuple[tuple[int, ...], ...]
 
 _HEADER = "# lexicon 1"
 _GUESSED = "# guessed"
-
 _SIBILANTS = frozenset(("S", "Z", "SH", "ZH", "CH", "JH"))
 _VOICELESS = frozenset(("P", "T", "K", "F", "TH"))
+
+# Nodes of the tree, and the word of an arc that ends none.
+START = 0  # before the first label
+BETWEEN = 1  # after a silence
+NO_WORD = -1
 
 
 @dataclass(frozen=True)
@@ -33,17 +31,19 @@ class Lexicon:
     """Phoneme ids 1..39 of every word, without the silence that searches put after it.
 
     Words with the same pronunciation are all kept, as are all pronunciations of a word; the first
-    is the commonest.
+    is the most common.
 
     Raises:
-        ValueError: a word has no pronunciation, or one that is empty or not of phonemes, or has
-            white space in it.
+        ValueError: there are no words, a word has no pronunciation or one that is empty or not of
+            phonemes, or a word has white space in it.
     """
 
     words: Mapping[str, Variants]
-    guessed: frozenset[str] = frozenset()  # words whose pronunciation no dictionary knew
+    guessed: frozenset[str] = frozenset()  # words in no dictionary
 
     def __post_init__(self):
+        if not self.words:
+            raise ValueError("the lexicon has no words; give it at least one")
         for word, variants in self.words.items():
             _check(word, variants)
 
@@ -60,15 +60,15 @@ class Lexicon:
         """Reads what `write` wrote; lines may be added by hand.
 
         Raises:
-            ValueError: the file is missing, not a lexicon, of another version, or a line of it is
-                malformed, which is named.
+            ValueError: the file is missing, not a lexicon, of another version, or empty; or a line
+                is malformed, which is named.
         """
         try:
             header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: cannot be read as a lexicon ({error})") from error
         if header != _HEADER:
-            raise ValueError(f"{path} begins with {header!r}, not {_HEADER!r}; build it anew")
+            raise ValueError(f"{path} begins with {header!r}, not {_HEADER!r}; build it again")
         words: dict[str, dict[tuple[int, ...], None]] = {}
         guessed = set()
         for number, line in enumerate(lines, 2):
@@ -85,12 +85,14 @@ class Lexicon:
             words.setdefault(word, {})[ids] = None
             if rest[0] == _GUESSED:
                 guessed.add(word)
+        if not words:
+            raise ValueError(f"{path}: the lexicon has no words; give it at least one")
         return cls({word: tuple(ids) for word, ids in words.items()}, frozenset(guessed))
 
 
 def _check(word: str, variants: Variants) -> None:
     if not word or word.split() != [word]:
-        raise ValueError(f"{word!r} is no word; words are what white space parts")
+        raise ValueError(f"{word!r} is no word; white space separates words")
     if not variants or not all(variants):
         raise ValueError(f"a pronunciation of {word!r} is missing")
     if not all(0 < sound < SILENCE for variant in variants for sound in variant):
@@ -105,15 +107,15 @@ def build_lexicon(
     """Looks up all pronunciations of every word, in order; possessives fall back on their nouns.
 
     Args:
-        words: as `text.normalize` or the language model spells them; doubles count once.
-        additions: a user's file, for `Pronunciations`; its words are added to `words`.
-        guess: pronounces other words in no dictionary, such as `pronounce.Pronouncer`.
+        words: as `text.normalize` or the language model spells them; duplicates count once.
+        additions: a file of words for `Pronunciations`, which are added to `words`.
+        guess: pronounces other words in no dictionary, such as `pronounce.guess_pronunciations`.
 
     Returns:
-        The lexicon, whose `guessed` names all words that no dictionary knew.
+        The lexicon, whose `guessed` holds all words in no dictionary, possessives too.
 
     Raises:
-        ValueError: words are in no dictionary and there is no guess, or none was found.
+        ValueError: there are no words, or some have no pronunciation and none was guessed.
         DataError: a line of `additions` is malformed.
     """
     pronunciations = Pronunciations(additions)
@@ -121,14 +123,14 @@ def build_lexicon(
     found = {word: pronunciations.variants(word) for word in words}
     unknown = [word for word, variants in found.items() if not variants]
     found |= {word: _possessive(word, pronunciations) for word in unknown}
-    unheard = [word for word in unknown if not found[word]]
-    if unheard and guess is not None:
-        found |= guess(unheard)
-    silent = [word for word, variants in found.items() if not variants]
-    if silent:
+    unknown_nouns = [word for word in unknown if not found[word]]
+    if unknown_nouns and guess is not None:
+        found |= guess(unknown_nouns)
+    lacking = [word for word, variants in found.items() if not variants]
+    if lacking:
         raise ValueError(
-            f"no pronunciation for {len(silent)} words: {', '.join(silent[:8])}"
-            f"{', ...' if len(silent) > 8 else ''}; write them into a file of additions"
+            f"no pronunciation for {len(lacking)} words: {', '.join(lacking[:8])}"
+            f"{', ...' if len(lacking) > 8 else ''}; write them into a file of additions"
         )
     ids = {
         word: tuple(dict.fromkeys(tuple(map(phoneme_id, sounds)) for sounds in variants))
@@ -138,12 +140,11 @@ def build_lexicon(
 
 
 def _possessive(word: str, pronunciations: Pronunciations) -> list[list[str]]:
-    """Its noun with the ending that English phonology asks for; the dictionary agrees in 94 %."""
+    """The noun with the ending of English phonology; the dictionary agrees in 94 % of its words."""
     noun = word.removesuffix("'s")
-    return [
-        [*sounds, *_ending(sounds[-1])]
-        for sounds in (pronunciations.variants(noun) if noun != word else [])
-    ]
+    if noun == word:
+        return []
+    return [[*sounds, *_ending(sounds[-1])] for sounds in pronunciations.variants(noun)]
 
 
 def _ending(last: str) -> list[str]:
@@ -152,26 +153,23 @@ def _ending(last: str) -> list[str]:
     return ["S"] if last in _VOICELESS else ["Z"]
 
 
-START = 0  # nothing has been said
-BETWEEN = 1  # the last label was a silence
-NO_WORD = -1
-
-
 class PronunciationTree(NamedTuple):
-    """Nodes of a tree, and its arcs: those of node n are `first[n]` to `first[n + 1]`.
+    """The labels of sentences as a tree; the arcs from node n are `first[n]` to `first[n + 1]`.
 
-    Words end with a silence, an arc of its own for each word that is pronounced so; it leads back
-    between the words. A sentence may end at `START`, `BETWEEN`, and wherever a word may.
+    The labels of a sentence are: silence or none; then each word's phonemes, followed by one
+    silence, except that the last word may end without. Each word has its own silence arc, which
+    leads back to `BETWEEN`. A sentence may end at `START`, at `BETWEEN`, and where a word may.
     """
 
     first: Int[np.ndarray, "nodes+1"]
     label: Int[np.ndarray, "arcs"]
     target: Int[np.ndarray, "arcs"]  # the node an arc leads to
-    word: Int[np.ndarray, "arcs"]  # the one that ends with the arc, by its place; or NO_WORD
-    ahead: Float[np.ndarray, "nodes"]  # the likeliest word that may follow here, 0 between words
+    word: Int[np.ndarray, "arcs"]  # index of the word that ends with the arc, or NO_WORD
+    # Log-probability of the most likely word that may still follow; 0 between words.
+    ahead: Float[np.ndarray, "nodes"]
 
     def words(self, node: int) -> list[int]:
-        """Those that may end at a node."""
+        """The words that may end at a node."""
         words = self.word[self.first[node] : self.first[node + 1]]
         return words[words != NO_WORD].tolist()
 
@@ -181,14 +179,9 @@ def grow(lexicon: Lexicon, score: Callable[[str], float]) -> PronunciationTree:
 
     Args:
         lexicon: pronunciations without the silence at their ends.
-        score: log-probability of a word by itself, which `ahead` is made of (S. Ortmanns et al.,
-            "Language-model look-ahead for large vocabulary speech recognition", ICSLP 1996).
-
-    Raises:
-        ValueError: the lexicon has no words.
+        score: log-probability of a word by itself, for `ahead` (S. Ortmanns et al., "Language-model
+            look-ahead for large vocabulary speech recognition", ICSLP 1996).
     """
-    if not lexicon.words:
-        raise ValueError("the lexicon has no words; give it at least one")
     children: list[dict[int, int]] = [{}, {}]
     words: defaultdict[int, list[int]] = defaultdict(list)
     ahead = [0.0, 0.0]

@@ -8,19 +8,20 @@ from typing import Any
 
 from modessm_jax.language import arpa
 
-# KenLM's; two compare equal if they are the same history to the model.
+# KenLM's; equal if the model cannot tell the two histories apart.
 State = Any
 
-# Common logarithms of p(a word unknown to a model that has no unknown word): KenLM's and ours.
+# Decimal logarithms of p(unknown word) where a model has no unknown word: KenLM's and ours.
 _KENLM_MISSING = -100.0
 _MISSING = arpa.MISSING / math.log(10)
 
 
 @dataclass(frozen=True)
 class Perplexity:
-    """Per word, sentence ends counted as words; `all_words` charges unknown words as `NGram` does.
+    """Perplexity per word, where the end of a sentence counts as a word.
 
-    `known_words` leaves unknown words out, but keeps them as context, as SRILM and KenLM do.
+    `all_words` scores unknown words as `NGram` does. `known_words` leaves them out, but keeps them
+    as context, as SRILM and KenLM do.
     """
 
     all_words: float
@@ -33,16 +34,16 @@ class Perplexity:
 class NGram:
     """A model in ARPA or KenLM's binary format. All scores are natural logarithms.
 
-    A word the model does not know scores as the model's unknown word; if it has none, one in ten
-    million, next to the back-offs of its history.
+    A word that the model lacks scores as the model's unknown word; if there is none, as one in ten
+    million, times the back-offs of its history.
     """
 
     def __init__(self, path: str | Path):
         """Loads a model.
 
         Raises:
-            ValueError: there is no such file, or it is no sound model; of an ARPA file the line is
-                named.
+            ValueError: there is no such file, or it is malformed; for an ARPA file the message
+                names the line.
             ImportError: KenLM is not installed.
         """
         self.path = Path(path)
@@ -55,7 +56,7 @@ class NGram:
             self._floor = _MISSING - lone
 
     def __contains__(self, word: str) -> bool:
-        """Whether the model knows a word."""
+        """Whether the model has a word."""
         return word in self._model
 
     def start(self) -> State:
@@ -70,7 +71,7 @@ class NGram:
         return after, score * math.log(10)
 
     def alone(self, word: str) -> float:
-        """log p(word), whatever stands before it: the unigram."""
+        """log p(word) without any history: the unigram."""
         return self.extend(self._state(start=False), word)[1]
 
     def end(self, state: State) -> float:
@@ -144,6 +145,6 @@ def _load(path: Path, kenlm: Any) -> Any:
     try:
         return kenlm.Model(str(path), config)
     except OSError as error:
-        # KenLM names bytes; people look for lines.
+        # KenLM's message names a byte; `check` names the line.
         arpa.check(path)
         raise ValueError(f"{path}: KenLM cannot read it: {error}") from error

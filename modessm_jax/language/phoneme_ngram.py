@@ -1,4 +1,4 @@
-"""N-grams of phonemes: made from text and a lexicon, and fused into the transducer's search."""
+"""N-grams of phonemes: training data from text and a lexicon, and fusion into the beam search."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -13,14 +13,14 @@ from modessm_jax.language.ngram import NGram
 from modessm_jax.phonemes import BLANK, CLASSES, SILENCE, SYMBOLS
 from modessm_jax.text import normalize
 
-# An n-gram's words hold no white space: the silence is "|".
+# Words of an n-gram have no white space: the silence is "|".
 TOKENS = tuple(symbol.strip() for symbol in SYMBOLS)
 
 _MAX_ORDER = 4
 
 
-def spoken(sentences: Iterable[str], lexicon: Lexicon) -> Iterator[list[str]]:
-    """The phonemes of every sentence whose words the lexicon knows, a silence after each word.
+def phonemes_of(sentences: Iterable[str], lexicon: Lexicon) -> Iterator[list[str]]:
+    """The phonemes of every sentence whose words are all in the lexicon, silence after each word.
 
     Of several pronunciations the first is taken.
     """
@@ -37,26 +37,26 @@ def spoken(sentences: Iterable[str], lexicon: Lexicon) -> Iterator[list[str]]:
 def next_phonemes(ngram: NGram) -> Float32[np.ndarray, "contexts classes"]:
     """log p of every next phoneme after every context of order - 1 phonemes; the blank's is 0.
 
-    A context is a number in base 41, its last phoneme the last digit; a digit of 0 stands before
-    the sentence begins.
+    A context is a number in base 41 whose last digit is the last phoneme; the digit 0 stands for
+    what is before the sentence.
 
     Raises:
         ValueError: the n-gram is of words, or so long that its table would not fit.
     """
-    # A small text may lack a rare phoneme, but none lacks the silence after every word. In capitals
-    # an n-gram of words may know phonemes: "er", "ow".
-    strange = [token for token in TOKENS[BLANK + 1 :] if token not in ngram]
-    if TOKENS[SILENCE] in strange or ngram.order > _MAX_ORDER:
+    # A small text may lack a rare phoneme, but never the silence after every word. An n-gram of
+    # words in capitals may have some phonemes: "ER", "OW".
+    lacking = [token for token in TOKENS[BLANK + 1 :] if token not in ngram]
+    if TOKENS[SILENCE] in lacking or ngram.order > _MAX_ORDER:
         raise ValueError(
             f"{ngram.path} must be an n-gram of phonemes, of order {_MAX_ORDER} at most, such as "
             "`python -m experiments.language_model phonemes` makes; it is of order "
-            f"{ngram.order} and lacks {', '.join(strange) or 'none'} of them"
+            f"{ngram.order} and lacks {', '.join(lacking) or 'none'} of them"
         )
     table = np.zeros((CLASSES,) * ngram.order, np.float32)
     for context in itertools.product(range(CLASSES), repeat=ngram.order - 1):
         state = ngram.start()
         for phoneme in context:
-            # What is before the sentence has no place inside it.
+            # A digit 0 inside a context starts the sentence again.
             state = ngram.start() if phoneme == BLANK else ngram.extend(state, TOKENS[phoneme])[0]
         scores = [ngram.extend(state, token)[1] for token in TOKENS[BLANK + 1 :]]
         table[context][BLANK + 1 :] = scores

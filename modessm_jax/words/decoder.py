@@ -1,153 +1,133 @@
-"""Searching the trials of a split for words, shared out to processes."""
+"""Searching the trials of a split for words, in one process or several."""
 
 import multiprocessing
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import jax
-import numpy as np
 
-from modessm_jax.evaluation.posteriors import RunTransducer
+from modessm_jax.evaluation.posteriors import Posteriors
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.language.ngram import NGram
 from modessm_jax.runtime.progress import Clock, Progress
-from modessm_jax.words.ctc_search import SearchOptions, WordHypothesis, WordSearch
+from modessm_jax.words.ctc_search import WordSearch
+from modessm_jax.words.search import SearchOptions, WordHypothesis
 from modessm_jax.words.transducer_search import TransducerWordSearch
 
 _TRIALS_AT_ONCE = 4
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-class Found(NamedTuple):
-    """The hypotheses of one trial, best first, and the seconds of a core that they took."""
+class Vocabulary(NamedTuple):
+    """The words to recognise: a lexicon, and the file of an n-gram if there is one."""
 
-    hypotheses: list[WordHypothesis]
-    seconds: float
+    lexicon: Lexicon
+    lm: Path | None  # ARPA or KenLM binary
+
+    def describe(self) -> str:
+        """The sizes of both, and how many words the n-gram lacks.
+
+        Raises:
+            ValueError: the n-gram cannot be read.
+        """
+        words = self.lexicon.words
+        size = f"lexicon of {len(words):,} words"
+        if self.lm is None:
+            return f"{size}, no n-gram"
+        ngram = NGram(self.lm)
+        unknown = sum(word not in ngram for word in words)
+        return f"{size}, {ngram.order}-gram {self.lm.name}; {unknown:,} of the words unknown to it"
 
 
 class Task(NamedTuple):
-    """A trial, by its place, and how to search it."""
+    """The index of a trial, and the options to search it with."""
 
     trial: int
     options: SearchOptions
 
 
-class WordDecoder:
-    """Searches with one lexicon and n-gram under any options.
+class Found(NamedTuple):
+    """The hypotheses of one trial, best first, and the CPU seconds that they took."""
 
-    Every process builds its own tree of the lexicon; the n-gram of a KenLM binary is shared by all
-    through the operating system. Close it, or use it in a `with` statement, to end the processes.
+    hypotheses: list[WordHypothesis]
+    seconds: float
+
+
+def search_trials(
+    vocabulary: Vocabulary, posteriors: Posteriors, tasks: Sequence[Task], processes: int = 1
+) -> list[Found]:
+    """Searches trials, and shows the progress: sentences and frames a second, and the time left.
+
+    Args:
+        vocabulary: the words to recognise. Every process builds its own tree of the lexicon; the
+            operating system shares a KenLM binary between them.
+        posteriors: of a CTC head or a transducer.
+        tasks: trials of it, each with its options; equal options in a row are fastest.
+        processes: 1 searches in this process.
+
+    Returns:
+        The results in the order of the tasks.
+
+    Raises:
+        ValueError: see `WordSearch`.
+        MemoryError: the system ended a process.
     """
+    state = vocabulary, posteriors
+    frames = [len(posteriors.trials[task.trial].frames) for task in tasks]
+    if processes == 1:
+        return _with_progress(map(_Searcher(*state), tasks), frames)
+    # A fork would copy the locks of JAX's threads, and may hang.
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, spawn, _begin, state)
+    try:
+        return _with_progress(pool.map(_search, tasks, chunksize=_TRIALS_AT_ONCE), frames)
+    except BrokenProcessPool as error:
+        raise MemoryError(
+            f"a search process was ended, most likely for want of memory: each of the {processes} "
+            "holds the lexicon and, unless it is a KenLM binary, the n-gram; take fewer --processes"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
-    def __init__(
-        self,
-        lexicon: Lexicon,
-        lm: Path | None,
-        frames: Sequence[np.ndarray],
-        transducer: RunTransducer | None = None,
-        *,
-        processes: int = 1,
-        stream: Any = None,
-    ):
-        """Starts the processes.
 
-        Args:
-            lexicon: the words to be recognised.
-            lm: file of the n-gram, ARPA or KenLM binary; None for none.
-            frames: of each trial, float32 [frames, width]: log-probabilities of the classes, or
-                what the encoder of the transducer gives.
-            transducer: the rest of it; None searches log-probabilities.
-            processes: 1 searches in this process.
-            stream: where progress is shown; standard output by default.
-        """
-        self._frames = [len(values) for values in frames]
-        self._stream = sys.stdout if stream is None else stream
-        self._processes = processes
-        state = (lexicon, lm, tuple(frames), transducer)
-        self._pool: ProcessPoolExecutor | None = None
-        if processes == 1:
-            self._here = _Searcher(*state)
-        else:
-            # A fork would copy JAX's threads' locks, and may hang.
-            self._pool = ProcessPoolExecutor(
-                processes, multiprocessing.get_context("spawn"), _begin, state
-            )
-
-    def __enter__(self) -> "WordDecoder":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def __call__(self, tasks: Sequence[Task]) -> list[Found]:
-        """Searches, and shows how far it is, sentences and frames a second, and the time left.
-
-        Returns:
-            What was found, in the order of the tasks.
-
-        Raises:
-            ValueError: see `WordSearch`.
-            MemoryError: the system ended a process.
-        """
-        clock = Clock()
-        progress = Progress(len(tasks), clock, stream=self._stream, noun="sentence")
-        found: list[Found] = []
-        frames, shown = 0, time.monotonic()
-        results = self._results(tasks)
-        for number, task in enumerate(tasks, 1):
-            with clock.account("step"):
-                found.append(next(results))
-            frames += self._frames[task.trial]
-            figures = f"{frames / max(clock.stepping, 1e-9):,.0f} frames/s"
-            progress.tick(number, figures)
-            if number == len(tasks) or time.monotonic() - shown > _SECONDS_BETWEEN_LINES:
-                shown = time.monotonic()
-                progress.show(number, figures, number / max(clock.stepping, 1e-9))
-        return found
-
-    def _results(self, tasks: Sequence[Task]) -> Iterator[Found]:
-        if self._pool is None:
-            yield from map(self._here, tasks)
-            return
-        try:
-            yield from self._pool.map(_search, tasks, chunksize=_TRIALS_AT_ONCE)
-        except BrokenProcessPool as error:
-            raise MemoryError(
-                f"a search process was ended, most likely for want of memory: each of the "
-                f"{self._processes} holds the lexicon and, unless it is a KenLM binary, the "
-                "n-gram; take fewer --processes"
-            ) from error
+def _with_progress(results: Iterable[Found], frames: Sequence[int]) -> list[Found]:
+    clock = Clock()
+    progress = Progress(len(frames), clock, noun="sentence")
+    found: list[Found] = []
+    waiting, shown = iter(results), time.monotonic()
+    searched = 0
+    for number, size in enumerate(frames, 1):
+        with clock.account("step"):
+            found.append(next(waiting))
+        searched += size
+        figures = f"{searched / max(clock.stepping, 1e-9):,.0f} frames/s"
+        progress.tick(number, figures)
+        if number == len(frames) or time.monotonic() - shown > _SECONDS_BETWEEN_LINES:
+            shown = time.monotonic()
+            progress.show(number, figures, number / max(clock.stepping, 1e-9))
+    return found
 
 
 class _Searcher:
-    """What one process holds."""
+    """The search of one process."""
 
-    def __init__(
-        self,
-        lexicon: Lexicon,
-        lm: Path | None,
-        frames: Sequence[np.ndarray],
-        transducer: RunTransducer | None,
-    ):
-        self._lexicon = lexicon
+    def __init__(self, vocabulary: Vocabulary, posteriors: Posteriors):
+        self._lexicon, lm = vocabulary
         self._lm = None if lm is None else NGram(lm)
-        self._frames = frames
-        self._transducer = transducer
+        self._posteriors = posteriors
         self._search: WordSearch | TransducerWordSearch | None = None
 
     def _begin(self, options: SearchOptions) -> WordSearch | TransducerWordSearch:
-        if self._transducer is None:
+        transducer = self._posteriors.transducer
+        if transducer is None:
             return WordSearch(self._lexicon, self._lm, options)
-        functions = self._transducer.functions()
-        search = TransducerWordSearch(functions, self._lexicon, self._lm, options)
-        # What is compiled on the way is no trial's time.
-        search(self._frames[0][:1])
+        search = TransducerWordSearch(transducer.functions(), self._lexicon, self._lm, options)
+        # Compiles, so that no trial's time includes it.
+        search(self._posteriors.trials[0].frames[:1])
         return search
 
     def __call__(self, task: Task) -> Found:
@@ -155,19 +135,19 @@ class _Searcher:
             self._search = self._begin(task.options)
         elif self._search.options != task.options:
             self._search = self._search.with_options(task.options)
-        # On a busy machine, not the time the others took; JAX computes in threads of its own.
+        # CPU time, which other programs on the machine do not change.
         start = time.process_time()
-        hypotheses = self._search(self._frames[task.trial])
+        hypotheses = self._search(self._posteriors.trials[task.trial].frames)
         return Found(hypotheses, time.process_time() - start)
 
 
 _PROCESS: dict[str, _Searcher] = {}
 
 
-def _begin(*state: object) -> None:
+def _begin(vocabulary: Vocabulary, posteriors: Posteriors) -> None:
     # An accelerator would not hold all processes, and is no faster at a step of one hypothesis.
     jax.config.update("jax_platforms", "cpu")
-    _PROCESS["searcher"] = _Searcher(*cast(Any, state))
+    _PROCESS["searcher"] = _Searcher(vocabulary, posteriors)
 
 
 def _search(task: Task) -> Found:

@@ -1,70 +1,64 @@
-"""Words without a search or a language model: the baseline that word decoders must beat.
+"""Words without a search or an n-gram: the nearest word to each group of greedy phonemes.
 
-Word error rates without a search: cheap enough to choose a model by while it trains.
+The baseline that word searches must beat, and cheap enough to measure while a model trains.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
 from modessm_jax.evaluation.results import Evaluation
+from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.phonemes import SILENCE
 from modessm_jax.text import total, word_edits
 
 
 class GreedyWords:
-    """Reads greedily decoded phonemes as words: what stands between silences is the word of the
-    nearest pronunciation by edit distance.
+    """Reads greedy phonemes as words.
 
-    Of words that are equally near, the first in `words` is taken.
+    The phonemes between two silences become the word with the nearest pronunciation by edit
+    distance; of equally near words the first in the lexicon.
     """
 
-    def __init__(self, words: Mapping[str, Iterable[Sequence[int]]]):
-        """Takes the pronunciations of every word, in phoneme ids; silence in them is ignored.
-
-        Raises:
-            ValueError: there is no word to choose from.
-        """
+    def __init__(self, lexicon: Lexicon):
         self._words: dict[str, str] = {}
-        for word, pronunciations in words.items():
+        for word, pronunciations in lexicon.words.items():
             for pronunciation in pronunciations:
-                self._words.setdefault(_key(pronunciation), word)
-        if not self._words:
-            raise ValueError("the lexicon has no words; give one with those to be recognised")
-        self._keys = list(self._words)
+                self._words.setdefault(_as_text(pronunciation), word)
+        self._pronunciations = list(self._words)
 
     def __call__(self, phonemes: Sequence[int]) -> tuple[str, ...]:
         """The words of phoneme ids, of which 40 (silence) separates words."""
         groups = groupby(phonemes, key=lambda phoneme: phoneme == SILENCE)
-        return tuple(self._nearest(_key(group)) for silent, group in groups if not silent)
+        return tuple(self._nearest(_as_text(group)) for silent, group in groups if not silent)
 
-    def _nearest(self, sounds: str) -> str:
-        if sounds not in self._words:
-            sounds = process.extractOne(
-                sounds, self._keys, scorer=Levenshtein.distance, processor=None
+    def _nearest(self, phonemes: str) -> str:
+        if phonemes not in self._words:
+            phonemes = process.extractOne(
+                phonemes, self._pronunciations, scorer=Levenshtein.distance, processor=None
             )[0]
-        return self._words[sounds]
+        return self._words[phonemes]
 
 
-def _key(phonemes: Iterable[int]) -> str:
-    """Phoneme ids as a string, which is what compares fastest."""
-    return "".join(chr(phoneme) for phoneme in phonemes if phoneme != SILENCE)
+def _as_text(phonemes: Iterable[int]) -> str:
+    """Phoneme ids as a string, which compares fastest."""
+    return "".join(map(chr, phonemes))
 
 
 def greedy_word_rates(evaluation: Evaluation, words: GreedyWords) -> dict[str, float]:
-    """The word error rates of greedily decoded phonemes, read as the nearest words.
+    """Word error rates of the greedy phonemes of an evaluation.
 
     Returns:
-        "wer", of the CTC head, and where there is a transducer "rnnt_wer", of it.
+        "wer", of the CTC head, and "rnnt_wer", of the transducer if there is one.
 
     Raises:
-        ValueError: a trial has no sentence, or there are no words to recognise.
+        ValueError: a trial has no sentence, or no sentence has words.
     """
-    said = {"wer": [result.phonemes for result in evaluation.trials]}
+    decoded = {"wer": [result.phonemes for result in evaluation.trials]}
     if evaluation.trials[0].rnnt is not None:
-        said["rnnt_wer"] = [result.rnnt or [] for result in evaluation.trials]
+        decoded["rnnt_wer"] = [result.rnnt or [] for result in evaluation.trials]
     references = []
     for result in evaluation.trials:
         if result.trial.sentence is None:
@@ -73,11 +67,10 @@ def greedy_word_rates(evaluation: Evaluation, words: GreedyWords) -> dict[str, f
                 "empty to train without word error rates"
             )
         references.append(result.trial.sentence)
-    found = {}
-    for name, phonemes in said.items():
-        edits = [
-            word_edits(reference, " ".join(words(ids)))
-            for reference, ids in zip(references, phonemes, strict=True)
-        ]
-        found[name] = total(edits).rate
-    return found
+    return {
+        name: total(
+            word_edits(reference, " ".join(words(phonemes)))
+            for reference, phonemes in zip(references, sequences, strict=True)
+        ).rate
+        for name, sequences in decoded.items()
+    }

@@ -1,8 +1,8 @@
-"""N-best lists and sentences of trials, as JSON lines: what one job decodes, another combines.
+"""Files of n-best lists and of sentences, as JSON lines.
 
-Every line is one trial, named by `session`, `block_num` and `trial_num`. An n-best list has its
-`candidates`, best first, each with `text` and the scores `acoustic`, `lm` and `total` in nats; a
-list of sentences has a `text`.
+Every line is one trial, named by `session`, `block_num` and `trial_num`. An n-best list has
+`candidates`, best first, each with `text` and the scores `acoustic`, `lm` and `total` in nats. A
+sentence has a `text`.
 """
 
 import json
@@ -11,21 +11,22 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from modessm_jax.data.recordings import Key, describe
 from modessm_jax.data.validation import DataError, data_error
 from modessm_jax.runtime.files import replacing
 
+_KEY = ("session", "block_num", "trial_num")
 _SCORES = ("acoustic", "lm", "total")
-_REMEDY = "Write the file again with the job that made it"
+_REMEDY = "Write the file again with the command that made it"
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One sentence and its scores in nats: of the recording, of the language, and as ranked."""
+    """One sentence and its scores in nats: acoustic, of the language model, and the total."""
 
     text: str
     acoustic: float
@@ -35,7 +36,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Utterance:
-    """What was found for one trial, best first; nothing if the search found no sentence."""
+    """The candidates of one trial, best first; none if the search found no sentence."""
 
     session: str
     block_num: int
@@ -44,7 +45,7 @@ class Utterance:
 
     @property
     def key(self) -> Key:
-        """What identifies the trial in its data set."""
+        """The session, block and number that identify the trial."""
         return self.session, self.block_num, self.trial_num
 
     @property
@@ -54,7 +55,7 @@ class Utterance:
 
 
 def write_nbest(path: str | Path, utterances: Iterable[Utterance]) -> None:
-    """Writes one line for each trial; the file appears under its name when it is whole.
+    """Writes one line for each trial, all or nothing; the folder is made if need be.
 
     Raises:
         DataError: a trial occurs twice, a score is not finite, or candidates are not best first.
@@ -73,11 +74,8 @@ def read_nbest(path: str | Path) -> list[Utterance]:
 
 
 def write_texts(path: str | Path, texts: Mapping[Key, str]) -> None:
-    """Writes one sentence for each trial; the file appears under its name when it is whole."""
-    lines: Iterator[dict[str, Any]] = (
-        {"session": session, "block_num": block, "trial_num": trial, "text": text}
-        for (session, block, trial), text in texts.items()
-    )
+    """Writes one sentence for each trial, all or nothing; the folder is made if need be."""
+    lines = ({**dict(zip(_KEY, key, strict=True)), "text": text} for key, text in texts.items())
     _write(Path(path), lines, _Line.text)
 
 
@@ -101,16 +99,13 @@ class _Line(NamedTuple):
         return data_error(self.path, f"line {self.number}", field, problem, _REMEDY)
 
     def key(self) -> Key:
-        session = self.fields.get("session")
+        session, block, trial = (self.fields.get(name) for name in _KEY)
         if not isinstance(session, str):
             raise self.error("session", f"is {session!r}, not text")
-        return session, self.number_of("block_num"), self.number_of("trial_num")
-
-    def number_of(self, name: str) -> int:
-        value = self.fields.get(name)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise self.error(name, f"is {value!r}, not a whole number")
-        return value
+        for name, value in zip(_KEY[1:], (block, trial), strict=True):
+            if type(value) is not int:  # which JSON's true is not
+                raise self.error(name, f"is {value!r}, not a whole number")
+        return cast(Key, (session, block, trial))
 
     def candidates(self) -> tuple[Candidate, ...]:
         listed = self.fields.get("candidates")
@@ -129,7 +124,7 @@ class _Line(NamedTuple):
             raise self.error(place, f"is {given!r}, without a text")
         for name in _SCORES:
             score = given.get(name)
-            # JSON's true would do as a number, and NaN as a float.
+            # JSON's true would pass as a number, and NaN as a float.
             if type(score) is bool or not isinstance(score, int | float) or not isfinite(score):
                 raise self.error(f"{place}.{name}", f"is {score!r}, not a finite number")
         return Candidate(given["text"], *(float(given[name]) for name in _SCORES))
@@ -163,7 +158,7 @@ def _parsed(path: Path) -> Iterator[_Line]:
         with path.open(encoding="utf-8") as file:
             rows = file.readlines()
     except (OSError, UnicodeDecodeError) as error:
-        remedy = "Give a file of JSON lines, as decoding writes it"
+        remedy = "Give a file of JSON lines, as experiments.decode writes it"
         raise data_error(path, "", "", f"cannot be read ({error})", remedy) from error
     for number, row in enumerate(rows, 1):
         try:
@@ -177,13 +172,13 @@ def _parsed(path: Path) -> Iterator[_Line]:
 
 
 def _different(lines: Iterable[_Line]) -> Iterator[_Line]:
-    """The lines, as long as no trial occurs a second time."""
+    """The lines; an error if a trial occurs a second time."""
     seen: dict[Key, int] = {}
     for line in lines:
         key = line.key()
         first = seen.setdefault(key, line.number)
         if first != line.number:
             problem = f"is {describe(key)}, and so is line {first}"
-            remedy = "Leave one line for each trial"
+            remedy = "Keep one line for each trial"
             raise data_error(line.path, f"line {line.number}", "", problem, remedy)
         yield line

@@ -1,4 +1,4 @@
-"""Words at a glance: one table, and one picture with the worst sentences."""
+"""A word evaluation as a table for the terminal and a picture with the worst sentences."""
 
 import math
 from pathlib import Path
@@ -9,23 +9,18 @@ from matplotlib.figure import Figure
 
 from modessm_jax.evaluation.report import columns
 from modessm_jax.text import percent
-from modessm_jax.words.results import (
-    GREEDY,
-    NO_SENTENCES,
-    WordEvaluation,
-    WordResult,
-    aligned,
-)
+from modessm_jax.words.results import GREEDY, NO_SENTENCES, WordEvaluation, WordResult, aligned
 
 _RIGHT, _WRONG, _BAR, _BASELINE = "#222222", "#cc3311", "#4477aa", "#bbbbbb"
 _WORST, _CONFUSIONS, _NAMED = 8, 8, 8
 _LETTERS_A_LINE = 78
+_NO_WORD = "***"
 
 
 def format_words(evaluation: WordEvaluation) -> str:
     """The evaluation as text for a terminal: in all, by group, and the worst sentences.
 
-    Wrong words stand in capitals, in the reference too; stars stand where a word is missing.
+    Wrong words are in capitals, in the reference too; stars mark a missing word.
     """
     title = (
         f"{evaluation.split} split, {len(evaluation.results)} sentences, "
@@ -45,8 +40,8 @@ def format_words(evaluation: WordEvaluation) -> str:
         )
     confused = evaluation.confusions.most_common(_CONFUSIONS)
     if confused:
-        pairs = [f"{a or '***'} > {b or '***'} ({n})" for (a, b), n in confused]
-        parts.append("most often wrong: " + ", ".join(pairs))
+        pairs = [f"{a or _NO_WORD} > {b or _NO_WORD} ({n})" for (a, b), n in confused]
+        parts.append(f"most often wrong: {', '.join(pairs)}")
     for result in evaluation.worst[:_WORST]:
         parts.append(f"\n{result.trial.name}: {result.edits.count} wrong")
         parts += ["  ".join(line).rstrip() for line in _side_by_side(result)]
@@ -59,8 +54,6 @@ def write_word_report(path: str | Path, evaluation: WordEvaluation) -> None:
     Raises:
         ValueError: the split has no sentences to compare with.
     """
-    if not evaluation.labelled:
-        raise ValueError(f"{evaluation.split}: {NO_SENTENCES}; draw a labelled split")
     rows = evaluation.figures()
     figure = Figure(figsize=(16, max(6, 2.5 + 0.28 * len(rows))), dpi=100, layout="constrained")
     everything = rows["all"]
@@ -101,14 +94,14 @@ def _interval(row: dict[str, Any], form: str) -> str:
 
 
 def _side_by_side(result: WordResult) -> tuple[list[str], list[str]]:
-    """The words of reference and hypothesis, padded so that those aligned stand together."""
-    above, below = ["said   "], ["decoded"]
-    for said, read in aligned(result):
-        if said != read:
-            said, read = said.upper() or "***", read.upper() or "***"
-        width = max(len(said), len(read))
-        above.append(said.ljust(width))
-        below.append(read.ljust(width))
+    """The words of reference and hypothesis, padded so that aligned words are in one column."""
+    above, below = ["reference"], ["decoded  "]
+    for reference, decoded in aligned(result):
+        if reference != decoded:
+            reference, decoded = reference.upper() or _NO_WORD, decoded.upper() or _NO_WORD
+        width = max(len(reference), len(decoded))
+        above.append(reference.ljust(width))
+        below.append(decoded.ljust(width))
     return above, below
 
 
@@ -129,12 +122,12 @@ def _draw_rates(axes: Axes, rows: dict[str, dict[str, Any]]) -> None:
 
 
 def _draw_worst(axes: Axes, evaluation: WordEvaluation) -> None:
-    """Reference over hypothesis, word by word; what is wrong in red."""
+    """Reference over hypothesis, word by word; wrong words in red."""
     axes.axis("off")
-    axes.set_title("worst sentences: said, and decoded", fontsize=11)
+    axes.set_title("worst sentences: reference, and decoded", fontsize=11)
     lines = []
     for result in evaluation.worst[:_WORST]:
-        lines.append([(f"{result.trial.name}", _BASELINE)])
+        lines.append([(result.trial.name, _BASELINE)])
         lines += _colored(result)
     rows = max(len(lines), 16)
     for row, words in enumerate(lines):
@@ -148,16 +141,16 @@ def _draw_worst(axes: Axes, evaluation: WordEvaluation) -> None:
 
 
 def _colored(result: WordResult) -> list[list[tuple[str, str]]]:
-    """Pairs of lines, each broken where it would grow too long, of (padded word, colour)."""
+    """Lines of (padded word, colour), reference and hypothesis in turn, at most so long."""
     lines: list[list[tuple[str, str]]] = []
     room = -math.inf
-    for said, read in aligned(result):
-        width = max(len(said), len(read), 3)
+    for reference, decoded in aligned(result):
+        width = max(len(reference), len(decoded), len(_NO_WORD))
         if room < width:
             lines += [[], []]
             room = _LETTERS_A_LINE
         room -= width + 1
-        color = _RIGHT if said == read else _WRONG
-        lines[-2].append(((said or "***").ljust(width), color))
-        lines[-1].append(((read or "***").ljust(width), color))
+        color = _RIGHT if reference == decoded else _WRONG
+        lines[-2].append(((reference or _NO_WORD).ljust(width), color))
+        lines[-1].append(((decoded or _NO_WORD).ljust(width), color))
     return lines

@@ -1,63 +1,48 @@
-"""Ranking n-best lists anew with a language model that scores whole sentences.
+"""Re-ranking n-best lists with a language model that scores whole sentences.
 
     scores = score_candidates(utterances, TransformersModel("opt-125m"))
     alpha = tune_alpha(val_utterances, val_scores, references, lm_weight=0.65)
     better = rescore(utterances, scores, alpha=alpha, lm_weight=0.65)
 
-Scoring is slow and the rest is not, so that the scores are taken once and the weight tuned on them.
-All scores are natural logarithms.
+Only scoring is slow: the scores are computed once, and the weight is tuned on them. All scores are
+natural logarithms.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from modessm_jax.data.recordings import Key, describe
-from modessm_jax.language.ngram import NGram
 from modessm_jax.text import total, word_edits
 from modessm_jax.words.nbest import Candidate, Utterance
 
+# The natural log-probability of each sentence, its end included.
+SentenceModel = Callable[[Sequence[str]], Sequence[float]]
 
-@runtime_checkable
-class SentenceModel(Protocol):
-    """A language model of whole sentences."""
-
-    def score(self, sentences: Sequence[str]) -> Sequence[float]:
-        """The natural log-probability of each sentence, its end included."""
-        ...
-
-
-class NGramModel:
-    """An n-gram as a `SentenceModel`, such as one too large to search with."""
-
-    def __init__(self, ngram: NGram):
-        self.ngram = ngram
-
-    def score(self, sentences: Sequence[str]) -> list[float]:
-        """The natural log-probability of each sentence, its end included."""
-        return [self.ngram.score(sentence.split()) for sentence in sentences]
+_SENTENCES_AT_ONCE = 16
+_STEPS = 20  # of alpha, between 0 and 1
 
 
 class TransformersModel:
     """A causal language model of the Hugging Face library, run by PyTorch.
 
-    The official pipeline's OPT-6.7b is one, and so are models a thousandth its size. They know
-    written text: a sentence is scored with capitals and a full stop, which stands for its end.
+    The official pipeline's OPT-6.7b is one, and so are models a thousandth its size. They are
+    trained on written text: a sentence is scored with capitals and a full stop, which takes the
+    place of the end of the sentence.
     """
 
-    def __init__(self, path: str | Path, *, device: str = "cpu", batch: int = 16):
+    def __init__(self, path: str | Path, device: str = "cpu"):
         """Loads a model and its tokens.
 
         Args:
             path: folder of the model; nothing is downloaded.
             device: of PyTorch: "cpu", "cuda".
-            batch: sentences scored at a time.
 
         Raises:
             ImportError: torch or transformers is not installed.
-            ValueError: there is no such folder, or the tokens have none to begin a sentence with.
+            ValueError: there is no such folder, or no token that begins or ends a text.
         """
         try:
             self._torch: Any = import_module("torch")
@@ -73,21 +58,21 @@ class TransformersModel:
         first = self._tokens.bos_token_id
         self._first = self._tokens.eos_token_id if first is None else first
         if self._first is None:
-            raise ValueError(f"{path}: its tokens have none to begin or end a text with")
+            raise ValueError(f"{path}: no token begins or ends a text; give another model")
         self._model = library.AutoModelForCausalLM.from_pretrained(path, local_files_only=True)
         self._model.to(device).eval()
-        self._device, self._batch = device, batch
+        self._device = device
 
-    def score(self, sentences: Sequence[str]) -> list[float]:
+    def __call__(self, sentences: Sequence[str]) -> list[float]:
         """The natural log-probability of each sentence as written, with its full stop."""
         texts = [written(sentence) for sentence in sentences]
-        # Of like length together, so that little is padding.
-        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+        # Texts of similar length together, so that there is little padding.
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         scores = [0.0] * len(texts)
-        for start in range(0, len(order), self._batch):
-            places = order[start : start + self._batch]
-            for place, score in zip(places, self._score([texts[p] for p in places]), strict=True):
-                scores[place] = score
+        for start in range(0, len(order), _SENTENCES_AT_ONCE):
+            batch = order[start : start + _SENTENCES_AT_ONCE]
+            for index, score in zip(batch, self._score([texts[i] for i in batch]), strict=True):
+                scores[index] = score
         return scores
 
     def _score(self, texts: list[str]) -> list[float]:
@@ -97,7 +82,7 @@ class TransformersModel:
             for text in texts
         ]
         longest = max(map(len, rows))
-        # What stands behind a sentence cannot change it: the model looks back only.
+        # Padding after a text does not change its score: the model is causal.
         padded = torch.tensor([row + [self._first] * (longest - len(row)) for row in rows])
         with torch.inference_mode():
             logits = self._model(padded.to(self._device)).logits[:, :-1].float()
@@ -121,27 +106,27 @@ def score_candidates(utterances: Iterable[Utterance], model: SentenceModel) -> d
     """The model's score of every different sentence in the lists.
 
     Raises:
-        ValueError: the model gives another number of scores than it got sentences.
+        ValueError: the model gives more or fewer scores than it got sentences.
     """
     candidates = (one for utterance in utterances for one in utterance.candidates)
     sentences = list(dict.fromkeys(one.text for one in candidates))
-    return dict(zip(sentences, map(float, model.score(sentences)), strict=True))
+    return dict(zip(sentences, map(float, model(sentences)), strict=True))
 
 
 def rescore(
     utterances: Iterable[Utterance], scores: Mapping[str, float], *, alpha: float, lm_weight: float
 ) -> list[Utterance]:
-    """The lists in their new order, best first; what is equal keeps its order.
+    """The lists in their new order, best first; equal totals keep their order.
 
     A candidate's language score becomes (1 - alpha) lm + alpha score, as in the official pipeline
-    of Brain-to-Text '25, and its total changes by `lm_weight` times the difference: whatever else
-    the search added to the total, such as a bonus for each word, stays.
+    of Brain-to-Text '25, and its total changes by `lm_weight` times the difference. What else the
+    search added to the total, such as a bonus for each word, stays.
 
     Args:
         utterances: n-best lists.
         scores: of every sentence in them, from `score_candidates`.
-        alpha: 0 leaves the lists as they are, 1 forgets the search's own language model.
-        lm_weight: of a nat of the search's language model in the total.
+        alpha: 0 leaves the lists as they are, 1 drops the search's own language model.
+        lm_weight: the weight that the search gave to its language model.
 
     Raises:
         ValueError: `alpha` is outside 0 to 1, or a sentence has no score.
@@ -149,7 +134,7 @@ def rescore(
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha = {alpha}: give a share of the new model from 0 to 1")
 
-    def anew(candidate: Candidate) -> Candidate:
+    def rescored(candidate: Candidate) -> Candidate:
         if candidate.text not in scores:
             raise ValueError(f"{candidate.text!r} has no score; use score_candidates of the lists")
         change = alpha * (scores[candidate.text] - candidate.lm)
@@ -157,13 +142,10 @@ def rescore(
             candidate, lm=candidate.lm + change, total=candidate.total + lm_weight * change
         )
 
-    return [
-        replace(
-            utterance,
-            candidates=tuple(sorted(map(anew, utterance.candidates), key=lambda one: -one.total)),
-        )
-        for utterance in utterances
-    ]
+    def best_first(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+        return tuple(sorted(map(rescored, candidates), key=lambda one: -one.total))
+
+    return [replace(each, candidates=best_first(each.candidates)) for each in utterances]
 
 
 def tune_alpha(
@@ -172,9 +154,8 @@ def tune_alpha(
     references: Mapping[Key, str],
     *,
     lm_weight: float,
-    steps: int = 20,
 ) -> float:
-    """The alpha of least word error rate, of steps + 1 between 0 and 1; the least of equal ones.
+    """The alpha with the least word error rate, in steps of 0.05; the least of equally good ones.
 
     Use it on validation sentences only.
 
@@ -189,4 +170,4 @@ def tune_alpha(
         ranked = rescore(utterances, scores, alpha=alpha, lm_weight=lm_weight)
         return total(word_edits(references[one.key], one.text) for one in ranked).rate
 
-    return min((step / steps for step in range(steps + 1)), key=rate)
+    return min((step / _STEPS for step in range(_STEPS + 1)), key=rate)

@@ -1,25 +1,19 @@
-"""What a search for words found out, counted in all and in groups of sentences.
+"""The results of a search for words, counted in all and in groups of sentences.
 
 Rates are fractions. The word error rate is the sum of edits over the sum of reference words.
 """
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
 from modessm_jax.evaluation.posteriors import Posterior
-from modessm_jax.text import (
-    Edits,
-    bootstrap_interval,
-    mean_rate,
-    normalize,
-    total,
-    word_edits,
-)
+from modessm_jax.text import Edits, bootstrap_interval, mean_rate, normalize, total, word_edits
 from modessm_jax.words.decoder import Found
 from modessm_jax.words.nbest import Candidate, Utterance
 
@@ -30,9 +24,9 @@ SEEN = "seen in training"
 
 @dataclasses.dataclass(frozen=True)
 class WordResult:
-    """One trial: what the search found, best first, and the words of its greedy phonemes.
+    """One trial: the hypotheses of the search, and the words of its greedy phonemes.
 
-    `seen` says whether the model or the n-gram was trained on its sentence.
+    `seen` tells whether the model or the n-gram was trained on its sentence.
     """
 
     trial: Posterior
@@ -47,10 +41,10 @@ class WordResult:
 
     @cached_property
     def reference(self) -> str:
-        """What was to be said, normalised.
+        """The reference sentence, normalised.
 
         Raises:
-            ValueError: the split does not tell.
+            ValueError: the split has no sentences.
         """
         if self.trial.sentence is None:
             raise ValueError(f"{self.trial.name}: {NO_SENTENCES}")
@@ -61,14 +55,14 @@ class WordResult:
         """Word edits of the best sentence."""
         return word_edits(self.reference, self.text)
 
-    @cached_property
+    @property
     def greedy_edits(self) -> Edits:
         """Word edits of the greedy words."""
         return word_edits(self.reference, self.greedy)
 
     @cached_property
     def oracle_edits(self) -> Edits:
-        """Word edits of that hypothesis of the n-best list which has the fewest."""
+        """Word edits of the hypothesis in the n-best list that has the fewest."""
         each = (word_edits(self.reference, " ".join(h.words)) for h in self.found.hypotheses)
         return min(each, key=lambda edits: edits.count)
 
@@ -94,17 +88,17 @@ class WordEvaluation:
 
     split: str
     results: list[WordResult]
-    lexicon: frozenset[str]
+    lexicon: Container[str]
     notes: tuple[str, ...] = ()
 
     @property
     def labelled(self) -> bool:
-        """Whether there is anything to measure against."""
+        """Whether every trial has a sentence to compare with."""
         return all(result.trial.sentence is not None for result in self.results)
 
     @property
     def frames_a_second(self) -> float:
-        """What one core searches, the model left out."""
+        """How many frames one core searches in a second, the model left out."""
         frames = sum(len(result.trial.frames) for result in self.results)
         return frames / sum(result.found.seconds for result in self.results)
 
@@ -122,29 +116,27 @@ class WordEvaluation:
 
     @cached_property
     def confusions(self) -> Counter[tuple[str, str]]:
-        """How often (reference, decoded) words took each other's place; "" where there is none."""
-        counts: Counter[tuple[str, str]] = Counter()
-        for result in self.results:
-            counts.update((said, read) for said, read in aligned(result) if said != read)
-        return counts
+        """How often each pair of different words of `aligned` occurs."""
+        pairs = (pair for result in self.results for pair in aligned(result))
+        return Counter(pair for pair in pairs if pair[0] != pair[1])
 
     def groups(self) -> dict[str, list[WordResult]]:
         """All sentences, those seen in training and not, of every corpus, of every session."""
+        either: dict[str, list[WordResult]] = {}
         corpora: defaultdict[str, list[WordResult]] = defaultdict(list)
         sessions: defaultdict[str, list[WordResult]] = defaultdict(list)
+        for name, known in ((SEEN, True), ("unseen", False)):
+            if members := [result for result in self.results if result.seen == known]:
+                either[name] = members
         for result in self.results:
             sessions[result.trial.key[0]].append(result)
             if result.trial.corpus is not None:
                 corpora[result.trial.corpus].append(result)
-        seen = [result for result in self.results if result.seen]
-        unseen = [result for result in self.results if not result.seen]
-        either = {name: each for name, each in ((SEEN, seen), ("unseen", unseen)) if each}
         return {"all": self.results, **either, **dict(sorted(corpora.items())), **sessions}
 
     def figures(self) -> dict[str, dict[str, Any]]:
         """The row of every group, after that of the greedy words on all sentences."""
-        greedy = _figures([result.greedy_edits for result in self.results])
-        rows = {GREEDY: greedy}
+        rows = {GREEDY: _figures([result.greedy_edits for result in self.results])}
         for name, results in self.groups().items():
             oracle = total(result.oracle_edits for result in results)
             rows[name] = _figures([result.edits for result in results])
@@ -161,11 +153,8 @@ class WordEvaluation:
         }
         if not self.labelled:
             return {**facts, "note": NO_SENTENCES}
-        return {
-            **facts,
-            "out_of_vocabulary": dict(self.out_of_vocabulary.most_common()),
-            "groups": self.figures(),
-        }
+        missing = dict(self.out_of_vocabulary.most_common())
+        return {**facts, "out_of_vocabulary": missing, "groups": self.figures()}
 
 
 def aligned(result: WordResult) -> list[tuple[str, str]]:
@@ -175,10 +164,7 @@ def aligned(result: WordResult) -> list[tuple[str, str]]:
     for op in Levenshtein.opcodes(reference, decoded):
         source = reference[op.src_start : op.src_end]
         target = decoded[op.dest_start : op.dest_end]
-        size = max(len(source), len(target))
-        source += [""] * (size - len(source))
-        target += [""] * (size - len(target))
-        pairs += zip(source, target, strict=True)
+        pairs += zip_longest(source, target, fillvalue="")
     return pairs
 
 

@@ -1,9 +1,9 @@
-"""The files in which the benchmarks take sentences: written, and checked before they are sent.
+"""Submissions to the benchmarks: writing them, and checking them before they are sent.
 
 Brain-to-Text '25 (Kaggle) takes a CSV with the header `id,text` and one line for each test trial,
 `id` counting from 0. Brain-to-Text '24 (EvalAI) takes plain text, one sentence a line. Both are in
-the order of `read_index`, and sentences are as the error rate counts them: lower-case words of
-letters, hyphens and apostrophes. What a file is, its suffix says: `.csv` or `.txt`.
+the order of `read_index`, and sentences are normalised as for the error rate: lower-case words of
+letters, hyphens and apostrophes. The suffix tells which of the two a file is: `.csv` or `.txt`.
 """
 
 import re
@@ -18,7 +18,7 @@ from modessm_jax.text import normalize
 
 HEADER = "id,text"
 _ROW = re.compile(r"([0-9]{1,9}),(.*)")
-_DECODE = "Decode again, and leave every trial of the split in"
+_DECODE = "Decode again, with every trial of the split"
 _WRITE = "Write the file again with `python -m experiments.submit --out`"
 
 
@@ -42,7 +42,7 @@ def write_submission(path: str | Path, index: Sequence[Key], texts: Mapping[Key,
         texts: exactly one sentence for each of them, in any order.
 
     Raises:
-        DataError: a trial has no sentence or an empty one, or is none of the index; or the suffix
+        DataError: a trial has no sentence or an empty one, or is not in the index; or the suffix
             is another.
     """
     path = Path(path)
@@ -58,7 +58,7 @@ def write_submission(path: str | Path, index: Sequence[Key], texts: Mapping[Key,
     sentences = [normalize(texts[key]) for key in index]
     empty = [key for key, sentence in zip(index, sentences, strict=True) if not sentence]
     if empty:
-        problem = f"the sentence is empty for {_list(empty)}, which a benchmark takes for missing"
+        problem = f"the sentence is empty for {_list(empty)}, which a benchmark counts as missing"
         raise DataError(f"{problem}. Decode these with a wider beam, or give their sentences.")
     lines = [f"{row},{sentence}" if tabular else sentence for row, sentence in enumerate(sentences)]
     with replacing(path) as partial:
@@ -68,15 +68,14 @@ def write_submission(path: str | Path, index: Sequence[Key], texts: Mapping[Key,
 def check_submission(
     path: str | Path, index: Sequence[Key], texts: Mapping[Key, str] | None = None
 ) -> list[Problem]:
-    """All that is wrong with a submission; nothing if it may be sent.
+    """All problems of a submission, by line; none if it may be sent.
 
-    Plain text has no ids: whether its lines are in the right order shows only against the sentences
-    it was made from.
+    Plain text has no ids: the order of its lines can be checked only against `texts`.
 
     Args:
         path: file to check, `.csv` or `.txt`.
         index: keys of all trials of the split, as `read_index` gives them.
-        texts: the sentences the file should hold, if they are to be compared.
+        texts: the sentences the file should hold; None skips the comparison.
 
     Raises:
         DataError: the file cannot be read, or its suffix is another.
@@ -89,7 +88,7 @@ def check_submission(
         problem = f"cannot be read ({error.strerror})"
         raise data_error(path, "", "", problem, "Give a submission") from error
     problems = list(_beyond_ascii(content))
-    # Both ends of lines in use are taken; what follows the last one is no line.
+    # Lines may end in either way in use; what follows the last end is no line.
     lines = content.decode("utf-8", errors="replace").replace("\r\n", "\n").split("\n")
     lines = lines[:-1] if lines[-1] == "" else lines
     if tabular:
@@ -168,7 +167,7 @@ def _check_ids(rows: Sequence[_Row], index: Sequence[Key]) -> Iterator[Problem]:
         previous = max(previous, number)
     for number, key in enumerate(index):
         if number not in first:
-            # It belongs behind the nearest id before it that is there.
+            # Its line is after the nearest lower id in the file.
             line = next((first[n] + 1 for n in range(number, -1, -1) if n in first), 2)
             what = f"id {number} ({describe(key)}) is missing"
             yield Problem(line, what, _DECODE)
@@ -176,10 +175,9 @@ def _check_ids(rows: Sequence[_Row], index: Sequence[Key]) -> Iterator[Problem]:
 
 def _check_count(rows: Sequence[_Row], index: Sequence[Key]) -> Iterator[Problem]:
     if len(rows) < len(index):
-        what = (
-            f"the file ends after {len(rows)} sentences: {len(index) - len(rows)} are missing of "
-        )
-        yield Problem(len(rows) + 1, what + f"{len(index)} trials", _DECODE)
+        missing = f"{len(index) - len(rows)} are missing of {len(index)} trials"
+        what = f"the file ends after {len(rows)} sentences: {missing}"
+        yield Problem(len(rows) + 1, what, _DECODE)
     if len(rows) > len(index):
         what = f"{len(rows) - len(index)} lines are extra: there are {len(index)} trials"
         yield Problem(len(index) + 1, what, "Remove what is no sentence, such as a header")
@@ -193,7 +191,7 @@ def _check_sentence(
     if not wanted:
         yield Problem(row.line, f"the sentence is empty {trial}", "Give what was decoded")
     elif wanted != row.sentence and row.sentence.isascii():
-        what = f"is {row.sentence!r}, which error rates read as {wanted!r}"
+        what = f"is {row.sentence!r}, which is normalised to {wanted!r}"
         yield Problem(row.line, what, "Write it like that")
     if texts is not None and row.id < len(index):
         decoded = normalize(texts.get(index[row.id], ""))

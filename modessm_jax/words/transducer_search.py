@@ -1,18 +1,18 @@
-"""From a transducer to words: its beam search, held to a lexicon and weighed by an n-gram.
+"""From a transducer to words: its beam search, restricted to a lexicon and weighted by an n-gram.
 
-The label sequences that say a sentence of the lexicon (see `pronunciation_tree`), and no others,
-are searched as in `transducer_beam`: in step with the alignments' length (Saon, Tüske and Audhkhasi
-2020), where hypotheses with the same labels and words become one by adding their probabilities.
-Words are weighed by an n-gram as soon as they end (shallow fusion; Gulcehre et al.,
-arXiv:1503.03535); before, the likeliest word to come stands for them in what the beam compares, and
-nowhere else. Sentences of more labels than frames are not considered; CTC cannot say them either.
+Only label sequences that spell a sentence of the lexicon (see `PronunciationTree`) are searched, as
+in `decoding.transducer_beam`: in step with the alignments' length (Saon, Tüske and Audhkhasi 2020),
+where hypotheses with the same labels and words become one by adding their probabilities. The n-gram
+scores a word as soon as it ends (shallow fusion; Gulcehre et al., arXiv:1503.03535). Until then the
+beam compares hypotheses by the most likely word that may still follow; no other score uses that
+look-ahead. Sentences of more labels than frames are not considered; CTC cannot emit them either.
 With a beam wide enough for every hypothesis the search is exact.
 
-A transducer may skip what it has not said at a cost that hardly grows with the length: where words
-are dear, raise `word_score` or the blank's penalty, lest they be left out.
+Leaving labels out costs a transducer little, however long the trial: where the n-gram makes words
+expensive, raise `word_score` or the blank's penalty, or words are left out.
 
-The search runs on the host. One compiled function, for all hypotheses at once, advances the
-predictor and asks the joint network.
+The search runs on the host. One compiled function advances the predictor and evaluates the joint
+network for all hypotheses at once.
 """
 
 import copy
@@ -30,7 +30,7 @@ from modessm_jax.decoding.transducer import Transducer, select
 from modessm_jax.language.lexicon import BETWEEN, NO_WORD, START, Lexicon, grow
 from modessm_jax.language.ngram import NGram
 from modessm_jax.phonemes import BLANK, SILENCE
-from modessm_jax.words.ctc_search import UNLIKELIEST, SearchOptions, WordHypothesis
+from modessm_jax.words.search import LOG_ZERO, SearchOptions, WordHypothesis, rank
 
 _NOWHERE = -1
 
@@ -38,10 +38,10 @@ _NOWHERE = -1
 class TransducerWordSearch:
     """Finds the best sentences of a lexicon; one tree and program serve any number of trials.
 
-    Of `WordHypothesis`, `acoustic` is here the log-probability of the sentence's likeliest labels,
-    summed over the alignments that the beam kept, and `times` are where on the likeliest of these
-    the first and the last phoneme of a word were said. A frame may say several labels, so that
-    neighbours may share one.
+    Of a `WordHypothesis`, `acoustic` is here the log-probability of the sentence's best label
+    sequence, summed over the alignments that the beam kept. `times` are the frames that emit the
+    first and the last phoneme of a word on the best of these alignments. A frame may emit several
+    labels, so that neighbouring words may share one.
     """
 
     def __init__(
@@ -52,14 +52,11 @@ class TransducerWordSearch:
         Args:
             transducer: the predictor and joint network.
             lexicon: pronunciations without the silence at their ends.
-            lm: the n-gram; None leaves every sentence of the lexicon as likely as any other.
-            options: the width of the search and its weights. The blank's penalty divides its
-                probability and brings the sum of all back to one, as in k2-fsa's icefall: every
-                alignment takes one blank for each frame, so that a mere division would change no
+            lm: the n-gram; None makes all sentences of the lexicon equally likely.
+            options: the width of the search and its weights. The blank's probability is divided by
+                its penalty and all are then normalised to sum to one, as in k2-fsa's icefall: every
+                alignment takes one blank for each frame, so that division alone would change no
                 ranking.
-
-        Raises:
-            ValueError: the lexicon has no words.
         """
         self.words = tuple(lexicon.words)
         self.lm = lm
@@ -68,7 +65,7 @@ class TransducerWordSearch:
         self.transducer = transducer
 
     def with_options(self, options: SearchOptions) -> "TransducerWordSearch":
-        """The same search with other options; a new beam has to be compiled for."""
+        """The same search with other options; a new beam needs a new compilation."""
         search = copy.copy(self)
         search.options = options
         return search
@@ -80,8 +77,8 @@ class TransducerWordSearch:
             frames: of the encoder, projected to the joint network's width.
 
         Raises:
-            ValueError: there are no frames, or numbers that are not finite in what the encoder or
-                the joint network gives.
+            ValueError: there are no frames, the frames are not finite, or the joint network gives
+                NaN.
         """
         if not len(frames):
             raise ValueError("the encoder gives no frames; give at least one")
@@ -95,37 +92,37 @@ class TransducerWordSearch:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _begin(transducer: Transducer, rows: int) -> Any:
-    """The predictor's memory before the first label."""
+    """The predictor's state before the first label."""
     return transducer.start(rows)
 
 
 @partial(jax.jit, static_argnums=0)
-def _hear(
+def _scores(
     transducer: Transducer, memory: Any, parent: Any, label: Any, frame: Any, penalty: Any
 ) -> tuple[Any, Any]:
-    """What the predictor remembers with one label more, or none, and what the network then says."""
+    """The predictor's state after one more label or none, and log-probabilities of what follows."""
     old = jax.tree.map(lambda leaf: leaf[parent], memory)
     memory = select(label != BLANK, transducer.advance(old[0], label), old)
     scores = transducer.joint(frame, memory[1])
     rest = jnp.log1p(jnp.exp(scores[:, BLANK]) * (1 / penalty - 1))
     scores = scores.at[:, BLANK].add(-jnp.log(penalty)) - rest[:, None]
-    return memory, jnp.maximum(scores, UNLIKELIEST)
+    return memory, jnp.maximum(scores, LOG_ZERO)
 
 
 class _Live(NamedTuple):
-    """Hypotheses under way, `[hypotheses]` each."""
+    """Hypotheses that the search extends, `[hypotheses]` each."""
 
-    history: Any  # the labels and words said, as a number
-    parent: Any  # the history before the last label
-    arc: Any  # the last label's
+    history: Any  # number of the sequence of arcs taken
+    parent: Any  # number of the same sequence without its last arc
+    arc: Any  # the last one
     node: Any  # of the tree
-    labels: Any  # how many were said
+    labels: Any  # how many were emitted
     words: Any  # how many have ended
     state: Any  # of the n-gram, as a number
     prior: Any  # log-probability of the words
-    score: Any  # log-probability of all walks to where the hypothesis stands
-    best: Any  # that of the likeliest walk
-    when: Any  # [hypotheses, most labels], the frame of each label on it
+    score: Any  # log-probability of all alignments so far
+    best: Any  # that of the most likely alignment
+    when: Any  # [hypotheses, most labels], the frame of each label on that alignment
 
     def at(self, chosen: Any) -> "_Live":
         return _Live(*(field[chosen] for field in self))
@@ -168,42 +165,42 @@ class _Trial:
             when=np.zeros((1, len(frames)), np.int32),
         )
         self.memory = _begin(search.transducer, self.options.beam)
-        # What the predictor is to be told before the network is asked.
+        # The row each hypothesis extends, and its last label (blank: none), for the predictor.
         self.before = np.zeros(1, np.int32), np.full(1, BLANK, np.int32)
 
     def step(self) -> None:
         """One more arc for every hypothesis."""
         frame = self.taken - self.live.labels
         self.taken += 1
-        scores = self.hear(frame)
+        scores = self.scores(frame)
         leaves = frame == len(self.frames) - 1
         by_blank = self.live.score + scores[:, BLANK], self.live.best + scores[:, BLANK]
         for row in np.flatnonzero(leaves):
             self.end(int(row), float(by_blank[0][row]))
         self.advance(frame, leaves, scores, *by_blank)
 
-    def hear(self, frame: Int[np.ndarray, "live"]) -> Float[np.ndarray, "live classes"]:
+    def scores(self, frame: Int[np.ndarray, "live"]) -> Float[np.ndarray, "live classes"]:
         """Log-probabilities of what follows each hypothesis."""
-        parent, label, heard = (
+        parent, label, frames = (
             _padded(each, self.options.beam) for each in (*self.before, self.frames[frame])
         )
-        penalty = np.asarray(self.options.blank_penalty, heard.dtype)
-        told = self.memory, parent, label, heard, penalty
-        self.memory, scores = _hear(self.search.transducer, *told)
+        penalty = np.asarray(self.options.blank_penalty, frames.dtype)
+        given = self.memory, parent, label, frames, penalty
+        self.memory, scores = _scores(self.search.transducer, *given)
         scores = np.asarray(scores)[: len(frame)].astype(np.float64)
         if np.isnan(scores).any():
             raise ValueError("the joint network gives NaN; look for what diverged in training")
         return scores
 
     def end(self, row: int, score: float) -> None:
-        """Lets a hypothesis leave the last frame, as every sentence that it may be."""
+        """Ends a hypothesis at the last frame, as each sentence that its labels may spell."""
         node, state = int(self.live.node[row]), int(self.live.state[row])
         words, prior = int(self.live.words[row]), float(self.live.prior[row])
 
         def ended(word: int) -> _Ended:
             after, lm = (state, 0.0) if word == NO_WORD else self.ngram.extend(state, word)
             lm = prior + lm + self.ngram.end(after)
-            total = self.total(score, lm, words + (word != NO_WORD))
+            total = self.options.total(score, lm, words + (word != NO_WORD))
             when = self.live.when[row].copy()
             return _Ended(total, score, lm, int(self.live.history[row]), word, when)
 
@@ -214,11 +211,6 @@ class _Trial:
             self.ended.append(ended(word))
             self.reached = max(self.reached, self.ended[-1].total)
 
-    def total(self, acoustic: Any, lm: Any, words: Any) -> Any:
-        options = self.options
-        weighed = options.acoustic_scale * acoustic + options.lm_weight * lm
-        return weighed + options.word_score * words
-
     def advance(
         self,
         frame: Int[np.ndarray, "live"],
@@ -227,17 +219,17 @@ class _Trial:
         score: Float[np.ndarray, "live"],
         best: Float[np.ndarray, "live"],
     ) -> None:
-        """Goes on with the best of those that took a blank (`score`, `best`) or a label."""
+        """Keeps the best of the hypotheses that took a blank (`score`, `best`) or a label."""
         live, tree = self.live, self.tree
         first = tree.first[live.node]
         size = np.where(live.labels < len(self.frames), tree.first[live.node + 1] - first, 0)
         source = np.repeat(np.arange(len(size)), size)
         start = np.cumsum(size) - size
         arc = np.arange(len(source)) + np.repeat(first - start, size)
-        said = scores[source, tree.label[arc]]
-        by_label, best_by_label = live.score[source] + said, live.best[source] + said
+        of_label = scores[source, tree.label[arc]]
+        by_label, best_by_label = live.score[source] + of_label, live.best[source] + of_label
 
-        # A label may lead to what another hypothesis has said already, and waits for with a blank.
+        # A label may lead to the labels that another hypothesis already has and takes a blank with.
         rows, parents = _find(live.parent, live.history)
         same = start[parents] + live.arc[rows] - first[parents]
         better = best_by_label[same] > best[rows]
@@ -256,21 +248,17 @@ class _Trial:
             prior[place] += more
         target = tree.target[arc]
         words = live.words[source] + (word != NO_WORD)
-        ahead = tree.ahead[live.node], tree.ahead[target]
-        ranked = np.concatenate(
-            [
-                self.total(score, live.prior + ahead[0], live.words),
-                self.total(by_label, prior + ahead[1], words),
-            ]
-        )
-        kept = self.best_of(ranked)
+        total = self.options.total
+        ranked_by_blank = total(score, live.prior + tree.ahead[live.node], live.words)
+        ranked_by_label = total(by_label, prior + tree.ahead[target], words)
+        kept = self.best_of(np.concatenate([ranked_by_blank, ranked_by_label]))
 
         stays, goes = kept[kept < len(size)], kept[kept >= len(size)] - len(size)
-        waiting = live._replace(score=score, best=best, when=when).at(stays)
+        same_labels = live._replace(score=score, best=best, when=when).at(stays)
         parent, arc = source[goes], arc[goes]
         when = live.when[parent]
         when[np.arange(len(goes)), live.labels[parent]] = frame[parent]
-        said = _Live(
+        one_label_more = _Live(
             history=self.number(live.history[parent], arc),
             parent=live.history[parent],
             arc=arc,
@@ -283,13 +271,13 @@ class _Trial:
             best=best_by_label[goes],
             when=when,
         )
-        self.live = _Live(*map(np.concatenate, zip(waiting, said, strict=True)))
+        self.live = _Live(*map(np.concatenate, zip(same_labels, one_label_more, strict=True)))
         blanks = np.full(len(stays), BLANK)
         label = np.concatenate([blanks, tree.label[arc]]).astype(np.int32)
         self.before = np.concatenate([stays, parent]).astype(np.int32), label
 
     def best_of(self, ranked: Float[np.ndarray, "candidates"]) -> Int[np.ndarray, "kept"]:
-        """The beam: which candidates go on."""
+        """Which candidates the beam keeps."""
         least = max(self.reached, ranked.max()) - self.options.beam_threshold
         kept = np.flatnonzero((ranked >= least) & (ranked > -np.inf))
         if len(kept) <= self.options.beam:
@@ -297,9 +285,9 @@ class _Trial:
         return kept[np.argsort(-ranked[kept], kind="stable")[: self.options.beam]]
 
     def number(
-        self, before: Int[np.ndarray, "said"], arc: Int[np.ndarray, "said"]
-    ) -> Int[np.ndarray, "said"]:
-        """The number of each history with one more arc: the same whenever it is the same."""
+        self, before: Int[np.ndarray, "extended"], arc: Int[np.ndarray, "extended"]
+    ) -> Int[np.ndarray, "extended"]:
+        """The number of each history with one more arc; equal histories have equal numbers."""
         numbers = []
         for key in zip(before.tolist(), arc.tolist(), strict=True):
             number = self.numbers.setdefault(key, len(self.path))
@@ -310,22 +298,12 @@ class _Trial:
 
     def results(self) -> list[WordHypothesis]:
         """The best sentences; those that end inside a word only where no other was found."""
-        found: dict[tuple[str, ...], WordHypothesis] = {}
-        complete, least = bool(self.ended), math.inf
-        for each in sorted(self.ended or self.unfinished, key=lambda each: -each.total):
-            if len(found) >= self.options.nbest and each.total < least:
-                break
-            least = each.total
-            words, times = self.said(each)
-            found.setdefault(
-                words, WordHypothesis(words, each.acoustic, each.lm, each.total, times, complete)
-            )
-        # Of equals, such as homophones without an n-gram, the order is that of the alphabet.
-        ranked = sorted(found.values(), key=lambda each: (-each.total, each.words))
-        return ranked[: self.options.nbest]
+        ends = sorted(self.ended or self.unfinished, key=lambda each: -each.total)
+        found = ((each.total, self.hypothesis(each)) for each in ends)
+        return rank(found, self.options.nbest)
 
-    def said(self, ended: _Ended) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
-        """The words, and the frames of each."""
+    def hypothesis(self, ended: _Ended) -> WordHypothesis:
+        """The words of a hypothesis, and the frames of each."""
         arcs: list[int] = []
         number = ended.history
         while self.path[number][0] != _NOWHERE:
@@ -340,11 +318,12 @@ class _Trial:
                 words.append(self.search.words[word])
                 times.append((spoken[0], spoken[-1] + 1))
                 spoken = []
-        return tuple(words), tuple(times)
+        scores = ended.acoustic, ended.lm, ended.total
+        return WordHypothesis(tuple(words), *scores, tuple(times), complete=bool(self.ended))
 
 
 class _NGramStates:
-    """The n-gram's states as numbers, each question asked but once; without one all is certain."""
+    """The n-gram's states as numbers, its scores cached; without an n-gram they are all 0."""
 
     def __init__(self, lm: NGram | None, words: Sequence[str]):
         self._lm, self._words = lm, words
@@ -376,7 +355,7 @@ class _NGramStates:
 
 
 def _padded(rows: np.ndarray, count: int) -> np.ndarray:
-    """Rows with zeros below them: compiled functions take one size."""
+    """Rows with zeros below them, so that the compiled function sees one size."""
     padded = np.zeros((count, *rows.shape[1:]), rows.dtype)
     padded[: len(rows)] = rows
     return padded
@@ -385,7 +364,7 @@ def _padded(rows: np.ndarray, count: int) -> np.ndarray:
 def _find(
     wanted: Int[np.ndarray, "wanted"], given: Int[np.ndarray, "given"]
 ) -> tuple[Int[np.ndarray, "found"], Int[np.ndarray, "found"]]:
-    """Where wanted numbers stand that are among the given ones, and where those stand."""
+    """Indices of the wanted numbers that are among the given ones, and their indices there."""
     order = np.argsort(given)
     place = np.searchsorted(given, wanted, sorter=order)
     where = order[np.minimum(place, len(given) - 1)]

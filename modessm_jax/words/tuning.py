@@ -1,15 +1,14 @@
-"""Choosing the weights of a word search by its word error rate on val, and on nothing else.
+"""Choosing the weights of a word search by the word error rate on val, and on no other split.
 
-The error rate at weights chosen on the same sentences flatters. So val is also cut in two, weights
-are chosen on each half and scored on the other: the cross-validated rate is the one to report.
-
-Keeps what tuning measured beside the run, for as long as nothing it came from changes.
+The error rate at weights chosen on the same sentences is too optimistic. So val is also cut in two
+halves; weights are chosen on each and scored on the other. That cross-validated rate is the one to
+report.
 """
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import product, starmap
 from pathlib import Path
@@ -22,11 +21,19 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from modessm_jax.evaluation.posteriors import Posteriors
-from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.runtime.metric_writer import write_json
 from modessm_jax.text import normalize, percent, word_edits
-from modessm_jax.words.ctc_search import SearchOptions
-from modessm_jax.words.decoder import Task, WordDecoder
+from modessm_jax.words.decoder import Task, Vocabulary, search_trials
+from modessm_jax.words.search import SearchOptions
+
+# The options that decide the errors, beside the weights of the grid.
+_WIDTH = ("beam", "beam_threshold", "acoustic_scale")
+_CAPTION: dict[str, Any] = {
+    "textcoords": "offset points",
+    "ha": "center",
+    "fontsize": 8,
+    "bbox": {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
+}
 
 
 class Weights(NamedTuple):
@@ -38,7 +45,7 @@ class Weights(NamedTuple):
 
     @classmethod
     def of(cls, options: SearchOptions) -> "Weights":
-        """Those of a search."""
+        """The weights of a search."""
         return cls(*(getattr(options, name) for name in cls._fields))
 
     def put_into(self, options: SearchOptions) -> SearchOptions:
@@ -51,10 +58,12 @@ class Weights(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """The values of `SearchOptions` to try, all with all.
+    """The values of each weight to try, in all combinations.
 
-    Scaling acoustics, n-gram and word score alike ranks no sentence otherwise, so `acoustic_scale`
-    is no axis of its own.
+    `acoustic_scale` is no axis: scaling acoustics, n-gram and word score alike changes no ranking.
+
+    Raises:
+        ValueError: an axis has no values, or they do not rise.
     """
 
     lm_weight: tuple[float, ...] = (0.25, 0.5, 1.0, 1.5, 2.0)
@@ -71,11 +80,6 @@ class Grid:
         """The values of each axis."""
         return self.lm_weight, self.word_score, self.blank_penalty
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """How many values each axis has."""
-        return tuple(map(len, self.axes))
-
     def points(self) -> list[Weights]:
         """Every point of the grid, the last axis running fastest."""
         return list(starmap(Weights, product(*self.axes)))
@@ -88,7 +92,7 @@ class Tuning:
     grid: Grid
     errors: Int[np.ndarray, "lm_weights word_scores blank_penalties sentences"]
     words: Int[np.ndarray, "sentences"]
-    second: Bool[np.ndarray, "sentences"]  # whether a sentence is of the second half
+    second: Bool[np.ndarray, "sentences"]  # whether a sentence is in the second half
 
     @cached_property
     def best(self) -> Weights:
@@ -104,18 +108,18 @@ class Tuning:
     @property
     def best_rate(self) -> float:
         """The word error rate of `best` on the very sentences it was chosen on."""
-        return float(self.errors[self.place(self.best)].sum() / self.words.sum())
+        return float(self.errors[self.index(self.best)].sum() / self.words.sum())
 
     @property
     def crossed_rate(self) -> float:
         """The word error rate where each sentence is searched with its weights of `crossed`."""
-        each = (self.errors[*self.place(w), i] for i, w in enumerate(self.crossed))
+        each = (self.errors[*self.index(w), i] for i, w in enumerate(self.crossed))
         return float(sum(each) / self.words.sum())
 
     @property
     def edges(self) -> list[str]:
-        """The weights that are best at the end of their axis: the grid may be too small."""
-        errors, best = self.errors.sum(axis=-1), self.place(self.best)
+        """The weights whose best value is the first or last tried: the grid may be too small."""
+        errors, best = self.errors.sum(axis=-1), self.index(self.best)
         return [
             name
             for axis, name in enumerate(Weights._fields)
@@ -124,8 +128,8 @@ class Tuning:
             and errors[best] < np.delete(errors, [0, -1], axis=axis).min()
         ]
 
-    def place(self, weights: Weights) -> tuple[int, ...]:
-        """Where a point stands in the grid."""
+    def index(self, weights: Weights) -> tuple[int, ...]:
+        """The index of a point in the grid, one number for each axis."""
         return tuple(axis.index(w) for axis, w in zip(self.grid.axes, weights, strict=True))
 
     def _choose(self, sentences: Bool[np.ndarray, "sentences"]) -> Weights:
@@ -133,39 +137,73 @@ class Tuning:
         errors = self.errors[..., sentences].sum(axis=-1)
         tied = np.argwhere(errors == errors.min())
         nearest = np.square(tied - tied.mean(axis=0)).sum(axis=1).argmin()
-        place = np.ravel_multi_index(tuple(tied[nearest]), errors.shape)
-        return self.grid.points()[place]
+        return self.grid.points()[np.ravel_multi_index(tuple(tied[nearest]), errors.shape)]
 
 
-def tune(decoder: WordDecoder, posteriors: Posteriors, base: SearchOptions, grid: Grid) -> Tuning:
-    """Searches val at every point of the grid.
+def tune(
+    vocabulary: Vocabulary,
+    val: Posteriors,
+    options: SearchOptions,
+    grid: Grid,
+    folder: Path,
+    processes: int = 1,
+) -> tuple[Tuning, Path]:
+    """Searches val at every point of the grid, unless `folder` has the results of an earlier call.
+
+    Args:
+        vocabulary: the words to recognise.
+        val: its posteriors.
+        options: of the search; the weights in it are replaced by those of the grid.
+        grid: the weights to try.
+        folder: holds `tuning_<checksum>.json` and `.png` for each tuning; made if need be. A change
+            of anything that the errors depend on changes the checksum.
+        processes: to search with.
+
+    Returns:
+        The tuning, and its picture.
 
     Raises:
         ValueError: the split is not val, has no sentences, or too few to make two halves.
     """
-    if posteriors.split != "val":
+    facts = _origin(vocabulary, val, options, grid)
+    checksum = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    file = folder / f"tuning_{checksum}.json"
+    picture = file.with_suffix(".png")
+    if file.exists():
+        return _read(file), picture
+    tuning = _measure(vocabulary, val, options, grid, processes)
+    folder.mkdir(parents=True, exist_ok=True)
+    _draw(picture, tuning)
+    figures = {"best": tuning.best._asdict(), "best_rate": tuning.best_rate}
+    figures["crossed_rate"] = tuning.crossed_rate
+    arrays = {name: getattr(tuning, name).tolist() for name in ("errors", "words", "second")}
+    write_json(file, {"from": facts, **figures, **arrays})
+    return tuning, picture
+
+
+def _measure(
+    vocabulary: Vocabulary, val: Posteriors, options: SearchOptions, grid: Grid, processes: int
+) -> Tuning:
+    if val.split != "val":
         raise ValueError(
-            f"weights are tuned on val, not on {posteriors.split}, whose error rate would then be "
-            "no test of them"
+            f"weights are tuned on val, not on {val.split}, whose error rate would then be no test "
+            "of them"
         )
-    if not posteriors.labelled:
+    if not val.labelled:
         raise ValueError("weights cannot be tuned: a trial of val has no sentence_label")
-    sentences = [normalize(trial.sentence or "") for trial in posteriors.trials]
+    sentences = [normalize(trial.sentence or "") for trial in val.trials]
     second = halves(sentences)
-    base = dataclasses.replace(base, nbest=1)
-    tasks = [
-        Task(trial, weights.put_into(base))
-        for weights in grid.points()
-        for trial in range(len(sentences))
-    ]
-    said = (" ".join(found.hypotheses[0].words) for found in decoder(tasks))
+    options = dataclasses.replace(options, nbest=1)
+    points = [weights.put_into(options) for weights in grid.points()]
+    tasks = [Task(trial, point) for point in points for trial in range(len(sentences))]
+    print(f"tuning: {len(points)} choices of weights, {len(sentences)} sentences")
     counts = [
-        word_edits(sentences[task.trial], text).count
-        for task, text in zip(tasks, said, strict=True)
+        word_edits(sentences[task.trial], " ".join(found.hypotheses[0].words)).count
+        for task, found in zip(tasks, search_trials(vocabulary, val, tasks, processes), strict=True)
     ]
-    errors = np.array(counts, np.int64).reshape(*grid.shape, len(sentences))
+    shape = (*map(len, grid.axes), len(sentences))
     words = np.array([len(sentence.split()) for sentence in sentences], np.int64)
-    return Tuning(grid, errors, words, second)
+    return Tuning(grid, np.array(counts, np.int64).reshape(shape), words, second)
 
 
 def halves(sentences: Sequence[str]) -> Bool[np.ndarray, "sentences"]:
@@ -181,8 +219,34 @@ def halves(sentences: Sequence[str]) -> Bool[np.ndarray, "sentences"]:
     return np.array([sentence in second for sentence in sentences])
 
 
-def draw_tuning(path: str | Path, tuning: Tuning) -> None:
-    """Draws the word error rate over the grid: a map for each blank penalty, as a PNG.
+def _origin(
+    vocabulary: Vocabulary, val: Posteriors, options: SearchOptions, grid: Grid
+) -> dict[str, Any]:
+    """All that a tuning depends on, ready for JSON: checksums of the large parts, and the rest."""
+    words = json.dumps(dict(vocabulary.lexicon.words))
+    return {
+        "posteriors": val.digest,
+        "lexicon": hashlib.sha256(words.encode()).hexdigest(),
+        "lm": None if vocabulary.lm is None else _checksum(vocabulary.lm),
+        "width": {name: getattr(options, name) for name in _WIDTH},
+        "grid": dataclasses.asdict(grid),
+    }
+
+
+def _checksum(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _read(file: Path) -> Tuning:
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    grid = Grid(**{axis: tuple(values) for axis, values in kept["from"]["grid"].items()})
+    types = {"errors": np.int64, "words": np.int64, "second": bool}
+    return Tuning(grid, *(np.array(kept[name], dtype) for name, dtype in types.items()))
+
+
+def _draw(path: Path, tuning: Tuning) -> None:
+    """Draws the word error rate over the grid: one map for each blank penalty, as a PNG.
 
     A circle marks the weights chosen on all of val, crosses those of its halves.
     """
@@ -197,90 +261,19 @@ def draw_tuning(path: str | Path, tuning: Tuning) -> None:
     )
     every = figure.subplots(1, columns, squeeze=False)[0]
     norm, cmap = Normalize(rates.min(), max(rates.max(), 1e-9)), "viridis_r"
-    for place, (axes, penalty) in enumerate(zip(every, grid.blank_penalty, strict=True)):
-        shown = rates[:, :, place]
+    for column, (axes, penalty) in enumerate(zip(every, grid.blank_penalty, strict=True)):
+        shown = rates[:, :, column]
         axes.imshow(shown, aspect="auto", origin="lower", cmap=cmap, norm=norm)
         axes.set_title(f"blank penalty {penalty:g}", fontsize=10)
         axes.set_xticks(range(len(grid.word_score)), [f"{v:g}" for v in grid.word_score])
         axes.set_yticks(range(len(grid.lm_weight)), [f"{v:g}" for v in grid.lm_weight])
         axes.set_xlabel("word score, nats", fontsize=9)
-        for (row, column), value in np.ndenumerate(shown):
-            axes.annotate(f"{value:.2f}", (column, row), (0, 7), **_CAPTION)
+        for (y, x), value in np.ndenumerate(shown):
+            axes.annotate(f"{value:.2f}", (x, y), (0, 7), **_CAPTION)
     marks = [(tuning.best, "o"), *((weights, "x") for weights in set(tuning.crossed))]
     for weights, marker in marks:
-        row, column, place = tuning.place(weights)
-        every[place].plot(column, row, marker, color="#cc3311")
+        y, x, column = tuning.index(weights)
+        every[column].plot(x, y, marker, color="#cc3311")
     every[0].set_ylabel("n-gram weight", fontsize=9)
     figure.colorbar(ScalarMappable(norm, cmap), ax=list(every), label="%")
     figure.savefig(path, format="png")
-
-
-_CAPTION: dict[str, Any] = {
-    "textcoords": "offset points",
-    "ha": "center",
-    "fontsize": 8,
-    "bbox": {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
-}
-
-
-# What of the options decides the errors, beside the weights of the grid.
-_WIDTH = ("beam", "beam_threshold", "acoustic_scale")
-
-
-def origin(
-    posteriors: Posteriors, lexicon: Lexicon, lm: Path | None, base: SearchOptions, grid: Grid
-) -> dict[str, Any]:
-    """All that a tuning depends on, ready for JSON: checksums of the large parts, and the rest."""
-    words = json.dumps({word: lexicon.words[word] for word in lexicon.words})
-    facts = {
-        "posteriors": posteriors.digest,
-        "lexicon": hashlib.sha256(words.encode()).hexdigest(),
-        "lm": None if lm is None else _checksum(lm),
-        "width": {name: getattr(base, name) for name in _WIDTH},
-        "grid": dataclasses.asdict(grid),
-    }
-    return json.loads(json.dumps(facts))
-
-
-def cached(
-    folder: Path, facts: dict[str, Any], measure: Callable[[], Tuning]
-) -> tuple[Tuning, Path]:
-    """The tuning of these facts: from `folder` if it is there, else measured, kept and drawn.
-
-    Args:
-        folder: made if need be; holds `tuning_<checksum>.json` and `.png` for each tuning.
-        facts: from `origin`.
-        measure: makes the tuning.
-
-    Returns:
-        The tuning, and its picture.
-    """
-    checksum = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
-    file = folder / f"tuning_{checksum}.json"
-    picture = file.with_suffix(".png")
-    if file.exists():
-        return _read(file), picture
-    tuning = measure()
-    folder.mkdir(parents=True, exist_ok=True)
-    draw_tuning(picture, tuning)
-    figures = {"best": tuning.best._asdict(), "best_rate": tuning.best_rate}
-    figures["crossed_rate"] = tuning.crossed_rate
-    arrays = {name: getattr(tuning, name).tolist() for name in ("errors", "words", "second")}
-    write_json(file, {"from": facts, **figures, **arrays})
-    return tuning, picture
-
-
-def _read(file: Path) -> Tuning:
-    kept = json.loads(file.read_text(encoding="utf-8"))
-    grid = {axis: tuple(values) for axis, values in kept["from"]["grid"].items()}
-    return Tuning(
-        Grid(**grid),
-        np.array(kept["errors"], np.int64),
-        np.array(kept["words"], np.int64),
-        np.array(kept["second"], bool),
-    )
-
-
-def _checksum(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -75,6 +75,6 @@ def test_what_does_not_fit_is_named(tmp_path, root, capsys):
     assert "--calibrate_on needs 2 files" in capsys.readouterr().err
     strange = {"session": "x", "block_num": 1, "trial_num": 0, "candidates": []}
     (tmp_path / "three.jsonl").write_text(json.dumps(strange))
-    with pytest.raises(SystemExit, match="1 trials are none of val"):
+    with pytest.raises(SystemExit, match="1 trials are not in val"):
         main([str(tmp_path / "three.jsonl"), *given])
     assert not (tmp_path / "out.jsonl").exists()

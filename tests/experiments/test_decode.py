@@ -109,15 +109,16 @@ def test_a_runs_transducer_is_searched_and_kept_apart(given, tmp_path, monkeypat
     config = {"data": {"root": given["--data_root"], "sessions": []}}
     run = Run(config, (), 0, Functional(nothing, {}, 1, None), nothing, 7)
     monkeypatch.setattr(decode, "load_run", lambda workdir: run)
-    noises, furthers = [], []
+    noises, denoised = [], []
 
-    def heard(run, split, data_root, noise, **further):
+    def encoded(run, split, data_root, head, noise, denoise):
         del run, data_root
+        assert head == "rnnt"
         noises.append(noise)
-        furthers.append(further)
+        denoised.append(denoise)
         return encodings(split)
 
-    monkeypatch.setattr(decode, "encodings_of", heard)
+    monkeypatch.setattr(decode, "posteriors_of", encoded)
     of_run = {key: value for key, value in given.items() if key not in ("--logits", "--data_root")}
     tuned = ["--tune", "--lm_weight", "0", "1", "--word_score", "0"]
     test = ["--split", "test", "--workdir", str(tmp_path), "--head", "rnnt"]
@@ -128,14 +129,14 @@ def test_a_runs_transducer_is_searched_and_kept_apart(given, tmp_path, monkeypat
     assert [each.text for each in read_nbest(tmp_path / "words_rnnt/test.jsonl")] == SENTENCES[:2]
     main(arguments(of_run, *test, "--noise", "0.5", "--noise_seed", "3"))
     assert noises == [(0.0, 0), (0.0, 0), (0.5, 3)]
-    assert "rnnt head, Noise(deviation=0.5, seed=3)" in capsys.readouterr().out
+    assert "rnnt head, with noise of deviation 0.5" in capsys.readouterr().out
     assert (tmp_path / "words_rnnt_noisy_3/test.jsonl").exists()
     with pytest.raises(SystemExit, match="no flow bridge"):
         main(arguments(of_run, *test, "--denoise"))
     bridged = run._replace(functional=run.functional._replace(params={"flow": {}}))
     monkeypatch.setattr(decode, "load_run", lambda workdir: bridged)
     main(arguments(of_run, *test, "--denoise"))
-    assert furthers == [{}, {}, {}, {"denoise": True}]
+    assert denoised == [False, False, False, True]
     assert "rnnt head, denoised" in capsys.readouterr().out
     assert (tmp_path / "words_rnnt_denoised/test.jsonl").exists()
 
@@ -145,7 +146,7 @@ def test_logits_are_of_a_ctc_head(given, tmp_path):
     with pytest.raises(SystemExit, match="--head rnnt needs --workdir"):
         main(arguments(given, "--out", str(tmp_path), *rnnt))
     run = ["--workdir", str(tmp_path), "--lexicon", given["--lexicon"]]
-    with pytest.raises(SystemExit, match="--save_logits are those of the CTC head"):
+    with pytest.raises(SystemExit, match="--save_logits writes the logits of the CTC head"):
         main([*run, *rnnt, "--save_logits", str(tmp_path)])
 
 

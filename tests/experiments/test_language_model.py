@@ -58,8 +58,8 @@ def test_a_text_and_additions_become_a_lexicon(text, tmp_path, capsys):
 def test_guessed_words_are_named(tmp_path, capsys, monkeypatch):
     (tmp_path / "text.txt").write_text("the snark and the boojum\n")
     monkeypatch.setattr(
-        "experiments.language_model.Pronouncer",
-        lambda: lambda words: {word: [["B", "UW"]] for word in words},
+        "experiments.language_model.guess_pronunciations",
+        lambda words: {word: [["B", "UW"]] for word in words},
     )
     out = tmp_path / "words.lexicon"
     run("lexicon", "--words", tmp_path / "text.txt", "--out", out)
@@ -114,7 +114,7 @@ def test_errors_say_what_to_do(text, tmp_path):
 
 def test_help(capsys):
     for arguments, words in (
-        (["--help"], "report gives the perplexity"),
+        (["--help"], "report\ngives the perplexity"),
         (["train", "--help"], "mild"),
     ):
         with pytest.raises(SystemExit) as end:

@@ -117,6 +117,7 @@ def test_malformed_files_are_named(tmp_path, text, words):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ({}, "the lexicon has no words"),
         ({"": ((1,),)}, "is no word"),
         ({"two words": ((1,),)}, "is no word"),
         ({"cat": ()}, "is missing"),
@@ -157,8 +158,3 @@ def test_a_node_looks_ahead_to_the_likeliest_word_beneath_it():
     tree = grow(LEXICON, SCORES.__getitem__)
     inner, other = (target for _, target, _ in arcs(tree, BETWEEN))
     np.testing.assert_array_equal(tree.ahead[[START, BETWEEN, inner, other]], [0, 0, -1, -2])
-
-
-def test_an_empty_lexicon_is_refused():
-    with pytest.raises(ValueError, match="no words"):
-        grow(Lexicon({}), SCORES.__getitem__)

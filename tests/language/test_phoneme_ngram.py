@@ -7,14 +7,14 @@ import pytest
 from modessm_jax.language.kneser_ney import train
 from modessm_jax.language.lexicon import build_lexicon
 from modessm_jax.language.ngram import NGram
-from modessm_jax.language.phoneme_ngram import TOKENS, phoneme_fusion, spoken
+from modessm_jax.language.phoneme_ngram import TOKENS, phoneme_fusion, phonemes_of
 from modessm_jax.phonemes import SILENCE, phoneme_id
 
 SENTENCES = ["The cat sat.", "the dog", "snark the cat", "", "a cat sat"]
 
 
 def spoken_sentences() -> list[list[str]]:
-    return list(spoken(SENTENCES, build_lexicon(["the", "cat", "sat", "dog", "a"])))
+    return list(phonemes_of(SENTENCES, build_lexicon(["the", "cat", "sat", "dog", "a"])))
 
 
 def test_sentences_of_known_words_are_spoken():

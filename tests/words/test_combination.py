@@ -177,24 +177,16 @@ def test_calibration_finds_the_scale_that_made_the_references(truth):
         lists.append(listed(number, *zip(names, totals.tolist(), strict=True)))
         said = random.choice(names, p=posterior(totals, truth))
         references[lists[-1].key] = said
-    found = calibrate(lists, references)
-    assert found.scale == pytest.approx(truth, rel=0.15)
-    chances = [
-        posterior([one.total for one in found_of.candidates], truth)[
-            [one.text for one in found_of.candidates].index(references[found_of.key])
-        ]
-        for found_of in lists
-    ]
-    assert found.nats == pytest.approx(-np.log(chances).mean(), rel=0.01)
+    assert calibrate(lists, references) == pytest.approx(truth, rel=0.15)
 
 
 def test_calibration_aims_at_the_least_wrong_where_the_reference_is_not_listed():
     near, far = ("the cat sat", 0.0), ("he can sit", -1.0)
     lists = [listed(number, near, far) for number in range(5)]
     references = {found.key: "the cat sits" for found in lists}
-    assert calibrate(lists, references).scale > 10  # always the first: as sure as can be
+    assert calibrate(lists, references) > 10  # always the first: as sure as can be
     references = {found.key: "he can fit" for found in lists}
-    assert calibrate(lists, references).scale < 0.01  # never the first
+    assert calibrate(lists, references) < 0.01  # never the first
 
 
 def test_calibration_needs_references_and_lists_to_choose_from():
@@ -213,7 +205,6 @@ def test_seeds_are_combined_by_their_best_candidates():
         [listed(0, ("x", 0.0)), listed(1, ("d", 0.0))],
     ]
     assert combine(seeds, vote) == {("s", 1, 0): "x", ("s", 1, 1): "d"}
-    assert combine(seeds, vote, weights=[3.0, 1.0, 1.0]) == {("s", 1, 0): "a b", ("s", 1, 1): "c"}
 
 
 def test_lists_of_any_length_count_by_their_posteriors():
@@ -226,23 +217,6 @@ def test_lists_of_any_length_count_by_their_posteriors():
     # If the second is always right and the first means nothing:
     assert combine([sure, torn, silent], vote, scales=[0.0, 100.0, 1.0])[key] == "b"
     assert combine([silent, silent]) == {key: ""}
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_a_system_of_weight_0_has_no_say(rule):
-    spoken, other = (
-        [listed(0, ("a", 0.0)), listed(1)],
-        [listed(0, ("b", 0.0)), listed(1, ("b", 0.0))],
-    )
-    found = combine([spoken, other], rule, weights=[1.0, 0.0])
-    assert found == {("s", 1, 0): "a", ("s", 1, 1): ""}
-
-
-@pytest.mark.parametrize("weights", [[0.0, 0.0], [1.0, -1.0], [1.0, float("nan")]])
-def test_weights_of_systems_that_do_not_fit_are_refused_as_theirs(weights):
-    lists = [listed(0)]  # which have no hypotheses to weigh
-    with pytest.raises(ValueError, match=r"the systems' weights are .*; give finite ones"):
-        combine([lists, lists], weights=weights)
 
 
 def test_systems_must_have_decoded_the_same_trials():

@@ -12,7 +12,8 @@ import pytest
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.language.ngram import NGram
 from modessm_jax.phonemes import BLANK, CLASSES, SILENCE
-from modessm_jax.words.ctc_search import SearchOptions, WordHypothesis, WordSearch
+from modessm_jax.words.ctc_search import WordSearch
+from modessm_jax.words.search import SearchOptions, WordHypothesis
 
 WIDE = SearchOptions(beam=100_000, beam_threshold=1e5, nbest=100_000)
 

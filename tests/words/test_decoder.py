@@ -1,24 +1,25 @@
-"""However the searches are shared out, every task gets its own result."""
+"""Every task gets its own result, in one process or several."""
 
-import io
 import os
 
 import pytest
 
 from modessm_jax.language.lexicon import Lexicon
-from modessm_jax.words.ctc_search import SearchOptions
-from modessm_jax.words.decoder import Task, WordDecoder
-from tests.words.spoken import LEXICON, SENTENCES, log_probabilities, write_lm
+from modessm_jax.words.decoder import Task, Vocabulary, search_trials
+from modessm_jax.words.search import SearchOptions
+from tests.words.spoken import LEXICON, ids, posteriors, write_lm
 
-GIVEN = [log_probabilities(sentence) for sentence in SENTENCES]
-# The likeliest of homophones is the first in the lexicon, unless the n-gram is asked.
-ASKED, NOT_ASKED = SearchOptions(beam=20, lm_weight=1.0), SearchOptions(beam=20, lm_weight=0.0)
-TASKS = [Task(trial, [ASKED, NOT_ASKED][trial % 2]) for trial in (4, 3, 2, 1, 0, 0)]
+# The most likely of homophones is the first in the lexicon, unless the n-gram has a weight.
+WITH_LM, WITHOUT_LM = (
+    SearchOptions(beam=20, lm_weight=1.0),
+    SearchOptions(beam=20, lm_weight=0.0),
+)
+TASKS = [Task(trial, [WITH_LM, WITHOUT_LM][trial % 2]) for trial in (4, 3, 2, 1, 0, 0)]
 
 
-def read(decoder: WordDecoder) -> list[str]:
-    with decoder:
-        return [" ".join(found.hypotheses[0].words) for found in decoder(TASKS)]
+def search(lexicon: Lexicon, lm, processes: int = 1) -> list[str]:
+    found = search_trials(Vocabulary(lexicon, lm), posteriors(), TASKS, processes)
+    return [" ".join(each.hypotheses[0].words) for each in found]
 
 
 @pytest.fixture(scope="module")
@@ -26,23 +27,29 @@ def lm(tmp_path_factory):
     return write_lm(tmp_path_factory.mktemp("lm"))
 
 
-def test_results_are_in_the_order_of_the_tasks(lm):
-    shown = io.StringIO()
-    found = read(WordDecoder(LEXICON, lm, GIVEN, stream=shown))
-    assert found == [
+def test_words_unknown_to_the_ngram_are_counted(lm):
+    vocabulary = Vocabulary(LEXICON, lm)
+    assert vocabulary.describe().endswith("2-gram lm.arpa; 0 of the words unknown to it")
+    more = Lexicon({**LEXICON.words, "dogs": (ids("D AO G Z"),)})
+    wider = vocabulary._replace(lexicon=more)
+    assert wider.describe().endswith("; 1 of the words unknown to it")
+    assert wider._replace(lm=None).describe() == "lexicon of 5 words, no n-gram"
+
+
+def test_results_are_in_the_order_of_the_tasks(lm, capsys):
+    assert search(LEXICON, lm) == [
         "too much two cats",
         "much",
         "two cats too much",
         "too much",
         *["two cats"] * 2,
     ]
-    assert "sentence 6/6" in shown.getvalue()
-    assert "frames/s" in shown.getvalue()
+    shown = capsys.readouterr().out
+    assert "sentence 6/6" in shown and "frames/s" in shown
 
 
 def test_processes_find_what_one_finds(lm):
-    decoder = WordDecoder(LEXICON, lm, GIVEN, processes=2, stream=io.StringIO())
-    assert read(decoder) == read(WordDecoder(LEXICON, lm, GIVEN, stream=io.StringIO()))
+    assert search(LEXICON, lm, processes=2) == search(LEXICON, lm)
 
 
 class _Fatal(Lexicon):
@@ -53,6 +60,5 @@ class _Fatal(Lexicon):
 
 
 def test_a_process_that_was_ended_is_explained():
-    decoder = WordDecoder(_Fatal(LEXICON.words), None, GIVEN, processes=2, stream=io.StringIO())
     with pytest.raises(MemoryError, match="take fewer --processes"):
-        read(decoder)
+        search(_Fatal(LEXICON.words), None, processes=2)

@@ -1,15 +1,15 @@
-"""The job asks for val alone to choose weights, and says where its figures come from."""
+"""The job reads val only to choose weights, and notes where its figures come from."""
 
 import dataclasses
 
 import pytest
 
 from modessm_jax.evaluation.posteriors import Posteriors
-from modessm_jax.language.lexicon import Lexicon
-from modessm_jax.words.ctc_search import SearchOptions
-from modessm_jax.words.job import Vocabulary, WordJob
+from modessm_jax.words.decoder import Vocabulary
+from modessm_jax.words.job import WordJob
+from modessm_jax.words.search import SearchOptions
 from modessm_jax.words.tuning import Grid
-from tests.words.spoken import LEXICON, SENTENCES, TRAINING, ids, posteriors, write_lm
+from tests.words.spoken import LEXICON, SENTENCES, TRAINING, posteriors, write_lm
 
 
 @pytest.fixture
@@ -24,14 +24,6 @@ def source(asked: list[str]):
         return posteriors(split, labelled=split != "test")
 
     return posteriors_of
-
-
-def test_words_unknown_to_the_ngram_are_counted(job):
-    assert job.vocabulary.describe().endswith("2-gram lm.arpa; 0 of the words unknown to it")
-    more = Lexicon({**LEXICON.words, "dogs": (ids("D AO G Z"),)})
-    wider = job.vocabulary._replace(lexicon=more)
-    assert wider.describe().endswith("; 1 of the words unknown to it")
-    assert wider._replace(lm=None).describe() == "lexicon of 5 words, no n-gram"
 
 
 def test_given_weights_need_no_val(job):

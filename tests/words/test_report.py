@@ -23,7 +23,7 @@ def test_the_table_prints_the_figures():
 def test_wrong_words_stand_out():
     lines = format_words(evaluation()).splitlines()
     place = lines.index("a/block 1/trial 2: 1 wrong")
-    assert lines[place + 1].split() == ["said", "two", "cats", "TOO", "much"]
+    assert lines[place + 1].split() == ["reference", "two", "cats", "TOO", "much"]
     assert lines[place + 2].split() == ["decoded", "two", "cats", "***", "much"]
     assert lines[place + 1].index("much") == lines[place + 2].index("much")
 
@@ -43,5 +43,5 @@ def test_the_picture_is_drawn(tmp_path):
     write_word_report(picture, right)
     assert size_of(picture)[0] == 1600
     assert picture.stat().st_size < crowded  # no sentence to show
-    with pytest.raises(ValueError, match="draw a labelled split"):
+    with pytest.raises(ValueError, match="predictions only"):
         write_word_report(picture, evaluation(labelled=False))

@@ -1,11 +1,10 @@
 import math
 
-import numpy as np
 import pytest
 
+from modessm_jax.words import rescoring
 from modessm_jax.words.nbest import Candidate, Utterance
 from modessm_jax.words.rescoring import (
-    NGramModel,
     TransformersModel,
     rescore,
     score_candidates,
@@ -17,13 +16,13 @@ LM_WEIGHT = 0.5
 
 
 class Letters:
-    """A model of sentences that likes few letters, and remembers what it was asked."""
+    """A model of sentences that likes few letters, and records its calls."""
 
     def __init__(self):
-        self.asked: list[list[str]] = []
+        self.calls: list[list[str]] = []
 
-    def score(self, sentences):
-        self.asked.append(list(sentences))
+    def __call__(self, sentences):
+        self.calls.append(list(sentences))
         return [-float(len(sentence)) for sentence in sentences]
 
 
@@ -50,11 +49,10 @@ LISTS = [
 def test_every_sentence_is_scored_once():
     model = Letters()
     scores = score_candidates(LISTS, model)
-    assert model.asked == [["a very long one", "short", ""]]
+    assert model.calls == [["a very long one", "short", ""]]
     assert scores == {"a very long one": -15.0, "short": -5.0, "": 0.0}
-    model.score = lambda sentences: [0.0]
     with pytest.raises(ValueError, match="zip"):
-        score_candidates(LISTS, model)
+        score_candidates(LISTS, lambda sentences: [0.0])
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
@@ -84,13 +82,14 @@ def test_alpha_0_changes_nothing_and_alpha_1_the_order():
     assert rescore(LISTS, scores, alpha=1.0, lm_weight=LM_WEIGHT)[0].text == "short"
 
 
-def test_alpha_is_tuned_for_the_fewest_word_errors():
+def test_alpha_is_tuned_for_the_fewest_word_errors(monkeypatch):
+    monkeypatch.setattr(rescoring, "_STEPS", 100)
     scores = score_candidates(LISTS, Letters())
     wanted = {found.key: text for found, text in zip(LISTS, ["short", "short", "so"], strict=True)}
     # "short" overtakes where 0.75 alpha * 10 / 1.5 nats make up for the 3.5 it is behind.
     ahead = LISTS[0].candidates[0].total - LISTS[0].candidates[1].total
     gain = LM_WEIGHT * ((-5 + 3) - (-15 + 2))
-    best = tune_alpha(LISTS, scores, wanted, lm_weight=LM_WEIGHT, steps=100)
+    best = tune_alpha(LISTS, scores, wanted, lm_weight=LM_WEIGHT)
     assert best == math.ceil(100 * ahead / gain) / 100
     wanted = {**wanted, LISTS[0].key: "a very long one"}
     assert tune_alpha(LISTS, scores, wanted, lm_weight=LM_WEIGHT) == 0
@@ -103,21 +102,6 @@ def test_unfit_arguments_are_refused():
         rescore(LISTS, {}, alpha=1.5, lm_weight=1.0)
     with pytest.raises(ValueError, match="'a very long one' has no score"):
         rescore(LISTS, {"short": 0.0}, alpha=0.5, lm_weight=1.0)
-
-
-def test_an_n_gram_is_such_a_model(tmp_path):
-    pytest.importorskip("kenlm")
-    from modessm_jax.language.ngram import NGram
-
-    arpa = tmp_path / "tiny.arpa"
-    arpa.write_text(
-        "\\data\\\nngram 1=4\nngram 2=1\n\n"
-        "\\1-grams:\n-99\t<s>\t0\n-1\t</s>\n-2\tso\t-0.25\n-3\t<unk>\n\n"
-        "\\2-grams:\n-0.5\t<s> so\n\n\\end\\\n"
-    )
-    scores = NGramModel(NGram(arpa)).score(["so so", "", "so what"])
-    decimal = [-0.5 - 2.25 - 1.25, -1, -0.5 - 3.25 - 1]
-    np.testing.assert_allclose(scores, np.multiply(decimal, math.log(10)), rtol=1e-6)
 
 
 def test_sentences_are_shown_as_people_write_them():
@@ -158,17 +142,18 @@ def tiny(tmp_path_factory):
 SENTENCES = ["so it goes", "so", "", "it goes so so it", "goes"]
 
 
-def test_a_neural_score_is_the_sum_over_all_tokens_whatever_the_batch(tiny):
+def test_a_neural_score_is_the_sum_over_all_tokens_whatever_the_batch(tiny, monkeypatch):
     torch, library = pytest.importorskip("torch"), pytest.importorskip("transformers")
     model = library.GPT2LMHeadModel.from_pretrained(tiny).eval()
     so_it_goes = torch.tensor([[0, 2, 3, 4, 5]])  # <s> So it goes .
     with torch.inference_mode():
         logs = model(so_it_goes).logits[0, :-1].log_softmax(1)
     wanted = float(logs[range(4), so_it_goes[0, 1:]].sum())
-    scores = TransformersModel(tiny, batch=2).score(SENTENCES)
+    monkeypatch.setattr(rescoring, "_SENTENCES_AT_ONCE", 2)
+    scores = TransformersModel(tiny)(SENTENCES)
     assert scores[0] == pytest.approx(wanted, rel=1e-5)
     for sentence, score in zip(SENTENCES, scores, strict=True):
-        (alone,) = TransformersModel(tiny).score([sentence])
+        (alone,) = TransformersModel(tiny)([sentence])
         assert score == pytest.approx(alone, rel=1e-5)
 
 

@@ -165,7 +165,7 @@ FAULTS = {
     ),
     "not normalised": (
         lambda s: replaced(s, 6, '4,"Hello, you"'),
-        [(6, """is '"Hello, you"', which error rates read as 'hello you'. Write it like that""")],
+        [(6, """is '"Hello, you"', which is normalised to 'hello you'. Write it like that""")],
     ),
     "no id": (
         lambda s: replaced(s, 6, "so it goes"),

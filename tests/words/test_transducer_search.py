@@ -14,7 +14,7 @@ from modessm_jax.decoding.transducer import Transducer
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.language.ngram import NGram
 from modessm_jax.phonemes import BLANK, CLASSES, SILENCE
-from modessm_jax.words.ctc_search import SearchOptions, WordHypothesis
+from modessm_jax.words.search import SearchOptions, WordHypothesis
 from modessm_jax.words.transducer_search import TransducerWordSearch
 from tests.decoding.transducers import Toy, parrot
 from tests.losses.enumeration import rnnt_nats

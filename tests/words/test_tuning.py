@@ -4,24 +4,16 @@ What tuning measured is measured again only when something it came from has chan
 """
 
 import dataclasses
-import io
+import json
 
 import numpy as np
 import pytest
 
 from modessm_jax.language.lexicon import Lexicon
-from modessm_jax.words.ctc_search import SearchOptions
-from modessm_jax.words.decoder import WordDecoder
-from modessm_jax.words.tuning import (
-    Grid,
-    Tuning,
-    Weights,
-    cached,
-    draw_tuning,
-    halves,
-    origin,
-    tune,
-)
+from modessm_jax.words import tuning as module
+from modessm_jax.words.decoder import Vocabulary
+from modessm_jax.words.search import SearchOptions
+from modessm_jax.words.tuning import Grid, Tuning, Weights, halves, tune
 from tests.words.spoken import LEXICON, posteriors, write_lm
 
 GRID = Grid(lm_weight=(0.5, 1.0, 2.0), word_score=(0.0,), blank_penalty=(1.0, 7.0, 90.0))
@@ -71,22 +63,20 @@ def test_halves_share_no_sentence_and_do_not_depend_on_the_order():
 
 def test_a_search_is_tuned(tmp_path):
     """Without the n-gram homophones are confused, so its weight matters and nothing else does."""
-    given = posteriors()
+    vocabulary = Vocabulary(LEXICON, write_lm(tmp_path))
     grid = dataclasses.replace(GRID, lm_weight=(0.0, 0.5, 1.0, 1.5))
-    matrices = [trial.frames for trial in given.trials]
-    decoder = WordDecoder(LEXICON, write_lm(tmp_path), matrices, stream=io.StringIO())
-    tuning = tune(decoder, given, SearchOptions(beam=20), grid)
+    options = SearchOptions(beam=20)
+    tuning, picture = tune(vocabulary, posteriors(), options, grid, tmp_path / "new")
     assert tuning.errors.shape == (4, 1, 3, 6)
     assert tuning.errors[0, 0, 0].tolist() == [1, 0, 1, 0, 1, 0]
     assert not tuning.errors[1:, 0, 0].any()
     assert tuning.words.tolist() == [2, 2, 4, 1, 4, 1]
     assert tuning.best.lm_weight > 0
     assert tuning.crossed_rate == tuning.best_rate == 0
-    draw_tuning(tmp_path / "tuning.png", tuning)
-    assert (tmp_path / "tuning.png").read_bytes()[:4] == b"\x89PNG"
+    assert picture.read_bytes()[:4] == b"\x89PNG"
     for split, labelled, reason in (("test", True, "no test of them"), ("val", False, "sentence")):
         with pytest.raises(ValueError, match=reason):
-            tune(decoder, posteriors(split, labelled=labelled), SearchOptions(), grid)
+            tune(vocabulary, posteriors(split, labelled=labelled), options, grid, tmp_path / "new")
 
 
 def test_a_grid_without_values_is_refused():
@@ -99,47 +89,50 @@ SMALL_GRID = Grid(lm_weight=(0.5, 1.0), word_score=(0.0,), blank_penalty=(1.0,))
 
 
 @pytest.fixture
-def facts(tmp_path):
-    (tmp_path / "lm").write_bytes(b"one")
-    return origin(posteriors(), LEXICON, tmp_path / "lm", SearchOptions(), SMALL_GRID)
+def given(tmp_path):
+    return {
+        "vocabulary": Vocabulary(LEXICON, write_lm(tmp_path)),
+        "val": posteriors(),
+        "options": SearchOptions(beam=20),
+        "grid": SMALL_GRID,
+        "folder": tmp_path / "new",
+    }
 
 
-def measured() -> Tuning:
-    errors = np.arange(12).reshape(2, 1, 1, 6)
-    return Tuning(SMALL_GRID, errors, np.full(6, 10), np.array([True, False] * 3))
-
-
-def test_the_same_tuning_is_measured_once(tmp_path, facts):
-    first, picture = cached(tmp_path / "new", facts, measured)
-
-    def again() -> Tuning:
-        raise AssertionError("measured again")
-
-    second, same = cached(tmp_path / "new", facts, again)
+def test_the_same_tuning_is_measured_once(given, monkeypatch):
+    first, picture = tune(**given)
+    monkeypatch.delattr(module, "search_trials")
+    second, same = tune(**given)
     assert picture == same and picture.exists()
-    assert second.grid == first.grid
+    assert second.grid == first.grid and second.best == first.best
     for name in ("errors", "words", "second"):
         np.testing.assert_array_equal(getattr(second, name), getattr(first, name))
-    other, _ = cached(tmp_path / "new", {**facts, "lm": None}, measured)
-    assert other.best == first.best
-    assert len(list((tmp_path / "new").iterdir())) == 4
+        assert getattr(second, name).dtype == getattr(first, name).dtype
+    kept = json.loads(picture.with_suffix(".json").read_text())
+    assert kept["best"] == first.best._asdict()
+    assert (kept["best_rate"], kept["crossed_rate"]) == (first.best_rate, first.crossed_rate)
 
 
-def test_every_part_counts(tmp_path, facts):
-    lm, options = tmp_path / "lm", SearchOptions()
-    reordered = Lexicon(dict(reversed(list(LEXICON.words.items()))))
-    finer = dataclasses.replace(SMALL_GRID, word_score=(0.0, 1.0))
-    others = [
-        origin(posteriors(sentences=["two cats", "cats"]), LEXICON, lm, options, SMALL_GRID),
-        origin(posteriors(), reordered, lm, options, SMALL_GRID),
-        origin(posteriors(), LEXICON, None, options, SMALL_GRID),
-        origin(posteriors(), LEXICON, lm, dataclasses.replace(options, beam=7), SMALL_GRID),
-        origin(posteriors(), LEXICON, lm, options, finer),
-    ]
-    lm.write_bytes(b"two")
-    others.append(origin(posteriors(), LEXICON, lm, options, SMALL_GRID))
-    assert all(other != facts for other in others)
-    lm.write_bytes(b"one")
+def test_a_change_of_any_part_is_measured_again(given):
+    vocabulary, options = given["vocabulary"], given["options"]
+    lm, folder = vocabulary.lm, given["folder"]
+
+    def files(**changes) -> int:
+        tune(**given | changes)
+        return len(list(folder.glob("*.json")))
+
+    assert files() == 1
     # The length of the n-best list, and weights that the grid replaces, change no error.
     spared = dataclasses.replace(options, nbest=3, word_score=5.0)
-    assert origin(posteriors(), LEXICON, lm, spared, SMALL_GRID) == facts
+    assert files(options=spared) == 1
+    reordered = Lexicon(dict(reversed(list(LEXICON.words.items()))))
+    others = [
+        {"val": posteriors(sentences=["two cats", "cats"])},
+        {"vocabulary": vocabulary._replace(lexicon=reordered)},
+        {"vocabulary": vocabulary._replace(lm=None)},
+        {"options": dataclasses.replace(options, beam=7)},
+        {"grid": dataclasses.replace(SMALL_GRID, word_score=(0.0, 1.0))},
+    ]
+    assert [files(**other) for other in others] == [2, 3, 4, 5, 6]
+    lm.write_text(lm.read_text() + "\n")
+    assert files() == 7
