@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modessm_jax import phonemes
-from modessm_jax.phonemes import ARTICULATIONS, BLANK, CLASSES, DIPHONES, SILENCE, SYMBOLS
+from modessm_jax.phonemes import BLANK, CLASSES, DIPHONES, SILENCE, SYMBOLS
 
 
 def test_the_inventory_is_the_benchmarks():
@@ -34,24 +34,6 @@ def test_a_sentence_of_the_recordings_is_spelled_as_there():
     np.testing.assert_array_equal(phonemes.sentence_ids(words), [10, 18, 40, 1, 20, 40])
     with pytest.raises(ValueError, match="word 1"):
         phonemes.sentence_ids([["DH"], []])
-
-
-def test_every_phoneme_has_its_own_articulation():
-    assert set(ARTICULATIONS) == set(SYMBOLS[1:])
-    assert len(set(ARTICULATIONS.values())) == SILENCE
-    for articulation in ARTICULATIONS.values():
-        assert articulation.manner in phonemes.MANNERS and articulation.place in phonemes.PLACES
-        assert (articulation.glide is not None) == (articulation.manner == "vowel")
-
-
-@pytest.mark.parametrize(
-    ("voiceless", "voiced"),
-    [*zip("PTKFS", "BDGVZ", strict=True), ("TH", "DH"), ("SH", "ZH"), ("CH", "JH")],
-)
-def test_voicing_is_all_that_tells_a_pair_apart(voiceless, voiced):
-    one, two = ARTICULATIONS[voiceless], ARTICULATIONS[voiced]
-    assert (one.manner, one.place) == (two.manner, two.place)
-    assert (one.voiced, two.voiced) == (False, True)
 
 
 @pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
