@@ -1,10 +1,10 @@
-"""Writes the recordings of participant T12 (Brain-to-Text '24) in the layout of T15's.
+"""Converts the recordings of participant T12 (Brain-to-Text '24) to the layout of T15.
 
     python -m experiments.convert_t12 --mat competitionData --out ROOT
 
 Then train with `--config.data.root=ROOT`. The data are on Dryad, doi 10.5061/dryad.x69p8czpq,
-competitionData.tar.gz. Words that the CMU Pronouncing Dictionary lacks are listed; give them in a
-file (`--lexicon FILE`), one a line with its phonemes.
+competitionData.tar.gz. The command stops at words that the CMU Pronouncing Dictionary lacks and
+lists them; give their phonemes in a file (`--lexicon FILE`), one word a line.
 """
 
 import argparse

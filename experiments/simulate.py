@@ -2,7 +2,7 @@
 
     python -m experiments.simulate --out data/simulated
 
-Compares the simulator with a real recording instead, in a table and a picture:
+With --compare it compares the simulator with a real recording instead, in a table and a picture:
 
     python -m experiments.simulate --compare trial_channels_by_bins.npy --picture simulator.png
 """
@@ -16,7 +16,7 @@ from modessm_jax.simulate import comparison
 from modessm_jax.simulate.calendar import Sizes
 from modessm_jax.simulate.files import write_dataset
 
-_OUT = flags.DEFINE_string("out", None, "Folder of the data set, created if need be.")
+_OUT = flags.DEFINE_string("out", None, "Folder to write the data set to.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier simulation in --out.")
 _SESSIONS = flags.DEFINE_integer("sessions", 6, "Recording days.", lower_bound=1)
 _TRAIN = flags.DEFINE_integer("train", 90, "Training sentences per session.", lower_bound=0)
@@ -27,7 +27,7 @@ _ELECTRODES = flags.DEFINE_integer(
 )
 _MIN_WORDS = flags.DEFINE_integer("min_words", 3, "Words of the shortest sentences.", lower_bound=1)
 _MAX_WORDS = flags.DEFINE_integer("max_words", 5, "Words of the longest sentences.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of everything.", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", 0, "Random seed.", lower_bound=0)
 _COMPARE = flags.DEFINE_string(
     "compare", None, "A real trial as .npy [channels, 20 ms bins], normalised; writes no data set."
 )
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
     if (_OUT.value is None) == (_COMPARE.value is None):
         raise app.UsageError("pass either --out or --compare")
     if _PICTURE.value is not None and _COMPARE.value is None:
-        raise app.UsageError("--picture is drawn by --compare")
+        raise app.UsageError("--picture needs --compare")
     try:
         if _OUT.value is not None:
             write(Path(_OUT.value))
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
 
 
 def write(out: Path) -> None:
-    """Writes a data set of the sizes that the flags ask for."""
+    """Writes a data set of the sizes in the flags."""
     sizes = Sizes(
         sessions=_SESSIONS.value,
         train=_TRAIN.value,

@@ -1,15 +1,16 @@
-"""How the mouth moves: phoneme durations and smooth trajectories of articulators.
+"""Phoneme durations and smooth trajectories of the articulators.
 
 Speech motor cortex follows the movements of the articulators rather than phonemes as such
-(Chartier et al., Neuron 2018; Willett et al., Nature 2023), so neighbouring phonemes blend here as
-they do in the mouth.
+(Chartier et al., Neuron 2018; Willett et al., Nature 2023), so neighbouring phonemes blend here
+too.
 """
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 from scipy.signal import lfilter
 
-from modessm_jax.phonemes import ARTICULATIONS, SILENCE, SYMBOLS, Articulation
+from modessm_jax.phonemes import SILENCE, SYMBOLS
+from modessm_jax.simulate.phonetics import ARTICULATIONS, Articulation
 
 BINS_PER_MINUTE = 3000
 ARTICULATORS = (
@@ -43,8 +44,8 @@ _CONSTRICTION = {
 _TIP = {"dental": -1.0, "alveolar": 0.0, "postalveolar": 1.0}
 # How far back the tongue's body rises.
 _BODY = {"palatal": -0.5, "velar": 0.5, "labial-velar": 1.0}
-# Time constant of the articulators, in bins of 20 ms; applied forwards and backwards in time,
-# because a sound is prepared during the one before as much as it lingers into the one after.
+# Time constant of the articulators, in bins of 20 ms. It is applied forwards and backwards in time:
+# a sound is prepared during the one before and lingers into the one after.
 _TIME_CONSTANT = 2.0
 # Relative lengths; mean durations follow from the speaking rate.
 _LENGTH = {"stop": 0.8, "affricate": 1.0, "fricative": 1.1, "vowel": 1.2, "silence": 1.0}
@@ -52,7 +53,7 @@ _SHAPE = 12.0  # of the gamma jitter of durations: a coefficient of variation of
 
 
 def articulator_targets() -> Float32[np.ndarray, "phoneme end articulator"]:
-    """Where each phoneme id wants the articulators at its start and its end.
+    """Target position of each articulator at the start and at the end of each phoneme.
 
     Each articulator has mean 0 and variance 1 over the 39 phonemes and silence; the blank is 0.
     """

@@ -1,23 +1,53 @@
-"""What is said when: sessions, their blocks, and the trials of each block."""
+"""The plan of a simulated data set: sessions, blocks, speaking modes, sentences and seeds."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from enum import IntEnum
 
 import numpy as np
 
-from modessm_jax.simulate.recording import SILENT, VOCALIZED, Mode
 from modessm_jax.simulate.sentences import draw_sentences
-from modessm_jax.simulate.streams import Stream, generator
 
 SPLITS = ("train", "val", "test")
 _FIRST_DAY = date(2025, 1, 7)
 _BLOCK_TRIALS = 20
 
 
+class Stream(IntEnum):
+    """The purpose of a random number generator; no two purposes share random numbers."""
+
+    SENTENCES = 0
+    CALENDAR = 1
+    IMPLANT = 2
+    DRIFT = 3
+    MODES = 4
+    BLOCK = 5
+    TRIAL = 6
+
+
+def generator(seed: int, stream: Stream, *indices: int) -> np.random.Generator:
+    """The generator of one stream; `indices` are session, block and trial, as far as they apply."""
+    return np.random.default_rng([seed, stream, *indices])
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way of speaking: words a minute, and how strongly speech modulates the firing rates."""
+
+    name: str
+    words_per_minute: float
+    modulation: float
+
+
+# Rates of participant T15; silent speech moves the articulators less and faster.
+VOCALIZED = Mode("vocalized", 30.0, 1.0)
+SILENT = Mode("silent", 50.0, 0.8)
+
+
 @dataclass(frozen=True)
 class Sizes:
-    """What to simulate: sentences are per session, words per sentence."""
+    """The size of a data set: sentences are per session, words per sentence."""
 
     sessions: int
     train: int
@@ -36,7 +66,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Block:
-    """Trials recorded in one go, in one way of speaking: each a split and a sentence."""
+    """Trials recorded in one go, in one mode; each trial is a split and a sentence."""
 
     number: int
     mode: Mode
@@ -55,10 +85,11 @@ def session_name(day: date) -> str:
 
 
 def sessions_of_blocks(sizes: Sizes) -> Iterator[list[Block]]:
-    """The blocks of one session after the other; no sentence is said twice in a data set.
+    """The blocks of each session, session by session; no sentence is twice in a data set.
 
-    As in the benchmarks, blocks for training hold nothing else, and validation and test sentences
-    share blocks. Modes alternate from a start drawn for each session, so each split has both.
+    As in the benchmarks, training sentences have blocks of their own, and validation and test
+    sentences share blocks. Modes alternate, the first drawn for each session, so that training
+    and evaluation have both.
 
     Raises:
         ValueError: the grammar holds too few sentences.

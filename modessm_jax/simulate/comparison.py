@@ -1,4 +1,4 @@
-"""How like real recordings the simulated ones are."""
+"""Statistics of a real recording beside those of simulated ones, in a table and a picture."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +9,7 @@ from jaxtyping import Float, Float32
 from matplotlib.figure import Figure
 from scipy.stats import skew
 
-from modessm_jax.simulate.calendar import Sizes
-from modessm_jax.simulate.recording import VOCALIZED
+from modessm_jax.simulate.calendar import VOCALIZED, Sizes
 from modessm_jax.simulate.trials import simulate
 
 LAGS = np.arange(1, 11)
@@ -21,7 +20,7 @@ _COMPARED_TRIALS = 20
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of features of one kind (crossings or band power); one entry per live channel or pair.
+    """Statistics of one kind of feature (crossings or band power), by live channel or pair.
 
     `at_minimum` is the fraction of bins at the channel's smallest value (for crossings: without a
     spike), `autocorrelation` is at lags of 1 to 10 bins.
@@ -51,7 +50,7 @@ class Statistics:
 def split_kinds(
     features: Float32[np.ndarray, "channels bins"],
 ) -> dict[str, Float32[np.ndarray, "_ bins"]]:
-    """Threshold crossings and spike-band power, told apart by how many values a channel takes."""
+    """Threshold crossings and spike-band power, which differ in how many values a channel takes."""
     levels = np.array([len(np.unique(channel)) for channel in features])
     crossings = levels < min(_COUNT_LEVELS, features.shape[1] / 4)
     live = levels > 1
@@ -78,10 +77,10 @@ def describe(features: Float32[np.ndarray, "channels bins"]) -> dict[str, Statis
 def simulated_like(
     real: Float32[np.ndarray, "channels bins"], seed: int
 ) -> Float32[np.ndarray, "channels simulated_bins"]:
-    """A simulated vocalised trial with the channels of `real`, and its bins if a trial is so long.
+    """A simulated vocalised trial with the channels of `real`, cut to its bins if it is longer.
 
     Raises:
-        ValueError: four arrays cannot share half of the channels.
+        ValueError: half of the channels cannot be divided among four arrays.
     """
     sizes = Sizes(
         sessions=1,
@@ -99,7 +98,7 @@ def simulated_like(
 
 
 def table(real: Mapping[str, Statistics], simulated: Mapping[str, Statistics]) -> str:
-    """The summaries side by side, for the console."""
+    """The summaries side by side, as text."""
     lines = [f"{'':40}{'real':>10}{'simulated':>12}"]
     for kind, of_real in real.items():
         of_simulated = simulated[kind].summary()

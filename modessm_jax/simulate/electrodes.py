@@ -6,18 +6,18 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from modessm_jax.simulate.articulation import ARTICULATORS
-from modessm_jax.simulate.streams import Stream, generator
+from modessm_jax.simulate.calendar import Stream, generator
 
 # In the channel order of T15; how strongly each array follows speech, relative to the strongest.
 ARRAYS = {"v6v": 1.0, "area 4": 0.8, "55b": 0.5, "d6v": 0.8}
 SHARED_SOURCES = 12
-# Standard deviations of the log rate of an average electrode: what speech causes, what noise causes
-# that electrodes have in common, and what of this noise moves all electrodes the same way.
+# Standard deviations of the log rate of an average electrode: by speech, by noise that electrodes
+# share, and by the part of this noise that moves all electrodes the same way.
 _TUNING = 0.26
 _SHARED_NOISE = 0.22
 _COMMON_NOISE = 0.1
 _DEAD, _NOISY = 0.02, 0.02
-# Parts of the tuning, of the baselines (in log rate) and of the working electrodes lost in a week.
+# Change in a week: the part of the tuning that is lost, and the baselines' step in log rate.
 _WEEKLY_TUNING_LOSS = 0.08
 _WEEKLY_BASELINE_STEP = 0.1
 
@@ -26,8 +26,8 @@ _WEEKLY_BASELINE_STEP = 0.1
 class Electrodes:
     """One day's recording properties of every electrode.
 
-    `log_rate` is that of spikes per bin, `tuning` and `shared` are what a unit of an articulator or
-    of a shared noise source adds to it; `spike_power` is the band power of one spike.
+    `log_rate` is the log of spikes per bin; `tuning` and `shared` are added to it for each unit of
+    an articulator or of a shared noise source. `spike_power` is the band power of one spike.
     """
 
     log_rate: Float32[np.ndarray, "electrode"]
@@ -62,7 +62,7 @@ def implant(seed: int, electrodes: int) -> Electrodes:
     )
 
 
-def after(electrodes: Electrodes, weeks: float, seed: int, session: int) -> Electrodes:
+def drifted(electrodes: Electrodes, weeks: float, seed: int, session: int) -> Electrodes:
     """The same electrodes `weeks` later: one step of a random walk that keeps the tuning's size."""
     rng = generator(seed, Stream.DRIFT, session)
     kept = np.float32((1 - _WEEKLY_TUNING_LOSS) ** weeks)

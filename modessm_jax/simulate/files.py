@@ -1,4 +1,4 @@
-"""Writes simulated recordings in the HDF5 layout of T15, whole files or none."""
+"""Writes simulated recordings in the HDF5 layout of T15; a file appears only when complete."""
 
 import json
 import time
@@ -17,7 +17,7 @@ from modessm_jax.simulate.calendar import SPLITS, Sizes
 from modessm_jax.simulate.trials import SimulatedTrial, simulate
 
 LABEL_WIDTH = 500  # of the padded label and transcription arrays
-TRUTH = "truth.json"  # session -> block -> speaking mode, to score inferred modes with
+TRUTH = "truth.json"  # session -> block -> speaking mode, to score inferred modes against
 
 
 def write_dataset(
@@ -26,10 +26,10 @@ def write_dataset(
     """Simulates a data set under `root` and returns the bins of each split.
 
     Every file appears under its name only when complete, the file of the true modes last. `report`
-    gets a line per session with the rate and the time left.
+    is called with a line per session: trials done, their rate and the time left.
 
     Raises:
-        ValueError: `root` is not empty and `overwrite` is false, or it holds what no simulation
+        ValueError: `root` is not empty and `overwrite` is false, or it has files that no simulation
             wrote; or `sizes` cannot be simulated.
     """
     _clear(root, overwrite)
@@ -89,7 +89,7 @@ def _whole_file(path: Path) -> Iterator[h5py.File]:
 
 
 def _clear(root: Path, overwrite: bool) -> None:
-    """Removes an earlier simulation, and nothing else, if that is wanted."""
+    """Removes an earlier simulation, and nothing else, if `overwrite`."""
     if not root.exists():
         return
     present = [path for path in root.rglob("*") if path.is_file()]

@@ -1,32 +1,17 @@
 """From articulators to features: spikes, band power, noise, and the benchmarks' normalisation."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Float32
 from scipy.signal import lfilter
 
+from modessm_jax.simulate.calendar import Mode
 from modessm_jax.simulate.electrodes import SHARED_SOURCES, Electrodes
 
-_SHARED_TIME = 10.0  # bins over which shared noise forgets itself
+_SHARED_TIME = 10.0  # time constant of the shared noise, in bins
 # Log-normal background power, relative to the amplifier's: its mean, its noise, and how many times
-# more than a single unit's rate it follows speech and shared noise.
+# more strongly than a single unit's rate it follows speech and shared noise.
 _POWER_MEAN, _POWER_NOISE, _POWER_GAIN = -0.5, 0.9, 1.3
 _NOISY_RATE = 4.0  # spikes per bin of a broken electrode
-
-
-@dataclass(frozen=True)
-class Mode:
-    """A way of speaking: words a minute, and how strongly speech modulates the firing."""
-
-    name: str
-    words_per_minute: float
-    modulation: float
-
-
-# Rates of participant T15; silent speech moves the articulators less and faster.
-VOCALIZED = Mode("vocalized", 30.0, 1.0)
-SILENT = Mode("silent", 50.0, 0.8)
 
 
 def record(

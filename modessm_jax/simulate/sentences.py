@@ -97,7 +97,7 @@ _DRAWS_PER_SENTENCE = 100
 
 
 def vocabulary() -> list[str]:
-    """Every word that a sentence can hold, sorted."""
+    """Every word of the grammar, sorted."""
     phrases = [choice for choices in _SLOTS.values() for choice in choices.split()]
     literals = [word for template in _TEMPLATES for word in template.split() if word.islower()]
     return sorted({word.strip("?") for phrase in phrases + literals for word in phrase.split("_")})
@@ -106,10 +106,10 @@ def vocabulary() -> list[str]:
 def draw_sentences(
     rng: np.random.Generator, count: int, *, min_words: int, max_words: int
 ) -> list[str]:
-    """`count` different sentences of `min_words` to `max_words` words, as a person would type them.
+    """`count` different sentences of `min_words` to `max_words` words, with capital and full stop.
 
     Raises:
-        ValueError: the grammar does not hold that many sentences of these lengths.
+        ValueError: the grammar has fewer sentences of these lengths.
     """
     sentences: dict[str, None] = {}
     for _ in range(_DRAWS_PER_SENTENCE * count):

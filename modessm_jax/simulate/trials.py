@@ -1,4 +1,4 @@
-"""Simulated trials, block after block."""
+"""Simulated trials, block by block: sentences to articulators to features."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,22 +16,24 @@ from modessm_jax.simulate.articulation import (
 )
 from modessm_jax.simulate.calendar import (
     Block,
+    Mode,
     Sizes,
+    Stream,
+    generator,
     session_days,
     session_name,
     sessions_of_blocks,
 )
-from modessm_jax.simulate.electrodes import Electrodes, after, implant
-from modessm_jax.simulate.recording import Mode, normalize_block, record, slow_drift
+from modessm_jax.simulate.electrodes import Electrodes, drifted, implant
+from modessm_jax.simulate.recording import normalize_block, record, slow_drift
 from modessm_jax.simulate.sentences import pronounce, pronunciations
-from modessm_jax.simulate.streams import Stream, generator
 
 _LEAD_IN = (10, 25)  # bins of silence between the go cue and speech
 
 
 @dataclass(frozen=True)
 class SimulatedTrial:
-    """One trial as a file holds it, and the truth that no file holds: mode and durations.
+    """One trial as its file has it, with the truth that the file lacks: mode and durations.
 
     `durations` are the bins of the silence before speech, then of every phoneme.
     """
@@ -60,15 +62,15 @@ class _Utterance:
 
 
 class _Speaker:
-    """Knows how to pronounce every word of the grammar and how to move the mouth for it."""
+    """Turns a sentence of the grammar into phonemes and articulator trajectories."""
 
     def __init__(self) -> None:
         self.known = pronunciations()
         self.targets = articulator_targets()
-        # A silence follows every word, so the words a minute set the bins per phoneme by this.
+        # A silence follows every word. Words a minute are converted to bins per phoneme by this.
         self.units_per_word = 1 + float(np.mean([len(sounds) for sounds in self.known.values()]))
 
-    def say(self, rng: np.random.Generator, sentence: str, mode: Mode) -> _Utterance:
+    def utter(self, rng: np.random.Generator, sentence: str, mode: Mode) -> _Utterance:
         phonemes = pronounce(sentence, self.known)
         bins_per_phoneme = BINS_PER_MINUTE / mode.words_per_minute / self.units_per_word
         durations = draw_durations(rng, phonemes, bins_per_phoneme=bins_per_phoneme)
@@ -81,8 +83,8 @@ def simulate(sizes: Sizes) -> Iterator[list[SimulatedTrial]]:
     """One list of trials per block, in the order of recording; the same for the same `sizes`.
 
     Raises:
-        ValueError: `sizes` ask for more sentences than the grammar holds, or for a number of
-            electrodes that four arrays cannot share.
+        ValueError: the grammar has fewer sentences than `sizes` need, or the electrodes cannot be
+            divided among four arrays.
     """
     days = session_days(sizes)
     weeks = [0.0, *((later - earlier).days / 7 for earlier, later in pairwise(days))]
@@ -90,7 +92,7 @@ def simulate(sizes: Sizes) -> Iterator[list[SimulatedTrial]]:
     electrodes = implant(sizes.seed, sizes.electrodes)
     for session, blocks in enumerate(sessions_of_blocks(sizes)):
         if session:
-            electrodes = after(electrodes, weeks[session], sizes.seed, session)
+            electrodes = drifted(electrodes, weeks[session], sizes.seed, session)
         for block in blocks:
             yield _trials(
                 sizes.seed, session, session_name(days[session]), block, speaker, electrodes
@@ -104,7 +106,7 @@ def _trials(
     utterances, recorded = [], []
     for number, (_, sentence) in enumerate(block.trials):
         rng = generator(seed, Stream.TRIAL, session, block.number, number)
-        utterance = speaker.say(rng, sentence, block.mode)
+        utterance = speaker.utter(rng, sentence, block.mode)
         progress = np.linspace(0, 1, len(utterance.articulators), dtype=np.float32)[:, None]
         drift = levels[number] + progress * (levels[number + 1] - levels[number])
         recorded.append(record(rng, utterance.articulators, drift, electrodes, block.mode))

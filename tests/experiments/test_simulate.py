@@ -36,7 +36,7 @@ def test_the_job_compares_with_a_recording(tmp_path):
     assert "crossings: skewness" in job.stdout and picture.exists()
 
 
-def test_the_job_wants_to_know_what_to_do():
+def test_the_job_needs_out_or_compare():
     job = run()
     assert job.returncode != 0 and "--out or --compare" in job.stdout + job.stderr
 

@@ -18,16 +18,16 @@ def test_sessions_are_days_in_order_of_name():
     assert names[0] == "sim.2025.01.07"
 
 
-def test_every_sentence_is_said_once_and_splits_have_their_sizes():
-    said = [
+def test_every_sentence_occurs_once_and_splits_have_their_sizes():
+    spoken = [
         (split, sentence)
         for blocks in sessions_of_blocks(SIZES)
         for block in blocks
         for split, sentence in block.trials
     ]
-    assert len({sentence for _, sentence in said}) == len(said) == SIZES.trials
+    assert len({sentence for _, sentence in spoken}) == len(spoken) == SIZES.trials
     for split, count in (("train", 45), ("val", 7), ("test", 4)):
-        assert sum(name == split for name, _ in said) == 5 * count
+        assert sum(name == split for name, _ in spoken) == 5 * count
 
 
 def test_training_has_blocks_of_its_own_and_both_halves_have_both_modes():

@@ -56,7 +56,7 @@ def check_labels(group, trial):
     assert bytes(text[text > 0].tolist()).decode("ascii") == group.attrs["sentence_label"]
 
 
-def test_modes_are_told_beside_the_recordings_only(written):
+def test_modes_are_written_beside_the_recordings_only(written):
     root, _, _ = written
     truth = json.loads((root / "truth.json").read_text())
     trials = [trial for block in simulate(SIZES) for trial in block]
@@ -66,7 +66,7 @@ def test_modes_are_told_beside_the_recordings_only(written):
     }
 
 
-def test_the_report_tells_rate_and_time_left(written):
+def test_the_report_has_rate_and_time_left(written):
     lines = written[2]
     assert len(lines) == SIZES.sessions
     assert "9/18 trials" in lines[0] and lines[0].endswith("s left")

@@ -3,6 +3,7 @@ import pytest
 
 from modessm_jax.simulate import electrodes, recording
 from modessm_jax.simulate.articulation import ARTICULATORS
+from modessm_jax.simulate.calendar import SILENT, VOCALIZED
 
 IMPLANT = electrodes.implant(0, 256)
 STILL = np.zeros((4000, electrodes.SHARED_SOURCES), np.float32)
@@ -19,17 +20,17 @@ def spikes(features):
 
 
 def test_rates_follow_tuning_and_less_so_in_silence():
-    rest, live = spikes(speak(recording.VOCALIZED, 0.0))
+    rest, live = spikes(speak(VOCALIZED, 0.0))
     predicted = IMPLANT.tuning.sum(axis=1)[live]
-    loud = np.log(spikes(speak(recording.VOCALIZED))[0] / rest)
-    quiet = np.log(spikes(speak(recording.SILENT))[0] / rest)
+    loud = np.log(spikes(speak(VOCALIZED))[0] / rest)
+    quiet = np.log(spikes(speak(SILENT))[0] / rest)
     np.testing.assert_allclose(loud, predicted, atol=0.25)
     slope = np.polyfit(loud, quiet, 1)[0]
-    assert slope == pytest.approx(recording.SILENT.modulation, abs=0.05)
+    assert slope == pytest.approx(SILENT.modulation, abs=0.05)
 
 
 def test_crossings_are_counts_and_power_goes_with_them():
-    features = speak(recording.VOCALIZED, 0.0)
+    features = speak(VOCALIZED, 0.0)
     counts = np.expm1(features[:, :256])
     np.testing.assert_allclose(counts, np.rint(counts), atol=1e-4)
     together = [
@@ -39,8 +40,8 @@ def test_crossings_are_counts_and_power_goes_with_them():
     assert 0.3 < np.median(together) < 0.7
 
 
-def test_dead_electrodes_say_nothing_and_noisy_ones_too_much():
-    features = speak(recording.VOCALIZED)
+def test_dead_electrodes_are_zero_and_noisy_ones_fire_too_much():
+    features = speak(VOCALIZED)
     assert np.all(features[:, np.tile(IMPLANT.dead, 2)] == 0)
     assert np.expm1(features[:, :256][:, IMPLANT.noisy]).mean() == pytest.approx(4, rel=0.05)
 

@@ -25,7 +25,7 @@ def test_sentences_are_different_of_the_asked_length_and_reproducible():
     assert all(s[0].isupper() and s[-1] in ".?" and s.isascii() for s in drawn)
 
 
-def test_a_grammar_that_is_too_small_says_so():
+def test_a_grammar_that_is_too_small_is_an_error():
     with pytest.raises(ValueError, match="0 of 3 different sentences of 1 to 1"):
         draw(0, 3, 1, 1)
 
