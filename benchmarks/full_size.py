@@ -20,7 +20,7 @@ from modessm_jax.runs.state import create_state
 from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.sequence import Sequence
 from modessm_jax.training.stages import plan_stages
-from modessm_jax.training.step import make_step, place
+from modessm_jax.training.step import StepSpec, make_step, shard_batch
 
 ROWS, BINS, CHANNELS, SESSIONS, LABELS = 2, 600, 512, 45, 40
 
@@ -47,17 +47,17 @@ def main() -> None:
     mesh = data_mesh(jax.devices()[:1])
     plan = plan_stages(config, model.params)[0]
     ema_decay = config["training"]["ema_decay"]
-    step = make_step(
-        apply=model.apply,
-        plan=plan,
-        normalize_by=config["objective"]["normalize_by"],
+    spec = StepSpec(
+        model.apply,
+        config["objective"]["normalize_by"],
         seed=0,
         mesh=mesh,
         augment=Augmentation(**config["augment"]),
         ema_decay=ema_decay,
     )
+    step = make_step(spec, plan)
     state = create_state(model.params, plan.optimizer, mesh, ema=ema_decay > 0)
-    placed = place(batch(), mesh)
+    placed = shard_batch(batch(), mesh)
     start = time.perf_counter()
     program = step.lower(state, placed).compile()
     print(f"compilation: {time.perf_counter() - start:.1f} s")

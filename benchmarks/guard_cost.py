@@ -45,15 +45,16 @@ def build(config: dict[str, Any], *, guarded: bool) -> tuple[Any, TrainState, Ju
     choose = training._choose
     if not guarded:
         training._choose = lambda finite, new, old: new  # the step calls it when it is traced
-    step = training.make_step(
-        apply=model.apply, plan=plan, normalize_by=config["objective"]["normalize_by"], seed=0,
-        mesh=mesh, augment=Augmentation(**config["augment"]), ema_decay=0.99,
+    spec = training.StepSpec(
+        model.apply, config["objective"]["normalize_by"], seed=0, mesh=mesh,
+        augment=Augmentation(**config["augment"]), ema_decay=0.99,
     )  # fmt: skip
+    step = training.make_step(spec, plan)
     state = create_state(model.params, plan.optimizer, mesh, ema=True)
-    placed = training.place(batch(config["data"]["batch_size"]), mesh)
+    placed = training.shard_batch(batch(config["data"]["batch_size"]), mesh)
     state, _ = jax.block_until_ready(step(state, placed))
     training._choose = choose
-    judge = Guard(GuardSettings(divergence=True), History()).judge
+    judge = Guard(GuardSettings(**{**config["guard"], "divergence": True}), History()).judge
     return (
         lambda state: step(state, placed),
         state,

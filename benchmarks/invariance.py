@@ -22,7 +22,7 @@ from modessm_jax.runs.state import create_state
 from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.sequence import Sequence
 from modessm_jax.training.stages import plan_stages
-from modessm_jax.training.step import make_step, place
+from modessm_jax.training.step import StepSpec, make_step, shard_batch
 
 ROWS, BINS, CHANNELS, SESSIONS, LABELS = 8, 96, 24, 3, 12
 LENGTHS = np.array([96, 96, 96, 40, 40, 40, 40, 14])  # each length is compiled once
@@ -90,12 +90,13 @@ def devices(model: Functional, config: dict[str, Any]) -> None:
     for count in (1, 4):
         mesh = data_mesh(jax.devices()[:count])
         plan = plan_stages(config, model.params)[0]
-        step = make_step(
-            apply=model.apply, plan=plan, normalize_by=config["objective"]["normalize_by"], seed=0,
-            mesh=mesh, augment=Augmentation(**config["augment"]),
+        spec = StepSpec(
+            model.apply, config["objective"]["normalize_by"], seed=0, mesh=mesh,
+            augment=Augmentation(**config["augment"]),
         )  # fmt: skip
+        step = make_step(spec, plan)
         state = create_state(model.params, plan.optimizer, mesh, ema=False)
-        state, report = step(state, place(batch(), mesh))
+        state, report = step(state, shard_batch(batch(), mesh))
         # After one step Adam's first moment is a fixed multiple of the clipped gradient.
         moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
         scalars = {name: report.scalars[name] for name in ("loss", "gradient_norm", "infeasible")}

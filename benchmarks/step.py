@@ -65,12 +65,13 @@ def build(config: dict[str, Any], cost: Any) -> tuple[Any, Any]:
     mesh = data_mesh(jax.devices()[:1])
     plan = plan_stages(config, model.params)[0]
     objectives.ctc_cost = cost  # the step calls it by this name when it is traced
-    step = training.make_step(
-        apply=model.apply, plan=plan, normalize_by=config["objective"]["normalize_by"], seed=0,
-        mesh=mesh, augment=Augmentation(**config["augment"]), ema_decay=0.99,
+    spec = training.StepSpec(
+        model.apply, config["objective"]["normalize_by"], seed=0, mesh=mesh,
+        augment=Augmentation(**config["augment"]), ema_decay=0.99,
     )  # fmt: skip
+    step = training.make_step(spec, plan)
     state = create_state(model.params, plan.optimizer, mesh, ema=True)
-    placed = training.place(batch(config["data"]["batch_size"]), mesh)
+    placed = training.shard_batch(batch(config["data"]["batch_size"]), mesh)
     state, _ = jax.block_until_ready(step(state, placed))
     return lambda state: step(state, placed), state
 

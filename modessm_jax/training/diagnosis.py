@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
 
 from modessm_jax.data.batches import Batch
 from modessm_jax.phonemes import BLANK, CLASSES
 from modessm_jax.runs.state import TrainState
 from modessm_jax.runtime.mesh import divide
-from modessm_jax.training.step import make_gradient
+from modessm_jax.training.stages import StagePlan
+from modessm_jax.training.step import StepSpec, make_gradient
 
 _LIBRARIES = {"jax", "jaxlib", "flax", "optax", "jaxtyping", "beartype"}
 _SHOWN = 8
@@ -27,11 +27,10 @@ def diagnose(
     step: int,
     batch: Batch,
     trial_name: Callable[[int], str],
-    *,
-    mesh: Mesh,
-    **charging: Any,
+    spec: StepSpec,
+    plan: StagePlan,
 ) -> str:
-    """Repeats a step that was not finite, in parts, and says what is wrong where.
+    """Repeats a step that was not finite, trial by trial, and describes what is wrong where.
 
     It compiles the gradient anew and runs it once for every trial; that takes minutes for a large
     model.
@@ -41,8 +40,8 @@ def diagnose(
       step: how many there were before.
       batch: of the step, in host memory.
       trial_name: names a trial by its index.
-      mesh: devices that hold the parameters.
-      charging: all arguments of `make_gradient` beside the mesh, as in the step.
+      spec: of the step, as for `make_step`.
+      plan: of its stage.
     """
 
     def names(rows: Any) -> str:
@@ -53,7 +52,7 @@ def diagnose(
     strange = (batch.labels.values <= BLANK) | (batch.labels.values >= CLASSES)
     count = jnp.asarray(step, jnp.int32)
 
-    gradient_of = make_gradient(mesh=mesh, **charging)
+    gradient_of = make_gradient(spec, plan)
 
     @jax.jit
     def figures(params: Any, batch: Batch) -> tuple[Any, Any, Any]:
@@ -61,7 +60,7 @@ def diagnose(
         return loss, optax.tree.norm(gradient), jax.tree.map(optax.tree.norm, gradient)
 
     def measure(batch: Batch) -> tuple[Any, Any, Any]:
-        return jax.device_get(figures(params, divide(batch, mesh)))
+        return jax.device_get(figures(params, divide(batch, spec.mesh)))
 
     loss, norm, norms = measure(batch)
     alone = [measure(_only(batch, row)) if real[row] else (0.0, 0.0) for row in range(len(real))]
@@ -73,7 +72,7 @@ def diagnose(
         f"trials with labels that are no phonemes: "
         f"{names(real & (strange & batch.labels.mask).any(axis=1))}",
         f"trials that are not finite by themselves: {names(bad)}",
-        f"first NaN: {_first_nan(params, count, batch, bad, mesh=mesh, **charging)}",
+        f"first NaN: {_first_nan(params, count, batch, bad, spec, plan)}",
         "gradient norms by module: "
         + ", ".join(f"{name} {norm:.3g}" for name, norm in by_module(norms).items()),
     ]
@@ -81,7 +80,7 @@ def diagnose(
 
 
 def diagnose_state(state: TrainState) -> str:
-    """Says what is wrong with a state that steps did not show to be so."""
+    """Names what is not finite in a state whose steps all were."""
     parts = {"params": state.params, "ema": state.ema, "optimizer": state.opt_state}
     return f"  not finite in the state: {_some(nonfinite_paths(parts))}"
 
@@ -100,9 +99,11 @@ def by_module(norms: Any) -> dict[str, float]:
     return {module: float(np.sqrt(square)) for module, square in squares.items()}
 
 
-def _first_nan(params: Any, step: Any, batch: Batch, bad: np.ndarray, **charging: Any) -> str:
+def _first_nan(
+    params: Any, step: Any, batch: Batch, bad: np.ndarray, spec: StepSpec, plan: StagePlan
+) -> str:
     """Where an operation makes NaN of numbers, found by running one of the bad trials eagerly."""
-    gradient_of = make_gradient(**{**charging, "accumulate": 1})
+    gradient_of = make_gradient(dataclasses.replace(spec, accumulate=1), plan)
     rows = np.flatnonzero(bad)[:1] if bad.any() else np.arange(len(bad))
     some = jax.tree.map(lambda x: jnp.asarray(x[rows]), batch)
     params = jax.device_put(jax.device_get(params), jax.local_devices()[0])

@@ -1,4 +1,4 @@
-"""Telling from its figures that a run cannot go on as it does: non-finite steps, a loss that rises.
+"""Detecting from its figures that a run has to go back: non-finite steps, a loss that keeps rising.
 
 The level of a stage is the lowest median that the log of its loss had over a window of steps, with
 the deviation in that window. Training lowers the level; batches that are hard, and single spikes,
@@ -23,7 +23,7 @@ _MAD_TO_SIGMA = 1.4826  # of normal values
 _TINY = 1e-30
 
 
-class Setback(NamedTuple):
+class Rollback(NamedTuple):
     """Why a run is to go back, and to where."""
 
     cause: str
@@ -51,7 +51,7 @@ def level(logs: np.ndarray) -> Level:
 class Guard:
     """Judges a run step by step.
 
-    All that it knows is in the history, and so in every checkpoint: `skipped_in_a_row`; and `trend`
+    Its state is kept in the history, and so in every checkpoint: `skipped_in_a_row`; and `trend`
     with the latest `steps`, the logs of their `loss` and `gradient_norm`, and the `level` of both.
     """
 
@@ -59,8 +59,8 @@ class Guard:
         self._settings = settings
         self._history = history
 
-    def judge(self, step: int, figures: Mapping[str, Any]) -> Setback | None:
-        """What the report of a step calls for.
+    def judge(self, step: int, figures: Mapping[str, Any]) -> Rollback | None:
+        """Whether the run has to go back after a step.
 
         Args:
           step: its number, from 1.
@@ -70,15 +70,15 @@ class Guard:
             return self._skipped(step)
         return self._made(step, float(figures["loss"]), float(figures["gradient_norm"]))
 
-    def _skipped(self, step: int) -> Setback | None:
+    def _skipped(self, step: int) -> Rollback | None:
         history = self._history
         history.skipped += 1
         history.skipped_in_a_row += 1
         if history.skipped_in_a_row <= self._settings.nonfinite_budget:
             return None
-        return Setback(NONFINITE, step, step)  # what is saved is finite at any time
+        return Rollback(NONFINITE, step, step)  # what is saved is finite at any time
 
-    def _made(self, step: int, loss: float, gradient_norm: float) -> Setback | None:
+    def _made(self, step: int, loss: float, gradient_norm: float) -> Rollback | None:
         self._history.skipped_in_a_row = 0
         if not self._settings.divergence or loss <= 0.0:  # no valid example says nothing
             return None
@@ -100,7 +100,7 @@ class Guard:
             return None
         # It began where most steps since are more than half way up.
         begun = min(_since(rise > 0.5) for rise in _rises(trend, self._settings))
-        return Setback(DIVERGENCE, step, trend["steps"][begun] - 1)
+        return Rollback(DIVERGENCE, step, trend["steps"][begun] - 1)
 
     def begin_stage(self) -> None:
         """Starts anew: another stage has another loss."""

@@ -8,14 +8,15 @@ from typing import Any, TypeVar
 from ml_collections import ConfigDict
 
 from modessm_jax.data.augment import Augmentation, Corruption
-from modessm_jax.data.batches import evaluation_batches, training_batches
+from modessm_jax.data.batches import EvaluationBatches, TrainingBatches
 from modessm_jax.data.plan import BatchPlan
 from modessm_jax.data.recordings import Recordings, read_recordings
 from modessm_jax.evaluation.report import format_stages, format_table, write_report
-from modessm_jax.evaluation.scoring import Scorer, evaluate, evaluate_run, make_scorer
+from modessm_jax.evaluation.scoring import Scorer, evaluate, make_scorer
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.models.build import Functional
-from modessm_jax.runs.load import build_model, describe_data, load_run
+from modessm_jax.runs.checkpoints import load_weights
+from modessm_jax.runs.load import build_model, describe_data
 from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.runtime.metric_writer import write_json
 from modessm_jax.runtime.processes import is_first
@@ -69,25 +70,24 @@ def run(
         multiple=model.multiple,
         sessions_per_batch=data["sessions_per_batch"],
     )
-    batches = training_batches(train_split, plan, workers=data["workers"])
-    held_out = evaluation_batches(val_split, batch_size, model.multiple, buckets)
-    scorer = make_scorer(model, mesh)
-    mending: dict[str, Scorer] = {}  # what the stage that trains the flow bridge is to show
+    batches = TrainingBatches(train_split, plan, workers=data["workers"])
+    held_out = EvaluationBatches(val_split, batch_size, model.multiple, buckets)
+    scorer, normalize_by = make_scorer(model, mesh), plain["objective"]["normalize_by"]
+    of_damaged: dict[str, Scorer] = {}  # by prefix of the figure; for the flow bridge's stage
     if corrupt is not None:
-        mending["damaged_"] = make_scorer(model, mesh, corruption=corrupt)
-        mending["mended_"] = make_scorer(model, mesh, corruption=corrupt, denoise=True)
+        of_damaged["damaged_"] = make_scorer(model, mesh, corruption=corrupt)
+        of_damaged["mended_"] = make_scorer(model, mesh, corruption=corrupt, denoise=True)
     dataset, words = describe_data(train_split, val_split), None
     if data["lexicon"]:
         lexicon = Path(data["lexicon"])
-        words = GreedyWords(Lexicon.read(lexicon).words)
+        words = GreedyWords(Lexicon.read(lexicon))
         dataset["lexicon"] = hashlib.sha256(lexicon.read_bytes()).hexdigest()[:16]
 
     def score(params: Any, stage: Stage) -> Mapping[str, float]:
-        rule = plain["objective"]["normalize_by"]
-        found = evaluate(scorer, params, held_out, val_split, normalize_by=rule)
+        found = evaluate(scorer, params, held_out, val_split, normalize_by=normalize_by)
         figures = found.scalars() | ({} if words is None else greedy_word_rates(found, words))
-        for prefix, of in mending.items() if stage.weights.get(FLOW) else ():
-            rates = evaluate(of, params, held_out, val_split).scalars()
+        for prefix, damaged in of_damaged.items() if stage.weights.get(FLOW) else ():
+            rates = evaluate(damaged, params, held_out, val_split).scalars()
             figures |= {prefix + name: rates[name] for name in ("per", "rnnt_per") if name in rates}
         return figures
 
@@ -108,7 +108,10 @@ def run(
         )
     finally:
         batches.close()
-    evaluation = evaluate_run(load_run(workdir), "val")
+    best = load_weights(workdir / "best", model.params)
+    evaluation = evaluate(
+        scorer, best.evaluation_params, held_out, val_split, normalize_by=normalize_by
+    )
     print(format_table(evaluation))
     if len(results["stages"]) > 1:
         print(format_stages(results["stages"]))
@@ -119,8 +122,7 @@ def run(
         "config": plain,
     }
     if is_first():
-        best = results["best"]["step"]
-        write_report(workdir / "report.png", workdir / "metrics.jsonl", evaluation, best)
+        write_report(workdir / "report.png", workdir / "metrics.jsonl", evaluation, best.step)
         write_json(workdir / "results.json", results)
     return results
 

@@ -1,4 +1,4 @@
-"""What is written and shown of a run: its figures, and the trials to look at."""
+"""What a run writes and prints: its figures, and the trials to look at."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -48,7 +48,7 @@ class Logbook:
         return self._writer.lines
 
     def step(self, step: int, report: StepReport) -> None:
-        """Takes in what an update had to say, in host memory."""
+        """Adds the report of an update, in host memory."""
         self._history.add(report.scalars)
         self._name_infeasible(step, report.infeasible)
         if report.scalars["skipped"]:
@@ -120,17 +120,17 @@ class Logbook:
         )
 
 
-def tell_setback(setback: Mapping[str, Any]) -> str:
-    """A record of `History.setbacks` in words."""
-    if setback["cause"] == DIVERGENCE:
+def format_rollback(rollback: Mapping[str, Any]) -> str:
+    """A record of `History.setbacks` as a sentence."""
+    if rollback["cause"] == DIVERGENCE:
         return (
-            f"step {setback['found']}: the loss has risen since step {setback['sound']}; back to "
-            f"step {setback['to']}, {setback['batches_skipped']} batches on, with "
-            f"{setback['rate']:g} times the learning rate"
+            f"step {rollback['found']}: the loss has risen since step {rollback['sound']}; back to "
+            f"step {rollback['to']}, {rollback['batches_skipped']} batches on, with "
+            f"{rollback['rate']:g} times the learning rate"
         )
     return (
-        f"step {setback['found']}: too many steps in a row were not finite; back to step "
-        f"{setback['to']}"
+        f"step {rollback['found']}: too many steps in a row were not finite; back to step "
+        f"{rollback['to']}"
     )
 
 

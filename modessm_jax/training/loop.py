@@ -26,9 +26,9 @@ from modessm_jax.runtime.preemption import PreemptedError
 from modessm_jax.runtime.processes import agree, own_folder, told
 from modessm_jax.runtime.progress import Clock, Progress, format_accounts
 from modessm_jax.runtime.watchdog import Watchdog, alive
-from modessm_jax.training.guard import NONFINITE, Guard, Setback
-from modessm_jax.training.logbook import Logbook, tell_setback
-from modessm_jax.training.rollback import Recovery, SetbackError, surrender
+from modessm_jax.training.guard import NONFINITE, Guard, Rollback
+from modessm_jax.training.logbook import Logbook, format_rollback
+from modessm_jax.training.rollback import Recovery, RollbackError, final_error
 from modessm_jax.training.settings import GuardSettings, Settings
 from modessm_jax.training.stages import Stage, plan_stages
 from modessm_jax.training.step import (
@@ -36,9 +36,10 @@ from modessm_jax.training.step import (
     Augment,
     Corrupt,
     StepReport,
+    StepSpec,
     make_step,
     no_augmentation,
-    place,
+    shard_batch,
 )
 
 BY_STAGE = ("steps", "select_by")  # of `config.training`, see `read_stages`
@@ -82,12 +83,11 @@ def train(
     began with); and stacks.txt if it ever hung.
 
     Args:
-      config: `training` (see `Settings`), `guard` if there (see `GuardSettings`), `optimizer` (see
-        `make_optimizer`), `objective` (`normalize_by` and, if there, `tie_modes`: see
-        `make_gradient`) and the stages (see `read_stages`) are used; all of it is saved and
-        compared.
+      config: `training` (see `Settings`), `guard` (see `GuardSettings`), `optimizer` (see
+        `make_optimizer`), `objective` (`normalize_by` and, if there, `tie_modes`: see `StepSpec`)
+        and the stages (see `read_stages`) are used; all of it is saved and compared.
       workdir: made if need be.
-      apply: the model; see `make_gradient`.
+      apply: the model; see `StepSpec`.
       params: its initial parameters, float32. They must be the same whenever the run is restarted.
       batches: endless iterator of numpy `Batch` with a state of plain JSON values (`get_state`,
         `set_state`).
@@ -95,7 +95,7 @@ def train(
         is to `select_by`.
       trial_name: names a trial by its index, for the log.
       dataset: what identifies the data, as plain JSON values; saved and compared.
-      augment: see `make_gradient`.
+      augment: see `StepSpec`.
       corrupt: likewise.
       mesh: devices; all of them by default.
       stop: whether to save and end after so many updates; see `Preemption.reached`.
@@ -116,11 +116,11 @@ def train(
     workdir.mkdir(parents=True, exist_ok=True)
     plain = json.loads(config.to_json())
     settings = Settings(**{k: v for k, v in plain["training"].items() if k not in BY_STAGE})
-    guard = GuardSettings(**plain.get("guard", {}))
+    guard = GuardSettings(**plain["guard"])
     mesh = data_mesh() if mesh is None else mesh
     plans = plan_stages(plain, params)
-    charging: dict[str, Any] = dict(
-        apply=apply,
+    spec = StepSpec(
+        apply,
         normalize_by=plain["objective"]["normalize_by"],
         seed=settings.seed,
         mesh=mesh,
@@ -128,8 +128,9 @@ def train(
         corrupt=corrupt,
         accumulate=settings.accumulate,
         tie_modes=plain["objective"].get("tie_modes", False),
+        ema_decay=settings.ema_decay,
     )
-    steps = [make_step(plan=plan, ema_decay=settings.ema_decay, **charging) for plan in plans]
+    steps = [make_step(spec, plan) for plan in plans]
 
     def begin() -> TrainState:
         return create_state(params, plans[0].optimizer, mesh, ema=settings.ema_decay > 0.0)
@@ -159,15 +160,15 @@ def train(
                 try:
                     run.until_done(state, batches, history, logbook, Guard(guard, history))
                     break
-                except SetbackError as found:
+                except RollbackError as found:
                     trouble = found
-            if recovery.hopeless(trouble.setback.cause, history):
+            if recovery.out_of_retries(trouble.rollback.cause, history):
                 plan = plans[len(history.stages) - 1]
-                raise surrender(trouble, guard.tries, trial_name, plan=plan, **charging)
-            setback = trouble.setback
+                raise final_error(trouble, guard.tries, trial_name, spec, plan)
+            rollback = trouble.rollback
             del trouble, state  # makes room on the device
-            state, history = recovery.go_back(setback, history)
-            print(tell_setback(history.setbacks[-1]), flush=True)
+            state, history = recovery.go_back(rollback, history)
+            print(format_rollback(history.setbacks[-1]), flush=True)
         results = run.results(int(parameter_overview.count_parameters(params)))
         write_json(own / "results.json", results)
     print(format_accounts(results["seconds"]), flush=True)
@@ -212,7 +213,7 @@ class _Run:
 
         Raises:
           PreemptedError: it was asked to end, and has saved.
-          SetbackError: it has to go back.
+          RollbackError: it has to go back.
         """
         self._history, self._logbook, self._guard = history, logbook, guard
         # The step whose report has yet to be taken in, with its batch. One step late, the device is
@@ -287,7 +288,7 @@ class _Run:
             batch = next(batches)
         with jax.transfer_guard("disallow"):
             with self._clock.account("step"):
-                placed = place(batch, self._mesh, self._settings.accumulate)
+                placed = shard_batch(batch, self._mesh, self._settings.accumulate)
             program = self._program(state, placed)
             with self._clock.account("step"):
                 state, report = program(state, placed)
@@ -309,7 +310,7 @@ class _Run:
         return self._programs[key]
 
     def _try_later_stages(self, stage: int, state: TrainState, batch: Any) -> None:
-        """Finds out now, not days from now, that the model cannot be charged as a stage asks."""
+        """Traces the later stages now: what the model lacks for them should not end it in days."""
         for later, step in zip(self._stages[stage + 1 :], self._steps[stage + 1 :], strict=True):
             try:
                 jax.eval_shape(step, state, batch)
@@ -323,9 +324,9 @@ class _Run:
         self._pending = None
         report = jax.device_get(report)
         self._logbook.step(step, report)
-        setback = self._guard.judge(step, report.scalars)
-        if setback is not None:
-            raise SetbackError(setback, state, batch)
+        rollback = self._guard.judge(step, report.scalars)
+        if rollback is not None:
+            raise RollbackError(rollback, state, batch)
 
     def _evaluate_now(self, done: int, state: TrainState) -> None:
         with self._clock.account("step"):
@@ -352,7 +353,7 @@ class _Run:
     def _assert_finite(self, done: int, state: TrainState) -> None:
         """Skipped steps keep the state finite; this is for what only a checkpoint would show."""
         if not all_finite((state.params, state.ema, state.opt_state)):
-            raise SetbackError(Setback(NONFINITE, done, done), state, None)
+            raise RollbackError(Rollback(NONFINITE, done, done), state, None)
 
     def results(self, parameters: int) -> dict[str, Any]:
         history = self._history

@@ -1,4 +1,4 @@
-"""What every objective charges the examples of a batch, for what the model made of them."""
+"""The objectives: the cost of each for every example of a batch, from the model's outputs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,29 +28,30 @@ def views(weights: Mapping[str, float]) -> int:
     return 2 if CONSISTENCY in weights else 1
 
 
-def request(weights: Mapping[str, float], labels: Sequence, corrupted: Any) -> dict[str, Any]:
-    """What the model is given beyond the features, for the objectives that need it."""
-    wanted: dict[str, Any] = {}
+def model_inputs(weights: Mapping[str, float], labels: Sequence, corrupted: Any) -> dict[str, Any]:
+    """What the objectives need the model to be given beside the features, by argument."""
+    inputs: dict[str, Any] = {}
     if RNNT in weights:
-        wanted["labels"] = labels.values
+        inputs["labels"] = labels.values
     if MODE in weights:
-        wanted["every_mode"] = True
+        inputs["every_mode"] = True
     if FLOW in weights:
-        wanted["corrupted"] = corrupted
-    return wanted
+        inputs["corrupted"] = corrupted
+    return inputs
 
 
-def charge(
+def costs_of(
     outputs: Outputs, labels: Sequence, weights: Mapping[str, float], block: Any = None
 ) -> dict[str, Cost]:
     """The cost of each objective that has a weight, for each row of the labels.
 
-    Heads in the model's `logits` are charged CTC against the phoneme labels (the head "diphone"
-    against diphones); "rnnt" charges the transducer, "label_smoothing" the phoneme head's distance
-    from uniform, "consistency" what the phoneme heads of rows 2n and 2n + 1 disagree about
-    (CR-CTC), "flow" the flow bridge, whose mended features the others are then charged for. With
-    "mode" the model ran in every mode, and the likelihoods are summed over these: of each trial by
-    itself, or of trials with equal ids in `block` together.
+    A name among the model's `logits` is the CTC cost of that head for the phoneme labels ("diphone"
+    for diphones). "rnnt" is the cost of the transducer; "label_smoothing" the distance of the
+    phoneme head from uniform; "consistency" the disagreement of the phoneme heads of rows 2n and
+    2n + 1, two views of a trial (CR-CTC); "flow" the flow matching cost of the flow bridge, whose
+    denoised features the other costs are then computed from. With "mode" the model has run in every
+    mode, and the likelihoods are summed over modes: of each trial by itself, or of trials with
+    equal ids in `block` together.
 
     Raises:
       ValueError: a weight without a head of that name, or one that "mode" cannot go with.
@@ -58,12 +59,12 @@ def charge(
     modes = 1 if MODE not in weights else outputs.log_modes.shape[-1]
     repeated = jax.tree.map(lambda x: jnp.repeat(x, modes, axis=0), labels)
 
-    def of(name: str) -> Cost:
+    def cost_of(name: str) -> Cost:
         if name == RNNT:
             return _rnnt_cost(outputs, repeated)
         if name in outputs.logits:
-            wanted = diphone_labels(repeated) if name == DIPHONE else repeated
-            return ctc_cost(outputs.logits[name], wanted)
+            of_head = diphone_labels(repeated) if name == DIPHONE else repeated
+            return ctc_cost(outputs.logits[name], of_head)
         if modes > 1:
             raise ValueError(
                 f"objective.weights: {name} has no likelihood to sum over modes; drop it"
@@ -84,10 +85,10 @@ def charge(
         elif name == FLOW:
             costs[name] = flow_cost(*outputs.flow)
         elif modes > 1:
-            of_modes = jax.tree.map(lambda x: x.reshape(-1, modes), of(name))
+            of_modes = jax.tree.map(lambda x: x.reshape(-1, modes), cost_of(name))
             costs[name] = marginal_cost(of_modes, outputs.log_modes, block)
         else:
-            costs[name] = of(name)
+            costs[name] = cost_of(name)
     return costs
 
 

@@ -1,4 +1,4 @@
-"""Where a run goes on from: its latest checkpoint, or one from before its trouble; and its end."""
+"""Resuming and rolling back: the checkpoint a run goes on from, and the error that ends it."""
 
 import copy
 from collections.abc import Callable
@@ -9,8 +9,10 @@ from modessm_jax.runs.history import History
 from modessm_jax.runs.state import TrainState, with_rate
 from modessm_jax.runtime.progress import Clock
 from modessm_jax.training.diagnosis import diagnose, diagnose_state
-from modessm_jax.training.guard import DIVERGENCE, Setback
+from modessm_jax.training.guard import DIVERGENCE, Rollback
 from modessm_jax.training.settings import GuardSettings, Settings
+from modessm_jax.training.stages import StagePlan
+from modessm_jax.training.step import StepSpec
 
 
 class NonFiniteError(ValueError):
@@ -21,18 +23,18 @@ class DivergedError(ValueError):
     """The loss rises and stays high, whenever the run goes back."""
 
 
-class SetbackError(Exception):
-    """Ends what a run is doing, so that it goes back."""
+class RollbackError(Exception):
+    """Raised in the loop when the run has to go back to a checkpoint."""
 
-    def __init__(self, setback: Setback, state: TrainState, batch: Any):
-        super().__init__(setback)
-        self.setback = setback
+    def __init__(self, rollback: Rollback, state: TrainState, batch: Any):
+        super().__init__(rollback)
+        self.rollback = rollback
         self.state = state  # the latest
         self.batch = batch  # of the step that showed the trouble, in host memory
 
 
-class Place(NamedTuple):
-    """Where a run goes on, with the iterator that belongs to it."""
+class Resumed(NamedTuple):
+    """What a run goes on with; its iterator has been set to the same step."""
 
     state: TrainState
     history: History
@@ -73,37 +75,36 @@ class Recovery:
         self._settings = settings
         self._guard = guard
 
-    def resume(self) -> Place:
+    def resume(self) -> Resumed:
         """The latest checkpoint, or the beginning."""
         state = self._begin()
         return self._at(self._checkpoints.restore(state, self._batches) or self._start(state))
 
-    def hopeless(self, cause: str, history: History) -> bool:
+    def out_of_retries(self, cause: str, history: History) -> bool:
         """Whether the run has gone back for this cause as often as it may."""
         return sum(past["cause"] == cause for past in history.setbacks) >= self._guard.tries
 
-    def go_back(self, setback: Setback, former: History) -> Place:
+    def go_back(self, rollback: Rollback, former: History) -> Resumed:
         """The last checkpoint from before the trouble; the later ones are removed.
 
         After a divergence the learning rate is lowered, and the batches drawn since that checkpoint
-        are skipped: Chowdhery et al. 2022, "PaLM", got over every spike of the loss that way. All
-        of that is saved in the place of the checkpoint, so that it is done once, and `setbacks`, of
-        which the history keeps all, records it.
+        are skipped: Chowdhery et al. 2022, "PaLM", got over every spike of the loss that way. The
+        result replaces the checkpoint, so that this is done once, and the history records it.
         """
         state = self._begin()
-        if former.first_saved is None or former.first_saved > setback.sound:
+        if former.first_saved is None or former.first_saved > rollback.sound:
             found = self._start(state)
         else:
-            found = self._checkpoints.restore(state, self._batches, until=setback.sound)
+            found = self._checkpoints.restore(state, self._batches, until=rollback.sound)
             assert found is not None
         state, history = self._at(found)
         to, skipped = int(state.step), 0
         # Only now that there is a place to go on from.
         self._checkpoints.drop_after(to)
-        if setback.cause == DIVERGENCE:
+        if rollback.cause == DIVERGENCE:
             # Batches that were skipped between the checkpoint and now have been drawn as well.
             unknown = former.setbacks[len(history.setbacks) :]
-            skipped = setback.found - to + sum(past["batches_skipped"] for past in unknown)
+            skipped = rollback.found - to + sum(past["batches_skipped"] for past in unknown)
             history.rate = former.rate * self._guard.lr_factor
         else:
             history.rate = former.rate
@@ -111,7 +112,7 @@ class Recovery:
             for _ in range(skipped):
                 next(self._batches)
         record = {
-            **setback._asdict(),
+            **rollback._asdict(),
             "to": to,
             "batches_skipped": skipped,
             "rate": history.rate,
@@ -122,7 +123,7 @@ class Recovery:
         history.seconds = dict(self._clock.seconds)
         state = with_rate(state, history.rate)
         self._save(to, state, self._batches, history, scheduled=True)
-        return Place(state, history)
+        return Resumed(state, history)
 
     def save(self, done: int, state: TrainState, batches: Any, history: History) -> None:
         """Saves the run after `done` updates; see `Checkpoints.save`."""
@@ -150,24 +151,29 @@ class Recovery:
         self._batches.set_state(copy.deepcopy(self._first_batch))
         return state, History(stages=[{"name": self._first_stage, "begun": 0}])
 
-    def _at(self, found: tuple[TrainState, History]) -> Place:
-        place = Place(*found)
-        self._clock.go_back(place.history.seconds)
-        return place
+    def _at(self, found: tuple[TrainState, History]) -> Resumed:
+        resumed = Resumed(*found)
+        self._clock.go_back(resumed.history.seconds)
+        return resumed
 
 
-def surrender(
-    trouble: SetbackError, tries: int, trial_name: Callable[[int], str], **charging: Any
+def final_error(
+    trouble: RollbackError,
+    tries: int,
+    trial_name: Callable[[int], str],
+    spec: StepSpec,
+    plan: StagePlan,
 ) -> ValueError:
-    """What a run ends with that has gone back often enough.
+    """The error that ends a run which has gone back as often as it may.
 
     Args:
-      trouble: the latest.
+      trouble: the latest one.
       tries: how often it went back.
       trial_name: names a trial by its index.
-      charging: arguments of `make_gradient`, for the diagnosis.
+      spec: of the step, for the diagnosis.
+      plan: of the stage, likewise.
     """
-    cause, found, sound = trouble.setback
+    cause, found, sound = trouble.rollback
     if cause == DIVERGENCE:
         return DivergedError(
             f"step {found}: the loss has risen since step {sound}, although the run went back "
@@ -178,9 +184,9 @@ def surrender(
     if batch is None:
         diagnosis = diagnose_state(state)
     else:
-        diagnosis = diagnose(state.params, found - 1, batch, trial_name, **charging)
+        diagnosis = diagnose(state.params, found - 1, batch, trial_name, spec, plan)
     return NonFiniteError(
         f"step {found}: steps stay not finite, although the run went back {tries} times "
-        f"(guard.tries).\n{diagnosis}\nThe checkpoints are finite and from before; mend these "
+        f"(guard.tries).\n{diagnosis}\nThe checkpoints are finite and from before; repair these "
         "trials, or lower optimizer.peak_lr or clip_norm in a new run"
     )

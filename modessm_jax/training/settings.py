@@ -1,11 +1,11 @@
-"""What a run keeps to in all its stages."""
+"""Settings that hold for all stages of a run."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """`config.training`, without what stages say: `steps` and `select_by`."""
+    """`config.training`, without what each stage has of its own: `steps` and `select_by`."""
 
     accumulate: int  # micro-batches of one update
     ema_decay: float  # of the running average that is evaluated; 0 keeps none
@@ -27,12 +27,12 @@ class Settings:
 class GuardSettings:
     """`config.guard`: when a run goes back to a checkpoint, and how it goes on from there."""
 
-    nonfinite_budget: int = 10  # steps skipped in a row; one more and the run goes back
-    tries: int = 3  # times a run may go back for one cause before it stops
-    divergence: bool = False  # whether a sustained rise of the loss sends a run back
-    window: int = 64  # steps over which the level of the loss is measured
-    rise: float = 1.5  # ratio of losses below which nothing counts as a rise
-    lr_factor: float = 0.5  # what the learning rate is multiplied by after each divergence
+    nonfinite_budget: int  # steps skipped in a row; one more and the run goes back
+    tries: int  # times a run may go back for one cause before it stops
+    divergence: bool  # whether a sustained rise of the loss sends a run back
+    window: int  # steps over which the level of the loss is measured
+    rise: float  # ratio of losses below which nothing counts as a rise
+    lr_factor: float  # what the learning rate is multiplied by after each divergence
 
     def __post_init__(self):
         for name, least in (("nonfinite_budget", 0), ("tries", 0), ("window", 16)):

@@ -1,5 +1,6 @@
-"""One update: augment, run the model, charge the objectives, follow the gradient."""
+"""One update: augment, run the model, compute the objectives, follow the gradient."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,20 +21,42 @@ from modessm_jax.training import objectives
 from modessm_jax.training.stages import StagePlan
 
 # (params, features, session [batch], hidden [batch, time], key, ...) -> Outputs: a model as a pure
-# function of its parameters. Frames that are hidden the model replaces; the key drives dropout;
-# what further arguments an objective needs, `objectives.request` says.
+# function of its parameters. It replaces hidden frames; the key drives dropout. Objectives may need
+# further arguments, see `objectives.model_inputs`.
 Apply = Callable[[Any, Sequence, Any, Any, Any], Outputs]
-# (features, key, views) -> (features, hidden), each trial's views one after the other.
+# (features, key, views) -> (features, hidden), the views of each trial one after the other.
 Augment = Callable[[Sequence, Any, int], tuple[Sequence, Any]]
-# (features, key) -> features as bad electrodes would have it.
+# (features, key) -> features as bad electrodes would have recorded them.
 Corrupt = Callable[[Sequence, Any], Sequence]
 # (params, step, batch) -> (loss, scalars, examples, gradient)
 GradientOf = Callable[[Any, Any, Batch], tuple[Any, dict[str, Any], "Examples", Any]]
 
 
+def no_augmentation(features: Sequence, key: Any, views: int = 1) -> tuple[Sequence, Any]:
+    """Leaves the features as they are and hides no frame."""
+    del key
+    features = _repeat(features, views)
+    return features, jnp.zeros_like(features.mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSpec:
+    """What the training steps of all stages of a run have in common."""
+
+    apply: Apply  # the model
+    normalize_by: str  # of the costs, see `modessm_jax.losses.cost.total`
+    seed: int  # of the run
+    mesh: Mesh  # devices; the batch is sharded over them
+    augment: Augment = no_augmentation
+    corrupt: Corrupt | None = None  # for the objective "flow"
+    accumulate: int = 1  # micro-batches of one update
+    tie_modes: bool = False  # trials of a block, in one micro-batch, share their speaking mode
+    ema_decay: float = 0.0  # of the running average of the parameters; 0 where there is none
+
+
 @struct.dataclass
 class StepReport:
-    """What one update has to say; small, so that it can be fetched after every step."""
+    """Figures of one update; small, so that they can be fetched after every step."""
 
     scalars: dict[str, Any]  # float32 [] each
     infeasible: Any  # int32 [batch]: trial where an objective cannot be met, else -1
@@ -44,22 +67,15 @@ class StepReport:
 
 @struct.dataclass
 class Examples:
-    """What a batch was charged."""
+    """The costs of a batch, example by example."""
 
     costs: dict[str, Cost]
-    frames: Any  # int32 [batch]
+    frames: Any  # int32 [batch], of the encoder
     diagnostics: dict[str, Any]  # [batch] each
 
 
-def no_augmentation(features: Sequence, key: Any, views: int = 1) -> tuple[Sequence, Any]:
-    """Leaves the features as they are and hides no frame."""
-    del key
-    features = _repeat(features, views)
-    return features, jnp.zeros_like(features.mask)
-
-
-def place(batch: Batch, mesh: Mesh, accumulate: int = 1) -> Batch:
-    """Divides a batch in host memory among the devices.
+def shard_batch(batch: Batch, mesh: Mesh, accumulate: int = 1) -> Batch:
+    """Moves a batch from host memory to the devices, each of which gets some of its rows.
 
     Raises:
       ValueError: the rows do not divide into micro-batches over the devices.
@@ -73,81 +89,58 @@ def place(batch: Batch, mesh: Mesh, accumulate: int = 1) -> Batch:
     return divide(batch, mesh)
 
 
-def make_gradient(
-    *,
-    apply: Apply,
-    plan: StagePlan,
-    normalize_by: str,
-    seed: int,
-    mesh: Mesh,
-    augment: Augment = no_augmentation,
-    corrupt: Corrupt | None = None,
-    accumulate: int = 1,
-    tie_modes: bool = False,
-) -> GradientOf:
+def make_gradient(spec: StepSpec, plan: StagePlan) -> GradientOf:
     """Builds `(params, step, batch) -> (loss, scalars, examples, gradient)`.
 
     The result is a pure function of its arguments: randomness comes from `(seed, step)`, and
-    augmentation sees the whole batch before it is divided. With `accumulate` > 1 the gradient is
+    augmentation sees the whole batch before it is split. With `accumulate` > 1 the gradient is
     summed over that many micro-batches, in one call, and equals the gradient of the whole batch:
     every cost is divided by counts over the whole batch. (Dropout draws anew for each micro-batch,
-    and what trials are charged together stays within it: see `information_cost`, `marginal_cost`.)
+    and objectives over several trials stay within it: see `information_cost`, `marginal_cost`.)
 
-    `objectives.charge` gives the cost of each objective with a weight; a cost is the mean over a
-    trial's views. Labels that are no phonemes cost NaN: most losses would take them for others.
-    Parameters that the stage does not train cost no backward pass.
+    The costs are those of `objectives.costs_of`, for every objective with a weight. Labels that are
+    no phonemes cost NaN: most losses would take them for others. Parameters that the stage does not
+    train cost no backward pass.
 
     Args:
-      apply: the model.
+      spec: what all stages have in common.
       plan: what the stage trains, from `plan_stages`.
-      normalize_by: see `modessm_jax.losses.cost.total`.
-      seed: of the run.
-      mesh: devices; the batch is divided among them.
-      augment: `(features, key, views) -> (features, hidden)`.
-      corrupt: `(features, key) -> features`, for the objective "flow".
-      accumulate: micro-batches of one update.
-      tie_modes: whether trials of one block (in one micro-batch) share their speaking mode.
 
     Raises:
       ValueError: no objective has a weight; when traced: a weight without a head of that name.
     """
-    stage = plan.stage
+    stage, accumulate = plan.stage, spec.accumulate
     weights = {name: weight for name, weight in stage.weights.items() if weight != 0.0}
     if not weights:
         raise ValueError(f"stage {stage.name}: no objective has a weight; give phoneme one")
-    if objectives.FLOW in weights and corrupt is None:
+    if objectives.FLOW in weights and spec.corrupt is None:
         raise ValueError(f"stage {stage.name}: the objective 'flow' needs config.corruption")
     views = objectives.views(weights)
 
-    def charge(params: Any, part: tuple[Any, ...], key: Any) -> Examples:
+    def examples_of(params: Any, part: tuple[Any, ...], key: Any) -> Examples:
+        if views > 1:
+            part = _flatten_views(part)
         features, hidden, corrupted, session, block, labels = part
-        features, hidden, corrupted = _flatten_views((features, hidden, corrupted))
-        labels = _repeat(labels, views)
-        wanted = objectives.request(weights, labels, corrupted)
         params = jax.tree.map(
             lambda x, trains: x if trains else jax.lax.stop_gradient(x), params, plan.trained
         )
+        further = objectives.model_inputs(weights, labels, corrupted)
+        outputs = spec.apply(params, features, session, hidden, key, **further)
+        costs = objectives.costs_of(outputs, labels, weights, block if spec.tie_modes else None)
         strange = labels.mask & ((labels.values <= BLANK) | (labels.values >= CLASSES))
-        outputs = apply(params, features, _repeat(session, views), hidden, key, **wanted)
-        together = _repeat(block, views) if tie_modes else None
-        charged = objectives.charge(outputs, labels, weights, together)
-        costs = {}
-        for name, cost in charged.items():
-            nats = jnp.where(strange.any(axis=1), jnp.nan, cost.nats)
-            nats, valid = _split_views((nats, cost.valid), views)
-            costs[name] = Cost(nats.mean(axis=1), valid.all(axis=1))
+        strange = strange.any(axis=1)
+        costs = {k: Cost(jnp.where(strange, jnp.nan, c.nats), c.valid) for k, c in costs.items()}
         rows = labels.mask.shape[0]
-        lengths = outputs.encoder.lengths.reshape(rows, -1)[:, 0]  # the same in every mode
-        frames, diagnostics = _split_views((lengths, outputs.diagnostics), views)
-        diagnostics = {name: values.mean(axis=1) for name, values in diagnostics.items()}
-        return Examples(costs, frames[:, 0], diagnostics)
+        frames = outputs.encoder.lengths.reshape(rows, -1)[:, 0]  # the same in every mode
+        examples = Examples(costs, frames, outputs.diagnostics)
+        return examples if views == 1 else _mean_over_views(_split_views(examples, views))
 
     def reduce(costs: Mapping[str, Cost], frames: Any, labels: Any) -> Any:
-        return total(costs, weights, frames, labels, normalize_by)
+        return total(costs, weights, frames, labels, spec.normalize_by)
 
     def whole(params: Any, part: tuple[Any, ...], labels: Any, key: Any) -> Any:
         def loss_of(params: Any) -> Any:
-            examples = charge(params, part, jax.random.fold_in(key, 0))
+            examples = examples_of(params, part, jax.random.fold_in(key, 0))
             loss, scalars = reduce(examples.costs, examples.frames, labels)
             return loss, (scalars, examples)
 
@@ -157,11 +150,11 @@ def make_gradient(
     def in_parts(params: Any, part: tuple[Any, ...], labels: Any, key: Any) -> Any:
         # The reduction is linear in the nats, so each example's share of the loss is known from
         # validity and lengths alone. XLA drops all else from this first pass.
-        parts = jax.tree.map(lambda x: _divide(x, accumulate, mesh), part)
+        parts = jax.tree.map(lambda x: _divide(x, accumulate, spec.mesh), part)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(accumulate))
 
         def lengths(_: None, given: Any) -> Any:
-            examples = charge(params, *given)
+            examples = examples_of(params, *given)
             return None, ({k: c.valid for k, c in examples.costs.items()}, examples.frames)
 
         valid, frames = _rejoin(jax.lax.scan(lengths, None, (parts, keys))[1])
@@ -170,17 +163,17 @@ def make_gradient(
             return reduce({k: Cost(nats[k], valid[k]) for k in weights}, frames, labels)[0]
 
         shares = jax.grad(loss_of)({k: jnp.zeros(labels.shape, jnp.float32) for k in weights})
-        shares = jax.tree.map(lambda x: _divide(x, accumulate, mesh), shares)
+        shares = jax.tree.map(lambda x: _divide(x, accumulate, spec.mesh), shares)
 
         def add(gradient: Any, given: Any) -> Any:
             part, key, share = given
 
-            def charged(params: Any) -> Any:
-                examples = charge(params, part, key)
+            def share_of_loss(params: Any) -> Any:
+                examples = examples_of(params, part, key)
                 nats = [jnp.vdot(share[k], examples.costs[k].nats) for k in weights]
                 return jnp.stack(nats).sum(), examples
 
-            part_gradient, examples = jax.grad(charged, has_aux=True)(params)
+            part_gradient, examples = jax.grad(share_of_loss, has_aux=True)(params)
             return jax.tree.map(jnp.add, gradient, part_gradient), examples
 
         zero = jax.tree.map(jnp.zeros_like, params)
@@ -190,21 +183,23 @@ def make_gradient(
         return loss, scalars, examples, gradient
 
     def gradient_of(params: Any, step: Any, batch: Batch) -> Any:
-        key = jax.random.fold_in(jax.random.key(seed), step)
+        key = jax.random.fold_in(jax.random.key(spec.seed), step)
         augment_key, model_key = jax.random.split(key)
-        features, hidden = augment(batch.features, augment_key, views)
+        features, hidden = spec.augment(batch.features, augment_key, views)
         corrupted = None
-        if objectives.FLOW in weights and corrupt is not None:
-            corrupted = corrupt(features, jax.random.fold_in(augment_key, 1))
-        seen = _split_views((features, hidden, corrupted), views)
-        part = (*seen, batch.session, batch.block, batch.labels)
+        if objectives.FLOW in weights and spec.corrupt is not None:
+            corrupted = spec.corrupt(features, jax.random.fold_in(augment_key, 1))
+        described = _repeat((batch.session, batch.block, batch.labels), views)
+        part = (features, hidden, corrupted, *described)
+        if views > 1:  # so that a micro-batch has all views of its trials
+            part = _split_views(part, views)
         of_all = whole if accumulate == 1 else in_parts
         return of_all(params, part, batch.labels.lengths, model_key)
 
     return gradient_of
 
 
-def make_step(*, plan: StagePlan, mesh: Mesh, ema_decay: float = 0.0, **charging: Any) -> Any:
+def make_step(spec: StepSpec, plan: StagePlan) -> Any:
     """Builds the jitted `(state, batch) -> (state, StepReport)`; the state it is given is donated.
 
     Parameters that the stage does not train stay as they are, their average and their optimiser's
@@ -212,15 +207,13 @@ def make_step(*, plan: StagePlan, mesh: Mesh, ema_decay: float = 0.0, **charging
     gradient is not finite: such a step is skipped.
 
     Args:
+      spec: what all stages have in common.
       plan: what the stage trains, from `plan_stages`.
-      mesh: devices; the batch is divided among them.
-      ema_decay: decay of the running average in the state.
-      charging: further arguments of `make_gradient`.
 
     Raises:
       ValueError: as `make_gradient` does.
     """
-    gradient_of = make_gradient(plan=plan, mesh=mesh, **charging)
+    gradient_of = make_gradient(spec, plan)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepReport]:
         loss, scalars, examples, gradient = gradient_of(state.params, state.step, batch)
@@ -232,7 +225,7 @@ def make_step(*, plan: StagePlan, mesh: Mesh, ema_decay: float = 0.0, **charging
         ema = state.ema
         if ema is not None:
             # Each stage's average is its own: what it begins to train has none from before.
-            new = averaged(ema, params, state.step - state.begun + 1, ema_decay)
+            new = averaged(ema, params, state.step - state.begun + 1, spec.ema_decay)
             ema = jax.tree.map(
                 lambda new, old, trains: new if trains else old, new, ema, plan.trained
             )
@@ -244,10 +237,10 @@ def make_step(*, plan: StagePlan, mesh: Mesh, ema_decay: float = 0.0, **charging
         report.scalars["learning_rate"] = rate
         return TrainState(state.step + 1, state.begun, params, ema, opt_state, state.rate), report
 
-    everywhere = replicated(mesh)
+    everywhere = replicated(spec.mesh)
     return jax.jit(
         step,
-        in_shardings=(everywhere, split_over_batch(mesh)),
+        in_shardings=(everywhere, split_over_batch(spec.mesh)),
         out_shardings=(everywhere, everywhere),
         donate_argnums=0,
     )
@@ -293,6 +286,15 @@ def _split_views(tree: Any, views: int) -> Any:
 def _flatten_views(tree: Any) -> Any:
     """[batch, views, ...] -> [batch * views, ...]"""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+
+
+def _mean_over_views(examples: Examples) -> Examples:
+    """Of [batch, views] costs and diagnostics; a trial is valid if all its views are."""
+    return Examples(
+        {k: Cost(c.nats.mean(axis=1), c.valid.all(axis=1)) for k, c in examples.costs.items()},
+        examples.frames[:, 0],
+        {name: values.mean(axis=1) for name, values in examples.diagnostics.items()},
+    )
 
 
 def _divide(x: Any, parts: int, mesh: Mesh) -> Any:

@@ -1,6 +1,5 @@
-"""How the costs of CTC and RNN-T compare in size along a training run."""
+"""The costs of CTC and RNN-T along a training run."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,24 +9,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modessm_jax.data.batches import Batch, evaluation_batches
-from modessm_jax.data.recordings import read_recordings
-from modessm_jax.data.validation import DataError
+from modessm_jax.data.batches import Batch
 from modessm_jax.losses.cost import RULES, total
 from modessm_jax.models.build import Functional
 from modessm_jax.runs.checkpoints import CheckpointError, load_weights, steps_in
-from modessm_jax.runs.load import Run, build_model, load_run
+from modessm_jax.runs.load import Run, build_model, load_run, read_split
 from modessm_jax.training import objectives
 from studies.loss_scale.measure import BOTH, CTC, RNNT, Pair
+from studies.shared import read_log
 
 
 class Point(NamedTuple):
-    """What a checkpoint's model is charged on held-out trials."""
+    """The costs of a checkpoint's model on validation trials."""
 
     step: int
-    stage: str  # that made the last update
-    costs: dict[str, Pair]  # by each rule
-    gradients: Pair  # of those per frame, with respect to the parameters that both reach: norms
+    stage: str  # of the last update
+    costs: dict[str, Pair]  # by each rule of normalisation
+    gradients: Pair  # norms, for the costs per frame, over the parameters that both costs reach
 
 
 class Stage(NamedTuple):
@@ -38,12 +36,12 @@ class Stage(NamedTuple):
 
 
 class Course(NamedTuple):
-    """A training run."""
+    """The costs along a training run."""
 
-    name: str  # of its folder, and that of its data
+    name: str  # of its folder, and of that of its data
     points: list[Point]
     shared: list[str]  # parts of the model in which there are parameters that both costs reach
-    curve: list[tuple[int, Pair]]  # step, costs as logged in training; NaN where not trained
+    curve: list[tuple[int, Pair]]  # step, costs logged in training; NaN where not trained
     stages: list[Stage]
 
 
@@ -58,7 +56,7 @@ def along_run(workdir: Path, *, batches: int) -> Course:
 
     Raises:
       CheckpointError: there is no run, no checkpoint, or a damaged one.
-      DataError: the run's data are gone or have changed.
+      DataError: the run's data are missing, unfit, or of other sessions.
       ValueError: the model has no transducer.
     """
     run = load_run(workdir)
@@ -69,14 +67,14 @@ def along_run(workdir: Path, *, batches: int) -> Course:
         )
     held_out = _held_out(run, batches)
     probe = jax.jit(_make_course_probe(run.functional))
-    place = workdir / "checkpoints"
+    folder = workdir / "checkpoints"
     initial = build_model(run.config, run.channels, len(run.sessions)).params
-    steps = steps_in(place)
+    steps = steps_in(folder)
     if not steps:
-        raise CheckpointError(f"{place}: no checkpoint here; train first")
-    loaded = {step: load_weights(place, initial, step) for step in steps}
+        raise CheckpointError(f"{folder}: no checkpoint here; train first")
+    loaded = {step: load_weights(folder, initial, step) for step in steps}
     stages = [Stage(x["name"], x["begun"]) for x in loaded[steps[-1]].history.stages]
-    # Committed to a device, as what is loaded is: a second program would be compiled otherwise.
+    # On a device, like the loaded parameters: otherwise the program would be compiled twice.
     models = {0: jax.device_put(initial, jax.devices()[0])}
     models |= {step: weights.params for step, weights in loaded.items()}
     points, shared = [], set()
@@ -86,47 +84,31 @@ def along_run(workdir: Path, *, batches: int) -> Course:
         points.append(Point(step, before[-1] if before else "-", costs, norms))
         shared |= reached
     name = f"{workdir.name}, {Path(run.config['data']['root']).name}"
-    return Course(name, points, sorted(shared), _curve(workdir / "metrics.jsonl"), stages)
+    return Course(name, points, sorted(shared), _curve(workdir), stages)
 
 
 def _held_out(run: Run, batches: int) -> list[Batch]:
-    data = run.config["data"]
-    recordings = read_recordings(
-        data["root"],
-        "val",
-        sessions=data["sessions"],
-        table=data["table"],
-        memory_gib=data["memory_gib"],
-        expect_channels=run.channels,
-    )
-    if tuple(recordings.sessions) != run.sessions:
-        raise DataError(
-            f"{data['root']} has the sessions {', '.join(recordings.sessions)}, but the run was "
-            f"trained on {', '.join(run.sessions)}. Give it back the data it was trained on."
-        )
-    found = evaluation_batches(
-        recordings, data["batch_size"], run.functional.multiple, data["buckets"]
-    )
+    _, found = read_split(run, "val")
     return [found[index] for index in range(min(batches, len(found)))]
 
 
 def _make_course_probe(model: Functional) -> Callable[[Any, Batch], Any]:
     def probe(params: Any, batch: Batch) -> Any:
-        wanted = objectives.request(BOTH, batch.labels, None)
+        wanted = objectives.model_inputs(BOTH, batch.labels, None)
 
         def losses(params: Any) -> tuple[Pair, tuple[Pair, dict[str, Pair]]]:
             outputs = model.apply(params, batch.features, batch.session, **wanted)
-            costs = objectives.charge(outputs, batch.labels, BOTH)
+            costs = objectives.costs_of(outputs, batch.labels, BOTH)
             lengths = outputs.encoder.lengths, batch.labels.lengths
             valid = Pair(*(costs[name].valid.sum() for name in (CTC, RNNT)))
 
-            def charged(rule: str) -> Pair:
-                # Weighted by its examples each batch adds up to the mean over all of them.
+            def summed(rule: str) -> Pair:
+                # Multiplied by the number of examples, so that batches add up to a mean over all.
                 _, scalars = total(costs, BOTH, *lengths, rule)
                 means = (scalars[f"loss/{name}"] for name in (CTC, RNNT))
                 return Pair(*(mean * count for mean, count in zip(means, valid, strict=True)))
 
-            return charged("frames"), (valid, {rule: charged(rule) for rule in RULES})
+            return summed("frames"), (valid, {rule: summed(rule) for rule in RULES})
 
         _, pull_back, (valid, loss) = jax.vjp(losses, params, has_aux=True)
         one, zero = jnp.ones(()), jnp.zeros(())
@@ -161,12 +143,11 @@ def _point(
     )
 
 
-def _curve(metrics: Path) -> list[tuple[int, Pair]]:
-    """The training lines of a run; of a step that was made twice, the later one."""
+def _curve(workdir: Path) -> list[tuple[int, Pair]]:
+    """The costs logged in training; of a step that was made twice, the later ones."""
     found = {}
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        if f"loss/{CTC}" in record:
-            pair = Pair(record[f"loss/{CTC}"], record.get(f"loss/{RNNT}", math.nan))
-            found[record["step"]] = pair
+    for line in read_log(workdir):
+        if f"loss/{CTC}" in line:
+            pair = Pair(line[f"loss/{CTC}"], line.get(f"loss/{RNNT}", math.nan))
+            found[line["step"]] = pair
     return sorted(found.items())

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from configs import common
 from modessm_jax.runtime.compile_cache import compiled_programs
 from modessm_jax.runtime.preemption import EXIT_STATUS, PreemptedError, Preemption
 from modessm_jax.runtime.processes import join, one_voice, told
@@ -40,6 +41,7 @@ def configuration(seed: int) -> ConfigDict:
             "optimizer": toy.OPTIMIZER,
             "objective": {"normalize_by": "frames", "weights": {"phoneme": 1.0}},
             "training": training,
+            "guard": common.guard(),
         }
     )
 

@@ -11,6 +11,7 @@ from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.training import loop
 from modessm_jax.training.diagnosis import by_module, diagnose, diagnose_state, nonfinite_paths
 from modessm_jax.training.rollback import NonFiniteError
+from modessm_jax.training.step import StepSpec
 from tests import toy
 from tests.training.test_logbook import Played
 from tests.training.test_loop import configuration, run
@@ -54,10 +55,8 @@ class Model:
 def report(part, mark=True):
     batch = toy.batch_of(0)
     batch.features.values[5, 0, 0] = 99.0 if mark else 0.0
-    return diagnose(
-        toy.initial_params(), 0, batch, "trial {}".format, apply=Model(part),
-        mesh=data_mesh(jax.devices()[:1]), plan=toy.plan(), normalize_by="frames", seed=0,
-    )  # fmt: skip
+    spec = StepSpec(Model(part), "frames", seed=0, mesh=data_mesh(jax.devices()[:1]))
+    return diagnose(toy.initial_params(), 0, batch, "trial {}".format, spec, toy.plan())
 
 
 @pytest.mark.slow
@@ -101,7 +100,7 @@ def test_a_run_that_ends_over_its_optimiser_says_so(monkeypatch, tmp_path):
                 )
             return dataclasses.replace(state, opt_state=spoiled), report
 
-    monkeypatch.setattr(loop, "make_step", lambda **_: Spoiling(lambda step, rate: 1.0))
+    monkeypatch.setattr(loop, "make_step", lambda *_: Spoiling(lambda step, rate: 1.0))
     with pytest.raises(NonFiniteError, match=r"step 3: .*\n  not finite in the state: optimizer/"):
         run(tmp_path, config=configuration({"tries": 0}, ema_decay=0.0))
 

@@ -1,16 +1,19 @@
 """The guard on made-up courses of loss and gradient norm."""
 
+import dataclasses
 import json
 import math
 
 import numpy as np
 import pytest
 
+from configs import common
 from modessm_jax.runs.history import History
 from modessm_jax.training.guard import DIVERGENCE, NONFINITE, Guard, level
 from modessm_jax.training.settings import GuardSettings
 
-ON = GuardSettings(divergence=True)
+OFF = GuardSettings(**common.guard())
+ON = dataclasses.replace(OFF, divergence=True)
 
 
 def watch(losses, norms=None, settings=ON, history=None):
@@ -72,7 +75,7 @@ def test_a_gradient_that_grew_first_tells_since_when():
 
 
 def test_off_by_default():
-    assert watch(np.geomspace(1.0, 1e6, 500), settings=GuardSettings()) is None
+    assert watch(np.geomspace(1.0, 1e6, 500), settings=OFF) is None
 
 
 def test_knows_after_a_restart_what_it_knew():
@@ -99,7 +102,7 @@ def test_another_stage_is_another_level():
 
 
 def test_skipped_steps_count_until_one_is_made():
-    budget = GuardSettings(nonfinite_budget=2)
+    budget = dataclasses.replace(OFF, nonfinite_budget=2)
     history = History()
     assert watch([1.0, math.nan, math.nan, 1.0, math.inf, math.nan], settings=budget) is None
     found = watch([1.0, math.nan, 1.0, *[math.nan] * 3], settings=budget, history=history)

@@ -10,7 +10,7 @@ import pytest
 
 from modessm_jax.runs.state import all_finite, create_state
 from modessm_jax.runtime.mesh import data_mesh
-from modessm_jax.training.step import make_step, place
+from modessm_jax.training.step import StepSpec, make_step, shard_batch
 from tests import toy
 
 STEPS = 1000
@@ -53,24 +53,22 @@ def inject(kind, batch, rows):
 def test_a_thousand_injections_change_nothing_and_name_their_trials(record_testsuite_property):
     mesh = data_mesh(jax.devices()[:1])
     plan = toy.plan(steps=2 * STEPS)
-    step = make_step(
-        apply=apply, plan=plan, normalize_by="frames", seed=3, mesh=mesh,
-        augment=toy.augment, ema_decay=0.9,
-    )  # fmt: skip
+    spec = StepSpec(apply, "frames", 3, mesh, augment=toy.augment, ema_decay=0.9)
+    step = make_step(spec, plan)
     state = create_state(toy.initial_params(), plan.optimizer, mesh, ema=True)
     random = np.random.default_rng(0)
     skipped: Counter[str] = Counter()
     batches = [toy.batch_of(index) for index in range(8)]
     for number in range(STEPS):
         if number % 10 == 0:  # so that the parameters move
-            state, report = step(state, place(batches[number // 10 % 8], mesh))
+            state, report = step(state, shard_batch(batches[number // 10 % 8], mesh))
             assert report.scalars["skipped"] == 0.0 and (report.nonfinite == -1).all()
         batch = jax.tree.map(np.copy, batches[number % 8])
         kind = KINDS[number % len(KINDS)]
         rows = random.choice(toy.ROWS, random.integers(1, 4), replace=False)
         inject(kind, batch, rows)
         before = jax.device_get((state.params, state.ema, state.opt_state))
-        state, report = step(state, place(batch, mesh))
+        state, report = step(state, shard_batch(batch, mesh))
         after = jax.device_get((state.params, state.ema, state.opt_state))
         jax.tree.map(np.testing.assert_array_equal, before, after)
         assert report.scalars["skipped"] == 1.0, (number, kind)

@@ -53,7 +53,7 @@ def test_a_setback_whose_line_a_deeper_one_removed_is_written_with_that(monkeypa
             return 5.0
         return 1.2 if rate == 0.5 and step > 32 else 1.0
 
-    monkeypatch.setattr(loop, "make_step", lambda **_: Played(loss))
+    monkeypatch.setattr(loop, "make_step", lambda *_: Played(loss))
     config = configuration(
         GUARD, steps=40, ema_decay=0.0, log_every=10, eval_every=40, save_every=8, keep=1
     )

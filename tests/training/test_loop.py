@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from configs import common
 from modessm_jax.runs.checkpoints import CheckpointError, load_weights
 from modessm_jax.runtime.lock import BusyError
 from modessm_jax.runtime.mesh import data_mesh
@@ -37,7 +38,7 @@ def configuration(guard=None, **training):
             "optimizer": toy.OPTIMIZER,
             "objective": {"weights": {"phoneme": 1.0}, "normalize_by": "frames"},
             "training": {**TRAINING, **training},
-            "guard": guard or {},
+            "guard": common.guard() | (guard or {}),
         }
     )
 

@@ -28,7 +28,7 @@ def decoded(rows: int, modes: int = MODES) -> tuple[Outputs, Sequence]:
 def test_trials_of_a_block_share_their_mode(block):
     outputs, labels = decoded(TRIALS * MODES)
     ids = None if block is None else jnp.asarray(block, jnp.int32)
-    nats = objectives.charge(outputs, labels, WEIGHTS, ids)["phoneme"].nats
+    nats = objectives.costs_of(outputs, labels, WEIGHTS, ids)["phoneme"].nats
 
     doubled = jax.tree.map(lambda x: jnp.repeat(x, MODES, axis=0), labels)
     each = np.asarray(ctc_cost(outputs.logits["phoneme"], doubled).nats, np.float64)
@@ -45,19 +45,19 @@ def test_trials_of_a_block_share_their_mode(block):
 def test_an_objective_without_a_likelihood_cannot_go_with_modes():
     outputs, labels = decoded(TRIALS * MODES)
     with pytest.raises(ValueError, match="label_smoothing has no likelihood to sum over modes"):
-        objectives.charge(outputs, labels, {**WEIGHTS, "label_smoothing": 0.1})
+        objectives.costs_of(outputs, labels, {**WEIGHTS, "label_smoothing": 0.1})
 
 
 def test_a_weight_without_a_head_is_refused():
     outputs, labels = decoded(TRIALS)
     with pytest.raises(ValueError, match=r"names 'interctc' but the model's heads are \['phoneme'"):
-        objectives.charge(outputs, labels, {"interctc": 0.3})
+        objectives.costs_of(outputs, labels, {"interctc": 0.3})
     with pytest.raises(ValueError, match="names 'rnnt' but the model has no transducer"):
-        objectives.charge(outputs, labels, {"rnnt": 1.0})
+        objectives.costs_of(outputs, labels, {"rnnt": 1.0})
 
 
 def test_the_model_is_asked_for_what_the_objectives_need():
     _, labels = decoded(TRIALS)
-    assert objectives.request({"phoneme": 1.0}, labels, None) == {}
-    wanted = objectives.request({"rnnt": 1.0, "mode": 0.1, "flow": 0.05}, labels, "corrupted")
+    assert objectives.model_inputs({"phoneme": 1.0}, labels, None) == {}
+    wanted = objectives.model_inputs({"rnnt": 1.0, "mode": 0.1, "flow": 0.05}, labels, "corrupted")
     assert wanted == {"labels": labels.values, "every_mode": True, "corrupted": "corrupted"}

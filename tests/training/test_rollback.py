@@ -221,7 +221,7 @@ def run_told(monkeypatch, undiagnosed):
     """Runs whose steps do nothing but have the losses they are told."""
 
     def run_it(workdir, loss, guard, stop=loop.never, **training):
-        monkeypatch.setattr(loop, "make_step", lambda **_: Told(loss))
+        monkeypatch.setattr(loop, "make_step", lambda *_: Told(loss))
         settings = {"steps": 40, "accumulate": 1, "log_every": 20, "eval_every": 40, "keep": 1}
         config = configuration(guard, **{**settings, **training})
         return run(workdir, config=config, evaluate=lambda params, stage: {"per": 0.5}, stop=stop)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from configs import common
 from modessm_jax.runs.checkpoints import load_weights
 from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.training.loop import train
@@ -49,6 +50,7 @@ def configuration(**changes):
             "optimizer": ADAMW,
             "objective": {"normalize_by": "frames"},
             "training": training,
+            "guard": common.guard(),
             "stages": {**STAGES, **changes},
         }
     )

@@ -10,7 +10,7 @@ import pytest
 from modessm_jax.losses.ctc import ctc_cost
 from modessm_jax.runs.state import create_state
 from modessm_jax.runtime.mesh import data_mesh
-from modessm_jax.training.step import make_step, no_augmentation, place
+from modessm_jax.training.step import StepSpec, make_step, no_augmentation, shard_batch
 from tests import toy
 
 WEIGHTS = (("phoneme", 1.0), ("interctc", 0.3), ("label_smoothing", 0.1))
@@ -30,9 +30,8 @@ def machinery(
     mesh = data_mesh(jax.devices()[:devices])
     # Without clipping and with b1 = 0 Adam's first moment is the gradient itself.
     plan = toy.plan(dict(weights), clip_norm=1e9, b1=0.0)
-    step = make_step(
-        apply=apply,
-        plan=plan,
+    spec = StepSpec(
+        apply,
         normalize_by=normalize_by,
         seed=3,
         mesh=mesh,
@@ -40,14 +39,14 @@ def machinery(
         ema_decay=0.9,
         accumulate=accumulate,
     )
-    return mesh, plan.optimizer, step
+    return mesh, plan.optimizer, make_step(spec, plan)
 
 
 def run(batch, **kwargs):
     """The state after one update, its report and the gradient."""
     mesh, optimizer, step = machinery(**kwargs)
     state = create_state(toy.initial_params(), optimizer, mesh, ema=True)
-    state, report = step(state, place(batch, mesh, kwargs.get("accumulate", 1)))
+    state, report = step(state, shard_batch(batch, mesh, kwargs.get("accumulate", 1)))
     gradient = next(s.mu for s in jax.tree.leaves(state.opt_state, is_leaf=_is_adam) if _is_adam(s))
     return jax.device_get((state, report, gradient))
 
@@ -156,7 +155,7 @@ def test_same_seed_and_step_give_the_same_update_and_another_step_another():
     mesh, optimizer, step = machinery(**kwargs)
     state = create_state(toy.initial_params(), optimizer, mesh, ema=True)
     later = dataclasses.replace(state, step=state.step + 1)
-    _, report = step(later, place(toy.batch_of(3), mesh))
+    _, report = step(later, shard_batch(toy.batch_of(3), mesh))
     assert float(report.scalars["loss"]) != float(first[1].scalars["loss"])
 
 
@@ -192,5 +191,5 @@ def test_refuses_objectives_and_batches_that_do_not_fit():
 def test_finding_the_shares_of_micro_batches_does_not_run_the_model_twice():
     mesh, optimizer, step = machinery(devices=1, accumulate=2, **PLAIN)
     state = create_state(toy.initial_params(), optimizer, mesh, ema=True)
-    program = step.lower(state, place(toy.batch_of(0), mesh, 2)).compile().as_text()
+    program = step.lower(state, shard_batch(toy.batch_of(0), mesh, 2)).compile().as_text()
     assert len(re.findall(r"\btanh\(", program)) == 1
