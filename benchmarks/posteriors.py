@@ -1,12 +1,12 @@
 """Synthetic phoneme posteriors of real sentences, calibrated to a phoneme error rate.
 
-The errors are those a real decoder makes: how often each phoneme is taken for which other, missed,
-or heard where nothing was said is counted in the greedy output of the official T12 baseline
-(880 recorded trials). Some frames are hard and most are not: a frame's error rates are those counts
-times a random difficulty, all scaled so that greedy decoding reaches the phoneme error rate asked
-for. What the frame then holds is the posterior of an observer that knows these rates (Bayes): the
-probabilities mean what they say, which those of a trained network do less well. No timing, no
-co-articulation and no error of a speaker is in them: they are not neural data.
+The errors are those of a real decoder: substitutions, deletions and insertions of each phoneme are
+counted in the greedy output of the official T12 baseline (880 recorded trials). Some frames are
+hard and most are not: a frame's error rates are those counts times a random difficulty, all scaled
+so that greedy decoding has the wanted phoneme error rate. The frame is then the posterior of an
+observer with these rates (Bayes): its probabilities are calibrated, better than those of a trained
+network. They model no timing, no co-articulation and no errors of a speaker: they are not neural
+data.
 """
 
 import json
@@ -34,36 +34,36 @@ _HALVINGS = 10
 
 @dataclass(frozen=True)
 class Confusions:
-    """How often a class is given as another: rates [said, given] whose diagonal is 0."""
+    """How often a class is decoded as another: rates [true, decoded] whose diagonal is 0."""
 
     rates: Float[np.ndarray, "classes classes"]
-    # Share of the frames in which each class is said.
+    # Share of the frames of each class.
     prior: Float[np.ndarray, "classes"]
 
 
 def count_confusions(trials: Iterable[tuple[list[int], list[int]]]) -> Confusions:
-    """Counts (reference, greedy output) pairs; insertions are taken for blanks given as phonemes.
+    """Counts (reference, greedy output) pairs; an insertion is a blank decoded as a phoneme.
 
-    Of every class one more error is counted than was seen, of all kinds, so that none is
+    For every class one error more is counted than occurs, spread over all kinds, so that none is
     impossible.
     """
     errors = np.zeros((CLASSES, CLASSES))
-    said = np.zeros(CLASSES)
+    true = np.zeros(CLASSES)
     for reference, output in trials:
-        np.add.at(said, reference, 1)
+        np.add.at(true, reference, 1)
         for edit in Levenshtein.editops(reference, output):
             before = BLANK if edit.tag == "insert" else reference[edit.src_pos]
             after = BLANK if edit.tag == "delete" else output[edit.dest_pos]
             errors[before, after] += 1
-    said[BLANK] = _BLANKS * said.sum()
-    prior = said / said.sum()
+    true[BLANK] = _BLANKS * true.sum()
+    prior = true / true.sum()
     errors += prior
     np.fill_diagonal(errors, 0)
-    return Confusions(errors / np.maximum(said, 1)[:, None], prior)
+    return Confusions(errors / np.maximum(true, 1)[:, None], prior)
 
 
 def read_confusions(recorded: Path) -> Confusions:
-    """Of the recorded T12 trials (`t12_val_phonemes.json`)."""
+    """The confusions of the recorded T12 trials (`t12_val_phonemes.json`)."""
     trials = json.loads((recorded / "t12_val_phonemes.json").read_text(encoding="utf-8"))
     return count_confusions((trial["phonemes"], trial["gru"]) for trial in trials)
 
@@ -71,14 +71,14 @@ def read_confusions(recorded: Path) -> Confusions:
 def frames_of(
     phonemes: Int[np.ndarray, "phonemes"], random: np.random.Generator
 ) -> Int[np.ndarray, "frames"]:
-    """What is said in each frame: phonemes of one frame or more with blanks between."""
+    """The true class of each frame: phonemes of one frame or more with blanks between."""
     lengths = 1 + random.poisson(_LONGER, len(phonemes))
     blanks = random.poisson(_BLANKS, len(phonemes))
     # Equal neighbours without a blank between would be one phoneme.
     blanks[:-1] = np.maximum(blanks[:-1], phonemes[1:] == phonemes[:-1])
     runs = np.stack([lengths, blanks], axis=1).reshape(-1)
-    said = np.stack([phonemes, np.full_like(phonemes, BLANK)], axis=1).reshape(-1)
-    return np.repeat(said, runs)
+    true = np.stack([phonemes, np.full_like(phonemes, BLANK)], axis=1).reshape(-1)
+    return np.repeat(true, runs)
 
 
 def log_posteriors(
@@ -93,20 +93,20 @@ def log_posteriors(
         seed: of this sentence; the same frames are hard at every scale.
     """
     random = np.random.default_rng(seed)
-    said = frames_of(phonemes, random)
-    # Frames of one run of a class are heard alike, or a phoneme of two frames would err twice.
-    run = np.cumsum(np.concatenate([[0], said[1:] != said[:-1]]))
-    run = np.where(said == BLANK, np.arange(len(said)) + len(said), run)
+    true = frames_of(phonemes, random)
+    # The frames of one phoneme are decoded alike, or a phoneme of two frames could err twice.
+    run = np.cumsum(np.concatenate([[0], true[1:] != true[:-1]]))
+    run = np.where(true == BLANK, np.arange(len(true)) + len(true), run)
     _, run = np.unique(run, return_inverse=True)
     difficulty = random.gamma(_SHAPE, 1 / _SHAPE, run.max() + 1)[run]
     draw = random.random(run.max() + 1)[run]
     wrong = np.minimum(scale * difficulty[:, None] * confusions.rates.sum(axis=1), 0.9)
     spread = confusions.rates / confusions.rates.sum(axis=1, keepdims=True)
-    # [frames, said, given]: right, or wrong in a row's usual way.
+    # [frames, true, decoded]: right, or wrong in the class's usual way.
     channel = wrong[:, :, None] * spread + (1 - wrong)[:, :, None] * np.eye(CLASSES)
-    chances = channel[np.arange(len(said)), said].cumsum(axis=1)
-    given = (draw[:, None] * chances[:, -1:] >= chances).sum(axis=1)
-    likelihood = channel[np.arange(len(said)), :, given]
+    chances = channel[np.arange(len(true)), true].cumsum(axis=1)
+    decoded = (draw[:, None] * chances[:, -1:] >= chances).sum(axis=1)
+    likelihood = channel[np.arange(len(true)), :, decoded]
     posterior = likelihood * confusions.prior
     posterior /= posterior.sum(axis=1, keepdims=True)
     return np.log(np.maximum(posterior, 1e-7)).astype(np.float32)

@@ -1,18 +1,18 @@
-"""Word errors, speed, memory and steadiness of the word search on synthetic posteriors.
+"""Word errors, speed, memory and stability of the word search on synthetic posteriors.
 
     python -m experiments.language_model embedded --out lm/english.arpa
     python -m experiments.language_model lexicon --words lm/english.arpa --out lm/english.lexicon
     python -m benchmarks.word_search --lm lm/english.arpa --lexicon lm/english.lexicon \\
         --recorded DIR --out benchmarks/results/word_search
 
-DIR holds lists of recorded trials in JSON: t15_val_baseline.json, with each one's `sentence`, and
-t12_val_phonemes.json, with `phonemes` and those that a decoder heard, `gru`, as well.
+DIR holds lists of recorded trials in JSON: t15_val_baseline.json, with the `sentence` of each, and
+t12_val_phonemes.json, also with its `phonemes` and those of a decoder, `gru`.
 
-Sentences are real (1,426 of T15's validation set), the emissions are not: see
+The sentences are real (1,426 of T15's validation set), the emissions are synthetic: see
 `benchmarks.posteriors`. Weights are tuned on sentences of T12 that are not among those of T15. The
-peer is the engine itself with the defaults under which `torchaudio` offers it. Seconds are of the
-processor, not of the clock, so that other programs on the machine do not count. Prints the tables;
-writes OUT.md and OUT.png. Some eight minutes of processor time.
+peer is the engine itself with the defaults of `torchaudio`. Seconds are of CPU time, which other
+programs on the machine do not change. Prints the tables; writes OUT.md and OUT.png. Takes some
+eight minutes of CPU time.
 """
 
 import argparse
@@ -56,7 +56,7 @@ LM_WEIGHTS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.4)
 RATES = (0.05, 0.10, 0.15, 0.20, 0.25)
 PENALTIES = (1.0, 20.0, 90.0, 400.0)
 WORD_SCORES = (0.0, 1.0)
-# Words of T15 that no dictionary has; the search does not know them.
+# Words of T15 in no dictionary; they are not in the lexicon either.
 UNLISTED = {
     "shallows": ["SH", "AE", "L", "OW", "Z"],
     "snark": ["S", "N", "AA", "R", "K"],
@@ -66,7 +66,7 @@ UNLISTED = {
 
 @dataclass(frozen=True)
 class Trial:
-    """A sentence and what is heard of it."""
+    """A sentence and its frames."""
 
     sentence: str
     frames: np.ndarray
@@ -96,14 +96,14 @@ class Emissions:
         ids = [phonemes_of(sentence, self._pronunciations) for sentence in sentences]
         scale = calibrate(ids[:: max(1, len(ids) // 60)], self._confusions, rate)
         frames = [log_posteriors(each, self._confusions, scale, i) for i, each in enumerate(ids)]
-        heard = total(phoneme_edits(each, greedy(x)) for each, x in zip(ids, frames, strict=True))
-        return [Trial(*pair) for pair in zip(sentences, frames, strict=True)], heard.rate
+        edits = total(phoneme_edits(each, greedy(x)) for each, x in zip(ids, frames, strict=True))
+        return [Trial(*pair) for pair in zip(sentences, frames, strict=True)], edits.rate
 
 
 def measure(search: WordSearch, trials: list[Trial], compared: int = 0) -> Measured:
     """Streams every trial, and searches the first of them whole for comparison."""
     edits, frame_seconds, finish_seconds = [], [], []
-    changed = steady = equal = 0
+    changed = stable = equal = 0
     for number, trial in enumerate(trials):
         stream, shown, before = search.stream(), (), changed
         for frame in trial.frames:
@@ -117,10 +117,10 @@ def measure(search: WordSearch, trials: list[Trial], compared: int = 0) -> Measu
         finish_seconds.append(time.process_time() - start)
         changed += taken_back(shown, found[0].words)
         equal += number < compared and same(found, search(trial.frames))
-        steady += changed == before
+        stable += changed == before
         edits.append(word_edits(trial.sentence, " ".join(found[0].words)))
     seconds = np.array(frame_seconds), np.array(finish_seconds)
-    return Measured(edits, *seconds, equal, changed, steady)
+    return Measured(edits, *seconds, equal, changed, stable)
 
 
 def same(a: list[WordHypothesis], b: list[WordHypothesis]) -> bool:
@@ -137,15 +137,15 @@ def taken_back(before: tuple[str, ...], after: tuple[str, ...]) -> int:
     return sum(pair[0] != pair[1] for pair in itertools.zip_longest(before, after[: len(before)]))
 
 
-def scored(trials: list[Trial], said: list[str]) -> list[Edits]:
+def scored(trials: list[Trial], decoded: list[str]) -> list[Edits]:
     """Edits of each sentence."""
-    return [word_edits(trial.sentence, each) for trial, each in zip(trials, said, strict=True)]
+    return [word_edits(trial.sentence, each) for trial, each in zip(trials, decoded, strict=True)]
 
 
 def word_errors(search: WordSearch, trials: list[Trial]) -> float:
     """The error rate of the best sentences."""
-    said = [" ".join(search(trial.frames)[0].words) for trial in trials]
-    return total(scored(trials, said)).rate
+    decoded = [" ".join(search(trial.frames)[0].words) for trial in trials]
+    return total(scored(trials, decoded)).rate
 
 
 def tune(search: WordSearch, trials: list[Trial]) -> SearchOptions:
@@ -195,13 +195,13 @@ class Plain:
             criterion_type=flashlight.CriterionType.CTC,
         )
         decoder = flashlight.LexiconDecoder(options, *self._parts, SILENCE, BLANK, -1, [], False)
-        said = []
+        decoded = []
         start = time.process_time()
         for frames in trials:
             found = decoder.decode(frames.ctypes.data, *frames.shape)
             words = found[0].words if found else []
-            said.append(" ".join(self._words[index] for index in words if index >= 0))
-        return said, (time.process_time() - start) / sum(map(len, trials))
+            decoded.append(" ".join(self._words[index] for index in words if index >= 0))
+        return decoded, (time.process_time() - start) / sum(map(len, trials))
 
 
 def peak_gigabytes() -> float:
@@ -239,13 +239,13 @@ def find(given: argparse.Namespace) -> Findings:
     peak = peak_gigabytes()
     plain = Plain(lexicon, given.lm)
     peers = {}
-    said, seconds = plain([trial.frames for trial in trials])
-    peers["flashlight with torchaudio's defaults, beam 50"] = scored(trials, said), seconds
+    decoded, seconds = plain([trial.frames for trial in trials])
+    peers["flashlight with torchaudio's defaults, beam 50"] = scored(trials, decoded), seconds
     penalised = [search.emissions(trial.frames)[:, :CLASSES].copy() for trial in trials]
-    said, seconds = plain(
+    decoded, seconds = plain(
         penalised, options.beam, options.lm_weight * math.log(10), options.word_score
     )
-    peers[f"flashlight with our weights, beam {options.beam}"] = scored(trials, said), seconds
+    peers[f"flashlight with our weights, beam {options.beam}"] = scored(trials, decoded), seconds
     print(f"peers: {[percent(total(edits).rate) for edits, _ in peers.values()]}", flush=True)
     weights = {
         weight: word_errors(search.with_options(replace(options, lm_weight=weight)), few)
@@ -253,9 +253,9 @@ def find(given: argparse.Namespace) -> Findings:
     }
     rates = {}
     for wanted in RATES:
-        heard, found = emissions([trial.sentence for trial in few], wanted)
-        said, _ = plain([trial.frames for trial in heard])
-        rates[found] = (word_errors(search, heard), total(scored(heard, said)).rate)
+        noisy, found = emissions([trial.sentence for trial in few], wanted)
+        decoded, _ = plain([trial.frames for trial in noisy])
+        rates[found] = (word_errors(search, noisy), total(scored(noisy, decoded)).rate)
     return Findings(
         rate=rate,
         missing=sum(word not in lexicon.words for each in evaluated for word in each.split()),
@@ -281,13 +281,15 @@ def find(given: argparse.Namespace) -> Findings:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.word_search", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--lm", type=Path, required=True)
-    parser.add_argument("--lexicon", type=Path, required=True)
+    parser.add_argument("--lm", type=Path, required=True, help="n-gram, ARPA or KenLM binary")
+    parser.add_argument("--lexicon", type=Path, required=True, help="file of the words")
     parser.add_argument("--recorded", type=Path, required=True, help="folder of recorded trials")
-    parser.add_argument("--out", type=Path, help="path without suffix")
-    parser.add_argument("--sentences", type=int, default=1426, help="to score, of 1,426")
-    parser.add_argument("--subset", type=int, default=40, help="sentences of the sweeps")
-    parser.add_argument("--compared", type=int, default=500, help="streams compared with the whole")
+    parser.add_argument("--out", type=Path, help="path of the report without suffix (none)")
+    parser.add_argument("--sentences", type=int, default=1426, help="sentences to score (1426)")
+    parser.add_argument("--subset", type=int, default=40, help="sentences of the sweeps (40)")
+    parser.add_argument(
+        "--compared", type=int, default=500, help="streams compared with the whole trial (500)"
+    )
     given = parser.parse_args()
     missing = [name for name in (T15, T12) if not (given.recorded / name).is_file()]
     if missing:

@@ -32,7 +32,7 @@ class Measured:
     finish_seconds: np.ndarray
     equal: int  # of the first sentences, those whose result is that of the whole
     changed: int  # shown words that were taken back or replaced
-    steady: int  # sentences of which no shown word changed
+    stable: int  # sentences of which no shown word changed
 
     @property
     def rate(self) -> float:
@@ -79,7 +79,7 @@ def errors_line(name: str, edits: list[Edits], seconds: float) -> list[str]:
 
 
 def speed_line(width: float, measured: Measured) -> list[str]:
-    """One beam or threshold: errors, speed, and how long one waits."""
+    """One beam or threshold: errors, speed and latency."""
     frame = 1e3 * np.percentile(measured.frame_seconds, [50, 95])
     seconds = measured.seconds_a_frame
     return [
@@ -126,7 +126,7 @@ def report(found: Findings) -> str:
             f"Fed frame by frame, beam {options.beam}: {whole.equal} of {found.compared} results "
             f"have all sentences and scores of the whole. For {words:,} words {whole.changed} "
             f"shown ones were taken back or replaced ({percent(whole.changed / words)}); in "
-            f"{percent(whole.steady / len(whole.edits))} of the sentences no shown word changed.",
+            f"{percent(whole.stable / len(whole.edits))} of the sentences no shown word changed.",
             f"## Beams ({small})",
             table(
                 ("beam", *SPEED),

@@ -34,11 +34,11 @@ def brute_force_distance(reference, hypothesis):
     table = np.zeros((len(reference) + 1, len(hypothesis) + 1), int)
     table[:, 0], table[0, :] = np.arange(len(reference) + 1), np.arange(len(hypothesis) + 1)
     for i, wanted in enumerate(reference, 1):
-        for j, heard in enumerate(hypothesis, 1):
+        for j, decoded in enumerate(hypothesis, 1):
             table[i, j] = min(
                 table[i - 1, j] + 1,
                 table[i, j - 1] + 1,
-                table[i - 1, j - 1] + (wanted != heard),
+                table[i - 1, j - 1] + (wanted != decoded),
             )
     return table[-1, -1]
 

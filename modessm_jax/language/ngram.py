@@ -47,8 +47,7 @@ class NGram:
             ImportError: KenLM is not installed.
         """
         self.path = Path(path)
-        kenlm = _kenlm()
-        self._model, self._new_state = _load(self.path, kenlm), kenlm.State
+        self._model, self._new_state = _load(self.path)
         self.order: int = self._model.order
         self._floor = 0.0
         _, lone = self._extend(self._state(start=False), arpa.UNKNOWN)
@@ -128,22 +127,19 @@ class NGram:
         return after, self._model.BaseScore(state, word, after)
 
 
-def _kenlm() -> Any:
+def _load(path: Path) -> tuple[Any, Any]:
+    """KenLM's model of a file, and its class of states."""
     try:
         import kenlm
     except ImportError as error:
         raise ImportError("n-grams need KenLM: pip install 'modessm_jax[words]'") from error
-    return kenlm
-
-
-def _load(path: Path, kenlm: Any) -> Any:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; give an ARPA file or a KenLM binary")
     config = kenlm.Config()
     config.show_progress = False
     config.arpa_complain = kenlm.ARPALoadComplain.NONE
     try:
-        return kenlm.Model(str(path), config)
+        return kenlm.Model(str(path), config), kenlm.State
     except OSError as error:
         # KenLM's message names a byte; `check` names the line.
         arpa.check(path)

@@ -101,15 +101,12 @@ def _parse(data: bytes) -> BackoffModel:
     words = data[place + 4 : place + 4 + length].decode("utf-8").split("\0")[:-1]
     if len(words) != sizes[0]:
         raise ValueError(f"{len(words)} words where {sizes[0]} are promised")
-    return BackoffModel((*words, UNKNOWN), (_with_unknown(orders[0]), *orders[1:]))
-
-
-def _with_unknown(unigrams: NGrams) -> NGrams:
-    return NGrams(
-        np.arange(len(unigrams.ids) + 1, dtype=np.int32)[:, None],
-        np.append(unigrams.log_probs, MISSING),
-        np.append(unigrams.backoffs, 0.0),
+    with_unknown = NGrams(
+        np.arange(sizes[0] + 1, dtype=np.int32)[:, None],
+        np.append(orders[0].log_probs, MISSING),
+        np.append(orders[0].backoffs, 0.0),
     )
+    return BackoffModel((*words, UNKNOWN), (with_unknown, *orders[1:]))
 
 
 def _unpack(

@@ -29,8 +29,8 @@ def given(tmp_path_factory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("given")
     for split, sentences in (("train", TRAINING), ("val", SENTENCES), ("test", SENTENCES[:2])):
         write_data(folder / "data", split, sentences)
-        heard = {("a", 1, k): log_probabilities(text) for k, text in enumerate(sentences)}
-        write_official_logits(folder / split, heard)
+        emissions = {("a", 1, k): log_probabilities(text) for k, text in enumerate(sentences)}
+        write_official_logits(folder / split, emissions)
     LEXICON.write(folder / "lexicon")
     return {
         "--logits": str(folder / "val" / "val_metrics.pkl"),

@@ -1,4 +1,4 @@
-"""Lists ranked anew with an n-gram, from the command line."""
+"""Lists re-ranked with an n-gram, from the command line."""
 
 import pytest
 
@@ -28,7 +28,7 @@ ngram 2=1
 
 @pytest.fixture
 def files(tmp_path):
-    """Val has the sentences "sentence", read wrongly as "sentient"; an n-gram knows better."""
+    """Val has the sentences "sentence", decoded as "sentient"; an n-gram prefers the truth."""
     (tmp_path / "lm.arpa").write_text(ARPA)
     write_split(tmp_path / "data", "s", "val", [5, 5])
     candidates = (Candidate("sentient", -3.0, -5.0, -5.0), Candidate("sentence", -3.5, -5.0, -5.5))

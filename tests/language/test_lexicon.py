@@ -55,14 +55,14 @@ def test_additions_are_added_and_stand_in_place_of_the_dictionary(tmp_path):
 
 
 def test_unknown_words_are_guessed_and_named():
-    asked = []
+    guessed = []
 
     def guess(words):
-        asked.extend(words)
+        guessed.extend(words)
         return {"boojum": [["B", "UW1", "JH", "AH0", "M"]]}
 
     lexicon = build_lexicon(["cat", "boojum"], guess=guess)
-    assert asked == ["boojum"] and lexicon.guessed == {"boojum"}
+    assert guessed == ["boojum"] and lexicon.guessed == {"boojum"}
     assert spoken(lexicon, "boojum") == ["B UW JH AH M"]
     with pytest.raises(ValueError, match="no pronunciation for 1 words: snrk; write"):
         build_lexicon(["snrk", "boojum"], guess=guess)
@@ -95,6 +95,7 @@ def test_a_lexicon_is_read_as_it_was_written(tmp_path):
     ("text", "words"),
     [
         ("", "begins with ''"),
+        ("# lexicon 1\n\n", "the lexicon has no words"),
         ("# lexicon 2\nthe\tDH AH\n", "'# lexicon 2', not '# lexicon 1'"),
         ("# lexicon 1\nthe\tDH AH\n\nthe DH IY\n", "line 4: write word<tab>phonemes"),
         ("# lexicon 1\nthe\tDH AH\tsure\n", "line 2: write word<tab>phonemes"),

@@ -1,4 +1,4 @@
-"""Sentences as a sure model would hear them, over a lexicon with homophones."""
+"""Posteriors of a confident model over a lexicon with homophones, and files of them."""
 
 import dataclasses
 from pathlib import Path
@@ -59,10 +59,10 @@ class Parrot(RunTransducer):
 
 def encodings(split: str = "val") -> Posteriors:
     """The first of these sentences as a transducer's encoder gives them."""
-    heard = posteriors(split, SENTENCES[:2], labelled=split != "test")
+    found = posteriors(split, SENTENCES[:2], labelled=split != "test")
     trials = [
         dataclasses.replace(trial, frames=(trial.frames > np.log(0.5)).astype(np.float32))
-        for trial in heard.trials
+        for trial in found.trials
     ]
     return Posteriors(split, trials, Parrot({}, 0, 0, {}, Joint(np.zeros(1), np.zeros(1))))
 

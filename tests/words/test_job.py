@@ -18,18 +18,18 @@ def job(tmp_path) -> WordJob:
     return WordJob(vocabulary, SearchOptions(beam=20, lm_weight=1.0), None, tmp_path / "words")
 
 
-def source(asked: list[str]):
+def source(read: list[str]):
     def posteriors_of(split: str) -> Posteriors:
-        asked.append(split)
+        read.append(split)
         return posteriors(split, labelled=split != "test")
 
     return posteriors_of
 
 
 def test_given_weights_need_no_val(job):
-    asked: list[str] = []
-    found = job.decode(source(asked), "test", TRAINING)
-    assert asked == ["test"]
+    read: list[str] = []
+    found = job.decode(source(read), "test", TRAINING)
+    assert read == ["test"]
     assert found.notes[1] == "weights as given: lm_weight 1, word_score 0, blank_penalty 1"
     assert [result.text for result in found.results] == SENTENCES
     assert [path.name for path in job.write(found)] == ["test.jsonl", "test.json"]
@@ -39,12 +39,12 @@ def test_every_split_is_tuned_on_val(job):
     tuned = dataclasses.replace(
         job, grid=Grid(lm_weight=(0.0, 1.0), word_score=(0.0,), blank_penalty=(1.0,))
     )
-    asked: list[str] = []
-    found = tuned.decode(source(asked), "test", TRAINING)
-    assert asked == ["test", "val"]
+    read: list[str] = []
+    found = tuned.decode(source(read), "test", TRAINING)
+    assert read == ["test", "val"]
     assert found.notes[1] == "weights chosen on val: lm_weight 1, word_score 0, blank_penalty 1"
-    found = tuned.decode(source(asked), "val", TRAINING)
-    assert asked == ["test", "val", "val"]
+    found = tuned.decode(source(read), "val", TRAINING)
+    assert read == ["test", "val", "val"]
     assert found.notes[1].startswith("each half of val searched with the weights chosen on the")
     assert [result.seen for result in found.results] == [True, True, True, True, False, True]
     assert found.figures()["all"]["wer"] == 0
