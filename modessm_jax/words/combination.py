@@ -10,7 +10,7 @@ hypothesis is taken.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -42,8 +42,8 @@ def vote(hypotheses: Sequence[str], weights: Numbers | None = None) -> str:
     Raises:
         ValueError: there is no hypothesis, or the weights do not fit.
     """
-    ballot = _count(hypotheses, weights)
-    return _first(ballot, -ballot.shares)
+    shares = _count(hypotheses, weights)
+    return _first(shares, -np.array(list(shares.values())))
 
 
 def minimum_bayes_risk(hypotheses: Sequence[str], weights: Numbers | None = None) -> str:
@@ -169,14 +169,8 @@ def _totals_and_wins(
     return totals, errors == errors.min()
 
 
-class _Ballot(NamedTuple):
+def _count(hypotheses: Sequence[str], weights: Numbers | None) -> dict[str, float]:
     """Different sentences, in the order they first occur, and the share of the weight of each."""
-
-    sentences: list[str]
-    shares: Float64[np.ndarray, "sentences"]
-
-
-def _count(hypotheses: Sequence[str], weights: Numbers | None) -> _Ballot:
     if not hypotheses:
         raise ValueError("there are no hypotheses to choose from; give at least one")
     values = np.ones(len(hypotheses)) if weights is None else np.asarray(weights, np.float64)
@@ -189,20 +183,18 @@ def _count(hypotheses: Sequence[str], weights: Numbers | None) -> _Ballot:
         if value:
             sentence = normalize(hypothesis)
             shares[sentence] = shares.get(sentence, 0.0) + value
-    return _Ballot(list(shares), np.array(list(shares.values())))
+    return shares
 
 
-def _first(ballot: _Ballot, *costs: Float64[np.ndarray, "sentences"]) -> str:
+def _first(shares: dict[str, float], *costs: Float64[np.ndarray, "sentences"]) -> str:
     """The sentence of least cost; then of least word risk, least letter risk, and the earliest."""
-    words = [sentence.split() for sentence in ballot.sentences]
-    costs = (*costs, _risk(words, ballot.shares), _risk(ballot.sentences, ballot.shares))
+    sentences, weights = list(shares), np.array(list(shares.values()))
+
+    def risk(sequences: Sequence[Any]) -> Float64[np.ndarray, "sentences"]:
+        """Expected edits between each sequence and one drawn with probability `weights`."""
+        distance = Levenshtein.distance
+        return process.cdist(sequences, sequences, scorer=distance, dtype=np.int32) @ weights
+
+    costs = (*costs, risk([sentence.split() for sentence in sentences]), risk(sentences))
     # np.lexsort takes the last key first, and is stable.
-    return ballot.sentences[int(np.lexsort([cost.round(_DIGITS) for cost in costs[::-1]])[0])]
-
-
-def _risk(
-    sequences: Sequence[str] | Sequence[list[str]], shares: Float64[np.ndarray, "sentences"]
-) -> Float64[np.ndarray, "sentences"]:
-    """Expected edits between each sequence and one drawn with probability `shares`."""
-    distances = process.cdist(sequences, sequences, scorer=Levenshtein.distance, dtype=np.int32)
-    return distances @ shares
+    return sentences[int(np.lexsort([cost.round(_DIGITS) for cost in costs[::-1]])[0])]

@@ -55,11 +55,6 @@ class WordResult:
         """Word edits of the best sentence."""
         return word_edits(self.reference, self.text)
 
-    @property
-    def greedy_edits(self) -> Edits:
-        """Word edits of the greedy words."""
-        return word_edits(self.reference, self.greedy)
-
     @cached_property
     def oracle_edits(self) -> Edits:
         """Word edits of the hypothesis in the n-best list that has the fewest."""
@@ -136,11 +131,11 @@ class WordEvaluation:
 
     def figures(self) -> dict[str, dict[str, Any]]:
         """The row of every group, after that of the greedy words on all sentences."""
-        rows = {GREEDY: _figures([result.greedy_edits for result in self.results])}
+        greedy = [word_edits(result.reference, result.greedy) for result in self.results]
+        rows = {GREEDY: _figures(greedy)}
         for name, results in self.groups().items():
-            oracle = total(result.oracle_edits for result in results)
             rows[name] = _figures([result.edits for result in results])
-            rows[name]["oracle_wer"] = _rate(oracle)
+            rows[name]["oracle_wer"] = _rate(total(result.oracle_edits for result in results))
         return rows
 
     def to_dict(self) -> dict[str, Any]:
