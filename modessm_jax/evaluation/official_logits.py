@@ -4,16 +4,17 @@ Its training leaves `val_metrics.pkl` next to its best checkpoint: a pickled dic
 each batch, `logits` float32 [batch, frames, 41] padded at the end, `n_time_steps` [batch], which
 counts frames of logits, `block_nums` and `trial_nums` [batch], and `day_indicies` [batch] (sic),
 which count the sessions in `dataset.sessions` of the `args.yaml` beside it. Classes are in our
-order: blank, AA to ZH, silence. Other entries are not needed here.
+order: blank, AA to ZH, silence. Other entries are ignored.
 
-A pickle may run any program. These are read such that only NumPy arrays can come out of them.
+Unpickling can run any program; here nothing but NumPy arrays is let through.
 """
 
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import yaml
@@ -38,7 +39,7 @@ _HARMLESS = {
     ("numpy._core.numeric", "_frombuffer"),
     ("_codecs", "encode"),
 }
-# What pickle raises where bytes are damaged.
+# What unpickling damaged bytes can raise.
 _UNREADABLE = (
     *(OSError, EOFError, pickle.UnpicklingError, MemoryError, OverflowError),
     *(ValueError, TypeError, LookupError, AttributeError, ImportError),
@@ -46,32 +47,29 @@ _UNREADABLE = (
 _REMEDY = "Give val_metrics.pkl of the official pipeline, trained with save_val_logits"
 
 
-def read_official_logits(
-    path: str | Path, sessions: Sequence[str] | None = None
-) -> dict[Key, Float32[np.ndarray, "frames classes"]]:
+def read_official_logits(path: str | Path) -> dict[Key, Float32[np.ndarray, "frames classes"]]:
     """Natural log-probabilities of every trial in a file of the official pipeline.
 
     Args:
-        path: its `val_metrics.pkl`, or any pickle with the same entries.
-        sessions: names in the order of its configuration; None to read `args.yaml` beside it.
+        path: its `val_metrics.pkl`, or any pickle with the same entries; beside it `args.yaml`,
+            which names the sessions.
 
     Raises:
         DataError: a file cannot be read, lacks an entry or contradicts itself, or a trial occurs
             twice.
     """
     path = Path(path)
-    metrics = _unpickle(path)
-    names = read_sessions(path.with_name(ARGUMENTS)) if sessions is None else list(sessions)
+    batches = _batches(path, _unpickle(path))
+    sessions = _read_sessions(path.with_name(ARGUMENTS))
     found: dict[Key, np.ndarray] = {}
-    for batch in _batches(path, metrics):
-        batch.check(len(names))
-        for key, logits in batch.trials(names):
+    for number, batch in enumerate(batches):
+        error = partial(data_error, path, f"batch {number}")
+        for key, logits in _trials(batch, sessions, error):
             if key in found:
-                problem = f"{describe(key)} occurs twice"
-                raise batch.error("", problem, "Keep one evaluation in the file")
+                raise error("", f"{describe(key)} occurs twice", "Keep one evaluation in the file")
             if not np.isfinite(logits).all():
                 problem = f"are not all finite for {describe(key)}"
-                raise batch.error("logits", problem, "Evaluate the model again")
+                raise error("logits", problem, "Evaluate the model again")
             found[key] = log_softmax(logits.astype(np.float64), axis=1).astype(np.float32)
     return found
 
@@ -105,12 +103,8 @@ def write_official_logits(
             partial.write_bytes(content)
 
 
-def read_sessions(path: Path) -> list[str]:
-    """The sessions in the order of a configuration of the official pipeline, its `args.yaml`.
-
-    Raises:
-        DataError: the file cannot be read or names no sessions.
-    """
+def _read_sessions(path: Path) -> list[str]:
+    """The sessions in the order of the official pipeline's configuration."""
     remedy = "Copy args.yaml from the checkpoint folder of the official pipeline next to the logits"
     try:
         arguments = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -123,55 +117,41 @@ def read_sessions(path: Path) -> list[str]:
     return [str(session) for session in sessions]
 
 
-class _Batch(NamedTuple):
-    """One batch, in the order of `_FIELDS`."""
-
-    path: Path
-    number: int
-    logits: np.ndarray
-    frames: np.ndarray
-    blocks: np.ndarray
-    numbers: np.ndarray
-    days: np.ndarray
-
-    def error(self, field: str, problem: str, remedy: str = _REMEDY) -> DataError:
-        return data_error(self.path, f"batch {self.number}", field, problem, remedy)
-
-    def check(self, sessions: int) -> None:
-        logits = self.logits
-        if logits.ndim != 3 or logits.shape[2] != CLASSES or logits.dtype.kind != "f":
-            problem = f"is {logits.dtype} {logits.shape}, not floats [batch, frames, {CLASSES}]"
-            raise self.error("logits", problem)
-        columns = (self.frames, self.blocks, self.numbers, self.days)
-        for field, column in zip(_FIELDS[1:], columns, strict=True):
-            if column.shape != logits.shape[:1] or column.dtype.kind not in "iu":
-                problem = f"is {column.dtype} {column.shape}, not {len(logits)} whole numbers"
-                raise self.error(field, problem)
-        limits = (
-            ("n_time_steps", self.frames, 1, logits.shape[1], "frames"),
-            ("day_indicies", self.days, 0, sessions - 1, "index of a session"),
-        )
-        for field, column, low, high, what in limits:
-            wrong = column[(column < low) | (column > high)]
-            if len(wrong):
-                raise self.error(field, f"is {wrong[0]}, outside {low} to {high} ({what})")
-
-    def trials(self, sessions: list[str]) -> Iterator[tuple[Key, np.ndarray]]:
-        columns = (self.frames, self.blocks, self.numbers, self.days)
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        for logits, (frames, block, number, day) in zip(self.logits, rows, strict=True):
-            yield (sessions[day], block, number), logits[:frames]
-
-
-def _batches(path: Path, metrics: Any) -> Iterator[_Batch]:
+def _batches(path: Path, metrics: Any) -> list[list[np.ndarray]]:
+    """The fields of every batch, in the order of `_FIELDS`."""
     if not isinstance(metrics, dict):
         raise data_error(path, "", "", f"holds a {type(metrics).__name__}", _REMEDY)
     columns = [metrics.get(field) for field in _FIELDS]
-    for field, batches in zip(_FIELDS, columns, strict=True):
-        if not isinstance(batches, list) or len(batches) != len(columns[0] or ()):
+    for field, column in zip(_FIELDS, columns, strict=True):
+        if not isinstance(column, list) or len(column) != len(columns[0] or ()):
             raise data_error(path, "", field, "is no list with an entry for each batch", _REMEDY)
-    for number, batch in enumerate(zip(*columns, strict=True)):
-        yield _Batch(path, number, *(np.asarray(values) for values in batch))
+    return [[np.asarray(values) for values in batch] for batch in zip(*columns, strict=True)]
+
+
+def _trials(
+    batch: list[np.ndarray], sessions: list[str], error: Callable[..., DataError]
+) -> Iterator[tuple[Key, np.ndarray]]:
+    """Every trial's key and logits without padding, once all fields are checked."""
+    logits, *columns = batch
+    if logits.ndim != 3 or logits.shape[2] != CLASSES or logits.dtype.kind != "f":
+        problem = f"is {logits.dtype} {logits.shape}, not floats [batch, frames, {CLASSES}]"
+        raise error("logits", problem, _REMEDY)
+    for field, column in zip(_FIELDS[1:], columns, strict=True):
+        if column.shape != logits.shape[:1] or column.dtype.kind not in "iu":
+            problem = f"is {column.dtype} {column.shape}, not {len(logits)} whole numbers"
+            raise error(field, problem, _REMEDY)
+    frames, _, _, days = columns
+    limits = (
+        ("n_time_steps", frames, 1, logits.shape[1], "frames"),
+        ("day_indicies", days, 0, len(sessions) - 1, "index of a session"),
+    )
+    for field, column, low, high, what in limits:
+        wrong = column[(column < low) | (column > high)]
+        if len(wrong):
+            raise error(field, f"is {wrong[0]}, outside {low} to {high} ({what})", _REMEDY)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    for padded, (length, block, number, day) in zip(logits, rows, strict=True):
+        yield (sessions[day], block, number), padded[:length]
 
 
 class _Unpickler(pickle.Unpickler):

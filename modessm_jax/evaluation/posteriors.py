@@ -1,13 +1,11 @@
-"""What a model says about every frame of a split: the input of the searches for words.
+"""What a word search starts from: a model's output for every frame of a split.
 
-For a CTC head those are log-probabilities of the classes, for a transducer the encoder's frames,
-which mean something only together with its predictor and joint network.
-
-A trained run's predictor and joint network, in a form that other processes can be given.
+For a CTC head these are log-probabilities of the classes; for a transducer the encoder's frames,
+which have a meaning only together with its predictor and joint network.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,27 +17,27 @@ import numpy as np
 from jaxtyping import Array, Float32, Int
 
 from modessm_jax.data.batches import Batch
-from modessm_jax.data.recordings import Key, Trial, describe, read_index
+from modessm_jax.data.recordings import Key, describe, read_index
 from modessm_jax.data.validation import DataError
-from modessm_jax.decoding.transducer import Transducer
-from modessm_jax.decoding.transducer_greedy import greedy
-from modessm_jax.evaluation.scoring import transducer_of
+from modessm_jax.decoding.transducer import Transducer, greedy
+from modessm_jax.evaluation.scoring import over_batches, transducer_of
 from modessm_jax.losses.transducer import Joint
+from modessm_jax.models.outputs import Outputs
 from modessm_jax.phonemes import BLANK
 from modessm_jax.runs.load import Run, build_shapes, read_split
-from modessm_jax.runtime.mesh import data_mesh, replicated, split_over_batch
+from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.sequence import Sequence
 
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """Of one trial: what is to be searched, and the sentence and corpus where known."""
+    """One trial: its frames, and the sentence and corpus where known."""
 
     key: Key
     sentence: str | None
     corpus: str | None
     frames: Float32[np.ndarray, "frames width"]  # natural log-probabilities, or the encoder's
-    phonemes: list[int]  # as read greedily
+    phonemes: list[int]  # decoded greedily
 
     @property
     def name(self) -> str:
@@ -49,19 +47,13 @@ class Posterior:
 
 @dataclass(frozen=True, eq=False)
 class RunTransducer:
-    """What a run's `Transducer` is made of; unlike its functions, this can be pickled."""
+    """The parameters of a run's `Transducer`, which unlike its functions can be pickled."""
 
     config: dict[str, Any]
     channels: int
     sessions: int
     params: Any  # NumPy arrays, of the whole model
     joint: Joint  # NumPy arrays
-
-    @classmethod
-    def of(cls, run: Run, joint: Joint) -> "RunTransducer":
-        """That of a run whose model has one, with the joint network that its `Outputs` give."""
-        params, joint = jax.device_get((run.params, joint))
-        return cls(run.config, run.channels, len(run.sessions), params, joint)
 
     def functions(self) -> Transducer:
         """The transducer."""
@@ -81,11 +73,11 @@ class RunTransducer:
 
 @dataclass(frozen=True)
 class Posteriors:
-    """Of every trial of a split, in the order of recording."""
+    """Every trial of a split, in the order of recording."""
 
     split: str
     trials: list[Posterior]
-    transducer: RunTransducer | None = None  # whose encoder's frames these are; None: of CTC
+    transducer: RunTransducer | None = None  # whose encoder gave the frames; None: a CTC head did
 
     @property
     def labelled(self) -> bool:
@@ -108,8 +100,8 @@ class Posteriors:
 class Noise(NamedTuple):
     """White Gaussian noise in every feature of every bin, the same for a trial whenever it is read.
 
-    One model that hears several noisy copies of the data is the cheapest ensemble there is: Yoon
-    et al. 2026, bioRxiv 2026.06.02.729705.
+    One model decoding several noisy copies of the data is the cheapest ensemble there is: Yoon et
+    al. 2026, bioRxiv 2026.06.02.729705.
     """
 
     deviation: float  # of features with deviation 1
@@ -130,98 +122,66 @@ def posteriors_of(
     run: Run,
     split: str,
     data_root: str | Path | None = None,
+    *,
+    head: str = "ctc",
     noise: Noise = CLEAN,
-    **further: Any,
+    denoise: bool = False,
 ) -> Posteriors:
-    """Runs the best model of a run over a split of its data, up to its CTC head.
+    """Runs the best model of a run over a split of its data, up to the head that is to be searched.
 
     Args:
         run: from `load_run`.
         split: "train", "val" or "test".
         data_root: where the data are, if not where they were in training.
+        head: "ctc", or "rnnt" for the encoder's frames and the transducer.
         noise: to add to the features.
-        further: arguments for the model, such as `denoise=True`.
-
-    Raises:
-        DataError: the data are missing or unfit, or have a session the model was not trained on.
-    """
-
-    def score(params: Any, batch: Batch) -> tuple[tuple[Sequence, ...], None]:
-        outputs = run.functional.apply(params, batch.features, batch.session, **further)
-        logits = outputs.logits["phoneme"]
-        return (logits.with_values(jax.nn.log_softmax(logits.values.astype(jnp.float32))),), None
-
-    found, _ = _run_over(run, split, data_root, noise, score)
-    return Posteriors(split, [_heard(trial, each, merged(each)) for trial, (each,) in found])
-
-
-def encodings_of(
-    run: Run,
-    split: str,
-    data_root: str | Path | None = None,
-    noise: Noise = CLEAN,
-    **further: Any,
-) -> Posteriors:
-    """Runs the best model up to its transducer's joint network; otherwise as `posteriors_of`.
+        denoise: whether the flow bridge denoises the features.
 
     Raises:
         ValueError: the model has no transducer.
+        DataError: the data are missing or unfit, or have a session the model was not trained on.
     """
-    predict = run.functional.predict
-    if predict is None:
+    predict = run.functional.predict if head == "rnnt" else None
+    if head == "rnnt" and predict is None:
         raise ValueError(
             f"model.name = {run.config['model']['name']!r} has no transducer; search its CTC head, "
             "or train a modessm"
         )
+    further = {"denoise": True} if denoise else {}
 
-    def score(params: Any, batch: Batch) -> tuple[tuple[Sequence, ...], Joint]:
+    def score(params: Any, batch: Batch) -> tuple[Sequence, Sequence | None, Joint | None]:
+        if noise.deviation:
+            batch = replace(batch, features=noise.added_to(batch.features, batch.trial))
         outputs = run.functional.apply(params, batch.features, batch.session, **further)
+        if predict is None:
+            return log_probabilities(outputs), None, None
         found: Any = outputs.transducer
         joint = Joint(found.kernel, found.bias)
-        labels = greedy(transducer_of(predict, params, joint), found.encoder)
         frames = found.encoder.with_values(found.encoder.values.astype(jnp.float32))
-        return (frames, labels), joint
+        return frames, greedy(transducer_of(predict, params, joint), found.encoder), joint
 
-    found, joint = _run_over(run, split, data_root, noise, score)
-    heard = [_heard(trial, frames, phonemes) for trial, (frames, phonemes) in found]
-    return Posteriors(split, heard, RunTransducer.of(run, joint))
-
-
-def _run_over(
-    run: Run,
-    split: str,
-    data_root: str | Path | None,
-    noise: Noise,
-    score: Callable[[Any, Batch], tuple[tuple[Sequence, ...], Any]],
-) -> tuple[list[tuple[Trial, tuple[np.ndarray, ...]]], Any]:
-    """Every trial with what `score` says of it, padding cut off; and what else it gives, once."""
     recordings, batches = read_split(run, split, data_root)
-    mesh = data_mesh()
-    everywhere = replicated(mesh)
-
-    def hear(params: Any, batch: Batch) -> tuple[tuple[Sequence, ...], Any]:
-        if noise.deviation:
-            noisy = noise.added_to(batch.features, batch.trial)
-            batch = replace(batch, features=noisy)
-        return score(params, batch)
-
-    scorer = jax.jit(
-        hear, in_shardings=(everywhere, split_over_batch(mesh)), out_shardings=everywhere
-    )
-    found: dict[int, tuple[np.ndarray, ...]] = {}
-    rest = None
+    scorer = over_batches(score, data_mesh())
+    trials: dict[int, Posterior] = {}
+    joint = None
     for batch in batches:
-        sequences, rest = jax.device_get(scorer(run.params, batch))
+        sequence, labels, joint = jax.device_get(scorer(run.params, batch))
         for row, index in enumerate(batch.trial.tolist()):
             if index >= 0:
-                cut = (each.values[row, : each.mask[row].sum()].copy() for each in sequences)
-                found[index] = tuple(cut)
-    return [(trial, found[index]) for index, trial in enumerate(recordings.trials)], rest
-
-
-def _heard(trial: Trial, frames: np.ndarray, phonemes: np.ndarray) -> Posterior:
-    key = trial.session, trial.block, trial.number
-    return Posterior(key, trial.sentence, trial.corpus, frames, phonemes.tolist())
+                trial = recordings.trials[index]
+                key = trial.session, trial.block, trial.number
+                frames = sequence.values[row, : sequence.mask[row].sum()].copy()
+                phonemes = (
+                    best_path(frames)[0] if labels is None else labels.values[row, labels.mask[row]]
+                )
+                trials[index] = Posterior(
+                    key, trial.sentence, trial.corpus, frames, phonemes.tolist()
+                )
+    transducer = None
+    if joint is not None:
+        params = jax.device_get(run.params)
+        transducer = RunTransducer(run.config, run.channels, len(run.sessions), params, joint)
+    return Posteriors(split, [trials[index] for index in sorted(trials)], transducer)
 
 
 def posteriors_from(
@@ -229,7 +189,7 @@ def posteriors_from(
     split: str,
     data_root: str | Path,
 ) -> Posteriors:
-    """Takes what some model said before, with the sentences of the data.
+    """Joins log-probabilities that some model gave before with the sentences of the data.
 
     Args:
         emissions: log-probabilities by trial, such as `read_official_logits` gives.
@@ -248,19 +208,30 @@ def posteriors_from(
                 f"of the emissions, {len(keys)} trials {problem} in {data_root}, such as "
                 f"{describe(keys[0])}. Give the emissions of this split, all of them."
             )
-    return Posteriors(
-        split,
-        [
-            Posterior(key, index[key], None, emissions[key], merged(emissions[key]).tolist())
-            for key in index
-        ],
-    )
+    trials = [
+        Posterior(key, sentence, None, emissions[key], best_path(emissions[key])[0].tolist())
+        for key, sentence in index.items()
+    ]
+    return Posteriors(split, trials)
 
 
-def merged(
+def log_probabilities(outputs: Outputs) -> Sequence:
+    """Natural log-probabilities of the phonemes, float32 [batch, frames, classes]."""
+    logits = outputs.logits["phoneme"]
+    return logits.with_values(jax.nn.log_softmax(logits.values.astype(jnp.float32)))
+
+
+def best_path(
     log_probabilities: Float32[np.ndarray, "frames classes"],
-) -> Int[np.ndarray, "phonemes"]:
-    """The best class of every frame, repeats merged, then blanks removed."""
+) -> tuple[Int[np.ndarray, "phonemes"], Int[np.ndarray, "phonemes 2"]]:
+    """Greedy CTC decoding: the best class of every frame, repeats merged, then blanks removed.
+
+    Returns:
+        Phoneme ids; and of each the first and one past the last of its frames, on the single most
+        likely path, which is also the best alignment of these phonemes.
+    """
     best = log_probabilities.argmax(axis=1)
-    best = best[np.diff(best, prepend=BLANK) != 0]
-    return best[best != BLANK]
+    edges = np.flatnonzero(np.diff(best, prepend=-1, append=-1))
+    spans = np.stack([edges[:-1], edges[1:]], axis=1)
+    spans = spans[best[spans[:, 0]] != BLANK]
+    return best[spans[:, 0]], spans

@@ -1,4 +1,4 @@
-"""What an evaluation found out: every trial's result, and what they add up to.
+"""Results of an evaluation: every trial's, and the metrics of all of them together.
 
 Rates are fractions. A rate over no reference phonemes is None, never 0.
 """
@@ -14,11 +14,11 @@ from jaxtyping import Float32, Int64
 from rapidfuzz.distance import Levenshtein
 
 from modessm_jax.data.hdf5 import Trial
-from modessm_jax.phonemes import CLASSES, SYMBOLS
+from modessm_jax.phonemes import BLANK, CLASSES
 from modessm_jax.text import Edits, bootstrap_interval, phoneme_edits, total
 
+BIN_SECONDS = 0.02
 NO_LABELS = "this split has no labels: predictions and counts only, no metrics"
-_NO_CORPUS = "unknown"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,17 +64,16 @@ class TrialResult:
         return phoneme_edits(self.reference, self.rnnt or [])
 
     def prediction(self) -> dict[str, Any]:
-        """What identifies the trial, and its phoneme ids; the transducer's and modes if any."""
-        return {
+        """The trial's names and its phoneme ids; the transducer's and modes if any."""
+        found = {
             "session": self.trial.session,
             "block_num": self.trial.block,
             "trial_num": self.trial.number,
             "phonemes": self.phonemes,
-        } | {
-            name: value
-            for name, value in (("rnnt_phonemes", self.rnnt), ("modes", self.modes))
-            if value is not None
+            "rnnt_phonemes": self.rnnt,
+            "modes": self.modes,
         }
+        return {name: value for name, value in found.items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +83,7 @@ class Example:
     result: TrialResult
     features: Float32[np.ndarray, "bins channels"]
     probabilities: Float32[np.ndarray, "frames classes"]
+    stride: int  # bins in a frame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,31 +131,20 @@ class Evaluation:
                 source = reference[op.src_start : op.src_end]
                 target = decoded[op.dest_start : op.dest_end]
                 # An insertion has no source and a deletion no target: the blank stands in.
-                np.add.at(counts, (source or [0], target or [0]), 1)
+                np.add.at(counts, (source or [BLANK], target or [BLANK]), 1)
         return counts
 
-    def by_session(self) -> dict[str, dict[str, Any]]:
-        """One row of figures for each session."""
-        return self._grouped(lambda trial: trial.session)
-
-    def by_corpus(self) -> dict[str, dict[str, Any]]:
-        """One row of figures for each corpus; empty where no trial's corpus is known."""
-        if all(result.trial.corpus is None for result in self.trials):
-            return {}
-        return self._grouped(lambda trial: trial.corpus or _NO_CORPUS)
-
-    def by_phoneme(self) -> list[tuple[str, int, float]]:
-        """(symbol, occurrences, fraction not decoded right) of what occurs, worst first."""
-        occurrences = self.confusion.sum(axis=1)
+    def by_phoneme(self) -> list[tuple[int, int, float]]:
+        """(id, occurrences, fraction not decoded right) of every phoneme there is, worst first."""
         rows = [
-            (SYMBOLS[k], int(n), float(1 - self.confusion[k, k] / n))
-            for k, n in enumerate(occurrences)
-            if k and n
+            (phoneme, int(count), float(1 - self.confusion[phoneme, phoneme] / count))
+            for phoneme, count in enumerate(self.confusion.sum(axis=1))
+            if phoneme != BLANK and count
         ]
         return sorted(rows, key=lambda row: -row[2])
 
     def scalars(self) -> dict[str, float]:
-        """The figures to log while training; empty without labels."""
+        """The metrics to log while training; empty without labels."""
         if self.loss is None:
             return {}
         figures = _figures(self.trials)
@@ -164,47 +153,45 @@ class Evaluation:
         return {"loss": self.loss, **found, "infeasible": float(len(self.infeasible))}
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures, ready for JSON; predictions are not among them."""
-        facts = {"split": self.split, "labelled": self.labelled, "seconds": self.seconds}
-        if not self.labelled:
-            figures = {"note": NO_LABELS, **_counts(self.trials)}
-            return {**facts, **figures, "sessions": self.by_session()}
-        return {
-            **facts,
-            "loss": self.loss,
+        """All metrics, ready for JSON; predictions are not among them."""
+        found = {
+            "split": self.split,
+            "labelled": self.labelled,
+            "seconds": self.seconds,
             **_figures(self.trials),
+            "sessions": self._grouped(lambda trial: trial.session),
+        }
+        if not self.labelled:
+            return {**found, "note": NO_LABELS}
+        known = any(result.trial.corpus is not None for result in self.trials)
+        return {
+            **found,
+            "loss": self.loss,
             "per_interval": None if self.interval is None else list(self.interval),
             "infeasible": self.infeasible,
-            "sessions": self.by_session(),
-            "corpora": self.by_corpus(),
+            "corpora": self._grouped(lambda trial: trial.corpus or "unknown") if known else {},
             "confusion": self.confusion.tolist(),
         }
 
     def _grouped(self, name: Callable[[Trial], str]) -> dict[str, dict[str, Any]]:
+        """A row of figures for each group of trials."""
         groups: dict[str, list[TrialResult]] = defaultdict(list)
         for result in self.trials:
             groups[name(result.trial)].append(result)
-        summarize = _figures if self.labelled else _counts
-        return {group: summarize(groups[group]) for group in sorted(groups)}
-
-
-def _counts(trials: Sequence[TrialResult]) -> dict[str, Any]:
-    decoded = sum(len(result.phonemes) for result in trials)
-    return {"trials": len(trials), "decoded_phonemes": decoded}
+        return {group: _figures(groups[group]) for group in sorted(groups)}
 
 
 def _figures(trials: Sequence[TrialResult]) -> dict[str, Any]:
-    """Aggregate figures of labelled trials: ratios of sums, not means of ratios."""
+    """Counts and, of labelled trials, metrics: ratios of sums, not means of ratios."""
+    decoded = sum(len(result.phonemes) for result in trials)
+    found = {"trials": len(trials), "decoded_phonemes": decoded}
+    if trials[0].trial.labels is None:
+        return found
     edits = total(result.edits for result in trials)
     without_silence = total(result.edits_no_silence for result in trials)
     feasible = [result for result in trials if result.feasible]
     nats = sum(result.nats for result in feasible)
-    rnnt: dict[str, Any] = {}
-    if trials[0].rnnt is not None:
-        said = total(result.rnnt_edits for result in trials)
-        rnnt["rnnt_per"] = _ratio(said.count, said.reference_length)
-    return {
-        **_counts(trials),
+    found |= {
         "reference_phonemes": edits.reference_length,
         "per": _ratio(edits.count, edits.reference_length),
         "per_no_silence": _ratio(without_silence.count, without_silence.reference_length),
@@ -213,8 +200,11 @@ def _figures(trials: Sequence[TrialResult]) -> dict[str, Any]:
         "deletions": edits.deletions,
         "nats_per_label": _ratio(nats, sum(len(result.reference) for result in feasible)),
         "nats_per_frame": _ratio(nats, sum(result.frames for result in feasible)),
-        **rnnt,
     }
+    if trials[0].rnnt is not None:
+        of_rnnt = total(result.rnnt_edits for result in trials)
+        found["rnnt_per"] = _ratio(of_rnnt.count, of_rnnt.reference_length)
+    return found
 
 
 def _ratio(numerator: int | float, denominator: int) -> float | None:

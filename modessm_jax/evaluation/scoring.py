@@ -1,9 +1,10 @@
-"""Scoring one split: the cost of the labels and the greedy phonemes of every trial."""
+"""Scoring a split: the CTC cost of the labels and the greedy phonemes of every trial."""
 
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Float32, Int
+from jaxtyping import Array, Int
 from scipy.special import softmax
 
 from modessm_jax.data.augment import Corruption
@@ -20,8 +21,8 @@ from modessm_jax.data.batches import Batch
 from modessm_jax.data.recordings import Recordings
 from modessm_jax.decoding.ctc import greedy, to_lists
 from modessm_jax.decoding.transducer import Transducer, make_transducer
+from modessm_jax.decoding.transducer import greedy as transducer_greedy
 from modessm_jax.decoding.transducer_beam import Fusion, beam
-from modessm_jax.decoding.transducer_greedy import greedy as transducer_greedy
 from modessm_jax.evaluation.results import Evaluation, Example, TrialResult
 from modessm_jax.losses.cost import Cost, total
 from modessm_jax.losses.ctc import ctc_cost
@@ -37,10 +38,10 @@ from modessm_jax.sequence import Sequence
 
 @struct.dataclass
 class Scores:
-    """What the device finds out about one batch."""
+    """What is computed of one batch on the device."""
 
     cost: Cost
-    phonemes: Sequence  # int32 [batch, frames]
+    phonemes: Sequence  # int32 [batch, frames], of the CTC head
     logits: Sequence  # [batch, frames, classes]; fetched for the example alone
     rnnt: Sequence | None  # int32 [batch, labels] of the transducer, if there is one
     modes: Any  # [batch, modes], probabilities; None where the model has none
@@ -52,13 +53,7 @@ Scorer = Callable[[Any, Batch], Scores]
 def check_abilities(
     model: Functional, *, width: int = 1, fused: bool = False, denoise: bool = False
 ) -> None:
-    """Says in time that a model cannot be run as asked.
-
-    Args:
-      model: what is to be run.
-      width: of the transducer's beam; 1 searches greedily, where there is a transducer.
-      fused: whether a language model is to join the beam.
-      denoise: whether the flow bridge is to mend the features.
+    """Checks, before any data are read, that a model can be run with options of `make_scorer`.
 
     Raises:
       ValueError: the beam has no width, or none for a language model to choose from; or the model
@@ -76,28 +71,28 @@ def check_abilities(
 
 def make_scorer(
     model: Functional,
-    mesh: Mesh | None = None,
+    mesh: Mesh,
     *,
     width: int = 1,
     fusion: Fusion | None = None,
     corruption: Corruption | None = None,
-    **further: Any,
+    denoise: bool = False,
 ) -> Scorer:
     """Builds the jitted `(params, batch) -> Scores`; build it once, it compiles for each shape.
 
     Args:
       model: what to score.
-      mesh: devices to divide each batch among; None computes where the parameters are.
+      mesh: devices to divide each batch among.
       width: of the transducer's beam; 1 searches greedily.
       fusion: a language model of phonemes to search with.
       corruption: what bad electrodes do to the features; see `damaged`.
-      further: arguments for the model, such as `denoise=True`.
+      denoise: whether the flow bridge denoises the features.
 
     Raises:
       ValueError: see `check_abilities`.
     """
-    fused, denoise = fusion is not None, further.get("denoise", False)
-    check_abilities(model, width=width, fused=fused, denoise=denoise)
+    check_abilities(model, width=width, fused=fusion is not None, denoise=denoise)
+    further = {"denoise": True} if denoise else {}
 
     def score(params: Any, batch: Batch) -> Scores:
         features = batch.features
@@ -115,13 +110,16 @@ def make_scorer(
             modes=None if modes is None else jnp.exp(modes),
         )
 
-    if mesh is None:
-        return jax.jit(score)
+    return over_batches(score, mesh)
+
+
+def over_batches(function: Callable[[Any, Batch], Any], mesh: Mesh) -> Callable[[Any, Batch], Any]:
+    """Jits a function of (params, batch): the batch is divided among devices, the result is not."""
     everywhere = replicated(mesh)
-    divided = jax.jit(
-        score, in_shardings=(everywhere, split_over_batch(mesh)), out_shardings=everywhere
+    compiled = jax.jit(
+        function, in_shardings=(everywhere, split_over_batch(mesh)), out_shardings=everywhere
     )
-    return lambda params, batch: divided(params, divide(batch, mesh))
+    return lambda params, batch: compiled(params, divide(batch, mesh))
 
 
 def damaged(features: Sequence, trial: Int[Array, "batch"], corruption: Corruption) -> Sequence:
@@ -149,13 +147,34 @@ def transducer_of(predict: Predict, params: Any, joint: Joint) -> Transducer:
 def _search(
     params: Any, predict: Predict, found: JointInputs, width: int, fusion: Fusion | None
 ) -> Sequence:
-    """The labels a transducer says, int32 `[batch, labels]`."""
+    """The transducer's best labels, int32 `[batch, labels]`."""
     transducer = transducer_of(predict, params, Joint(found.kernel, found.bias))
     if width == 1:
         return transducer_greedy(transducer, found.encoder)
     frames = found.encoder.mask.shape[1]
     best = beam(transducer, found.encoder, width=width, max_labels=frames, fusion=fusion)
     return Sequence.from_lengths(best.ids[:, 0], best.lengths[:, 0])
+
+
+def evaluate_run(
+    run: Run, split: str, data_root: str | Path | None = None, **scoring: Any
+) -> Evaluation:
+    """Reads a split for a run and scores its best model on it.
+
+    Args:
+        run: from `load_run`.
+        split: "train", "val" or "test".
+        data_root: where the data are, if not where they were in training.
+        scoring: further arguments of `make_scorer`.
+
+    Raises:
+        ValueError: the model cannot be scored with these options.
+        DataError: the data are missing or unfit, or have a session the model was not trained on.
+    """
+    scorer = make_scorer(run.functional, data_mesh(), **scoring)
+    recordings, batches = read_split(run, split, data_root)
+    rule = run.config["objective"]["normalize_by"]
+    return evaluate(scorer, run.params, batches, recordings, normalize_by=rule)
 
 
 def evaluate(
@@ -171,7 +190,7 @@ def evaluate(
     Args:
       scorer: from `make_scorer`.
       params: parameters of the model.
-      batches: `evaluation_batches` of the recordings.
+      batches: `EvaluationBatches` of the recordings.
       recordings: the split; without labels there are predictions but no metrics.
       normalize_by: the rule of `Evaluation.loss`, see `modessm_jax.losses.cost.total`.
 
@@ -184,49 +203,59 @@ def evaluate(
     example: Example | None = None
     seen: list[int] = []
     results: dict[int, TrialResult] = {}
-    for batch, scores in _scored(scorer, params, batches):
-        found = _results(batch, scores, recordings)
-        seen.extend(index for index in batch.trial.tolist() if index >= 0)
-        results.update(found)
-        if chosen in found:
-            row = batch.trial.tolist().index(chosen)
-            example = _example(scores.logits, row, found[chosen], recordings.features(chosen))
+    started: Iterator[Any] = ((batch, scorer(params, batch)) for batch in batches)
+    # In pairs, so that the host reads one batch while the device computes the next.
+    for (batch, scores), _ in pairwise(chain(started, [None])):
+        trials = batch.trial.tolist()
+        seen.extend(index for index in trials if index >= 0)
+        results.update(_results(batch, scores, recordings))
+        if chosen in trials:
+            values = np.asarray(scores.logits.values[trials.index(chosen)], np.float32)
+            probabilities = softmax(values[: results[chosen].frames], axis=-1)
+            stride = batch.features.mask.shape[1] // len(values)
+            features = recordings.features(chosen)
+            example = Example(results[chosen], features, probabilities, stride)
         alive()
     if example is None or sorted(seen) != list(range(len(recordings))):
         raise ValueError(
             f"the batches hold {len(seen)} trials, {len(set(seen))} of them different, but the "
-            f"{recordings.split} split has {len(recordings)}; use evaluation_batches of the split"
+            f"{recordings.split} split has {len(recordings)}; use EvaluationBatches of the split"
         )
-    trials = [results[index] for index in range(len(recordings))]
-    loss = _loss(trials, normalize_by) if recordings.labelled else None
-    return Evaluation(recordings.split, trials, loss, example, time.perf_counter() - start)
+    ordered = [results[index] for index in range(len(recordings))]
+    loss = _loss(ordered, normalize_by) if recordings.labelled else None
+    return Evaluation(recordings.split, ordered, loss, example, time.perf_counter() - start)
 
 
-def evaluate_run(
-    run: Run, split: str, data_root: str | Path | None = None, **scoring: Any
-) -> Evaluation:
-    """Scores a run's best model on a split; see `read_split`.
+def _results(batch: Batch, scores: Scores, recordings: Recordings) -> dict[int, TrialResult]:
+    """The results of the trials in a batch, by index."""
+    cost, mask, modes = jax.device_get((scores.cost, scores.logits.mask, scores.modes))
+    phonemes = to_lists(scores.phonemes)
+    rnnt = None if scores.rnnt is None else to_lists(scores.rnnt)
+    return {
+        index: TrialResult(
+            trial=recordings.trials[index],
+            phonemes=phonemes[row],
+            frames=int(mask[row].sum()),
+            nats=float(cost.nats[row]),
+            feasible=bool(cost.valid[row]),
+            rnnt=None if rnnt is None else rnnt[row],
+            modes=None if modes is None else modes[row].tolist(),
+        )
+        for row, index in enumerate(batch.trial.tolist())
+        if index >= 0
+    }
 
-    Args:
-        run: from `load_run`.
-        split: "train", "val" or "test".
-        data_root: where the data are, if not where they were in training.
-        scoring: further arguments of `make_scorer`.
 
-    Raises:
-        ValueError: the model cannot be scored so.
-        DataError: the data are missing or unfit, or have a session the model was not trained on.
-    """
-    # What the model cannot do should be said before the data are read.
-    scorer = make_scorer(run.functional, data_mesh(), **scoring)
-    recordings, batches = read_split(run, split, data_root)
-    return evaluate(
-        scorer,
-        run.params,
-        batches,
-        recordings,
-        normalize_by=run.config["objective"]["normalize_by"],
+def _loss(trials: list[TrialResult], normalize_by: str) -> float:
+    """The normalised phoneme loss of all trials."""
+    cost = Cost(
+        nats=jnp.asarray([result.nats for result in trials], jnp.float32),
+        valid=jnp.asarray([result.feasible for result in trials]),
     )
+    frames = jnp.asarray([result.frames for result in trials], jnp.int32)
+    labels = jnp.asarray([len(result.reference) for result in trials], jnp.int32)
+    loss, _ = total({"phoneme": cost}, {"phoneme": 1.0}, frames, labels, normalize_by)
+    return float(loss)
 
 
 def write_predictions(path: str | Path, evaluation: Evaluation) -> None:
@@ -236,57 +265,3 @@ def write_predictions(path: str | Path, evaluation: Evaluation) -> None:
     """
     lines = [json.dumps(result.prediction()) + "\n" for result in evaluation.trials]
     write_text(Path(path), "".join(lines))
-
-
-def _scored(
-    scorer: Scorer, params: Any, batches: Iterable[Batch]
-) -> Iterator[tuple[Batch, Scores]]:
-    """Gives out a batch once the next is started, so that the host reads while the device works."""
-    pending = None
-    for batch in batches:
-        started = batch, scorer(params, batch)
-        if pending is not None:
-            yield pending
-        pending = started
-    if pending is not None:
-        yield pending
-
-
-def _results(batch: Batch, scores: Scores, recordings: Recordings) -> dict[int, TrialResult]:
-    """The results of the trials in a batch, by index."""
-    nats, feasible = np.asarray(scores.cost.nats), np.asarray(scores.cost.valid)
-    frames = np.asarray(scores.logits.mask).sum(axis=1)
-    phonemes = to_lists(scores.phonemes)
-    rnnt = None if scores.rnnt is None else to_lists(scores.rnnt)
-    modes = None if scores.modes is None else np.asarray(scores.modes).tolist()
-    return {
-        index: TrialResult(
-            trial=recordings.trials[index],
-            phonemes=phonemes[row],
-            frames=int(frames[row]),
-            nats=float(nats[row]),
-            feasible=bool(feasible[row]),
-            rnnt=None if rnnt is None else rnnt[row],
-            modes=None if modes is None else modes[row],
-        )
-        for row, index in enumerate(batch.trial.tolist())
-        if index >= 0
-    }
-
-
-def _example(
-    logits: Sequence, row: int, result: TrialResult, features: Float32[np.ndarray, "bins channels"]
-) -> Example:
-    scores = np.asarray(logits.values[row], np.float32)[: result.frames]
-    return Example(result, features, softmax(scores, axis=-1))
-
-
-def _loss(trials: list[TrialResult], normalize_by: str) -> float:
-    cost = Cost(
-        nats=jnp.asarray([result.nats for result in trials], jnp.float32),
-        valid=jnp.asarray([result.feasible for result in trials]),
-    )
-    frames = jnp.asarray([result.frames for result in trials], jnp.int32)
-    labels = jnp.asarray([len(result.reference) for result in trials], jnp.int32)
-    loss, _ = total({"phoneme": cost}, {"phoneme": 1.0}, frames, labels, normalize_by)
-    return float(loss)

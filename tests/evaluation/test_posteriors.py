@@ -14,13 +14,13 @@ import pytest
 
 from modessm_jax.data.recordings import read_recordings
 from modessm_jax.data.validation import DataError
-from modessm_jax.decoding.ctc import to_lists
-from modessm_jax.decoding.transducer_greedy import greedy
+from modessm_jax.decoding.ctc import align, to_lists
+from modessm_jax.decoding.ctc import greedy as greedy_ctc
+from modessm_jax.decoding.transducer import greedy
 from modessm_jax.evaluation.posteriors import (
     Noise,
     RunTransducer,
-    encodings_of,
-    merged,
+    best_path,
     posteriors_from,
     posteriors_of,
 )
@@ -114,7 +114,7 @@ def test_a_transducer_has_what_its_encoder_and_greedy_search_say_of_each_trial_a
     functional = Functional(heard, params, multiple=2, predict=predict)
     config = {"data": {"root": str(tmp_path), **data}, "model": {"name": "toy"}}
     run = Run(config, ("a", "b"), CHANNELS, functional, params, 7)
-    found = encodings_of(run, "val")
+    found = posteriors_of(run, "val", head="rnnt")
     recordings = read_recordings(tmp_path, "val")
     assert [len(trial.frames) for trial in found.trials] == [6, 9, 7, 6, 9, 7]
     last = Sequence(jnp.asarray(recordings.features(5)[None]), jnp.ones((1, 14), bool))
@@ -126,7 +126,7 @@ def test_a_transducer_has_what_its_encoder_and_greedy_search_say_of_each_trial_a
     np.testing.assert_array_equal(found.transducer.joint.kernel, joint.kernel)
     without = run._replace(functional=functional._replace(predict=None))
     with pytest.raises(ValueError, match="'toy' has no transducer"):
-        encodings_of(without, "val")
+        posteriors_of(without, "val", head="rnnt")
 
 
 def test_the_checksum_is_of_the_transducer_too():
@@ -139,9 +139,23 @@ def test_the_checksum_is_of_the_transducer_too():
 
 
 def test_phonemes_are_merged_before_blanks_are_removed():
-    values = np.zeros((7, CLASSES), np.float32)
-    values[np.arange(7), [3, 3, BLANK, 3, BLANK, BLANK, 5]] = 1
-    assert merged(values).tolist() == [3, 3, 5]
+    values = np.zeros((8, CLASSES), np.float32)
+    values[np.arange(8), [3, 3, BLANK, 3, 7, BLANK, BLANK, 5]] = 1
+    phonemes, spans = best_path(values)
+    assert phonemes.tolist() == [3, 3, 7, 5]
+    assert spans.tolist() == [[0, 2], [3, 4], [4, 5], [7, 8]]
+    for few in (values[:0], values[2:3]):
+        assert [len(each) for each in best_path(few)] == [0, 0]
+
+
+def test_the_best_path_is_the_best_alignment_of_its_phonemes():
+    for seed in range(20):
+        values = np.random.default_rng(seed).normal(size=(12, CLASSES)).astype(np.float32)
+        values[:, BLANK] += 2
+        phonemes, spans = best_path(values)
+        ids = Sequence(jnp.asarray(values[None]), jnp.ones((1, 12), bool))
+        assert [phonemes.tolist()] == to_lists(greedy_ctc(ids))
+        assert (align(values, phonemes) + np.array([0, 1])).tolist() == spans.tolist()
 
 
 def test_emissions_get_the_sentences_of_their_data(tmp_path):

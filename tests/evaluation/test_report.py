@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from modessm_jax.data.hdf5 import Trial
+from modessm_jax.evaluation.picture import axis_name
 from modessm_jax.evaluation.report import (
     _draw_error_rate,
     format_stages,
@@ -55,7 +56,7 @@ def evaluation(labelled: bool = True, feasible: bool = True) -> Evaluation:
         scores[2 * place + 3, phoneme] += 8
     probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     features = rng.normal(size=(shown.trial.bins, CHANNELS)).astype(np.float32)
-    example = Example(shown, features, probabilities)
+    example = Example(shown, features, probabilities, STRIDE)
     return Evaluation("val" if labelled else "test", trials, 0.7, example, 1.5)
 
 
@@ -127,12 +128,12 @@ def test_the_table_prints_the_figures():
     text = format_table(shown)
     lines = {line.split()[0]: line for line in text.splitlines()}
     assert f"{100 * shown.edits.rate:.2f} %" in lines["all"]
-    row = shown.by_session()["t15.2023.08.12"]
+    row = shown.to_dict()["sessions"]["t15.2023.08.12"]
     assert f"{100 * row['per']:.2f} %" in lines["t15.2023.08.12"]
     assert "Switchboard" in lines
     assert "t15.2023.08.12/block 1/trial 7" in text
-    symbol, count, rate = shown.by_phoneme()[0]
-    assert f"{symbol} {100 * rate:.2f} % of {count}" in text
+    phoneme, count, rate = shown.by_phoneme()[0]
+    assert f"{axis_name(phoneme)} {100 * rate:.2f} % of {count}" in text
 
 
 def test_the_table_of_an_unlabelled_split_says_so():
@@ -154,7 +155,12 @@ def test_stages_show_what_they_ended_with():
     mended = {"step": 12, "per": 0.25, "rnnt_per": 0.2}
     mended |= {"damaged_rnnt_per": 0.5, "mended_rnnt_per": 0.4}
     further = format_stages([*stages, {"name": "flow", "begun": 9, "end": mended}]).splitlines()
-    assert further[0].split("PER")[1:] == ["  RNN-T ", "  damaged, RNN-T ", "  mended, RNN-T ", ""]
+    assert further[0].split("PER")[1:] == [
+        "  RNN-T ",
+        "  damaged, RNN-T ",
+        "  denoised, RNN-T ",
+        "",
+    ]
     assert further[2].split() == ["joint", "9", "25.00", "%", "20.00", "%", "-", "-"]
     assert further[3].split()[-4:] == ["50.00", "%", "40.00", "%"]
     for stage in stages:

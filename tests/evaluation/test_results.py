@@ -8,7 +8,7 @@ import pytest
 
 from modessm_jax.data.hdf5 import Trial
 from modessm_jax.evaluation.results import Evaluation, Example, TrialResult
-from modessm_jax.phonemes import CLASSES, SILENCE
+from modessm_jax.phonemes import CLASSES, SILENCE, SYMBOLS
 
 FRAMES, NATS = 5, 3.0
 
@@ -38,7 +38,7 @@ def result(
 
 def evaluation(results: list[TrialResult], loss: float | None = 0.5) -> Evaluation:
     nothing = np.zeros((0, CLASSES), np.float32)
-    return Evaluation("val", results, loss, Example(results[0], nothing, nothing), seconds=1.0)
+    return Evaluation("val", results, loss, Example(results[0], nothing, nothing, 2), seconds=1.0)
 
 
 REFERENCE = 14
@@ -98,7 +98,7 @@ def test_the_confusion_matrix_counts_every_reference_and_every_decoded_phoneme(l
     assert counts.sum() - np.trace(counts) == 6
     assert counts[1:].sum() == REFERENCE
     assert counts[:, 1:].sum() == sum(len(result.phonemes) for result in labelled.trials)
-    worst = {symbol: (count, rate) for symbol, count, rate in labelled.by_phoneme()}
+    worst = {SYMBOLS[k]: (count, rate) for k, count, rate in labelled.by_phoneme()}
     assert set(list(worst)[:3]) == {"AW", "DH", "EH"}
     assert worst["DH"] == (1, 1.0)
     assert worst["D"] == (2, 0.5)
@@ -115,8 +115,8 @@ def test_a_transducer_is_scored_beside_ctc():
     )
     assert found.to_dict()["per"] == pytest.approx(1 / 4)
     assert found.to_dict()["rnnt_per"] == found.scalars()["rnnt_per"] == pytest.approx(1 / 4)
-    assert found.by_session()["a"]["rnnt_per"] == 0
-    assert found.by_session()["b"]["rnnt_per"] == 1
+    assert found.to_dict()["sessions"]["a"]["rnnt_per"] == 0
+    assert found.to_dict()["sessions"]["b"]["rnnt_per"] == 1
     assert found.trials[0].prediction()["rnnt_phonemes"] == [1, 2, 3]
 
 
@@ -146,6 +146,6 @@ def test_without_labels_there_are_counts_and_no_rates():
     found = evaluation([result(1, "a", None, [1, 2], None)], loss=None)
     assert found.scalars() == {}
     assert found.to_dict()["decoded_phonemes"] == 2
-    assert found.by_session() == {"a": {"trials": 1, "decoded_phonemes": 2}}
+    assert found.to_dict()["sessions"] == {"a": {"trials": 1, "decoded_phonemes": 2}}
     with pytest.raises(ValueError, match="a/block 2/trial 1: this split has no labels"):
         _ = found.edits

@@ -11,7 +11,7 @@ import pytest
 from jaxtyping import Float
 
 from modessm_jax.data.augment import Corruption
-from modessm_jax.data.batches import evaluation_batches
+from modessm_jax.data.batches import EvaluationBatches
 from modessm_jax.data.hdf5 import Trial
 from modessm_jax.data.recordings import Recordings, read_recordings
 from modessm_jax.decoding.transducer_beam import Fusion
@@ -33,8 +33,9 @@ def echo(params, features, session) -> Outputs:
     return Outputs(logits, {"phoneme": logits}, {})
 
 
+ONE_DEVICE = data_mesh(jax.devices()[:1])
 MODEL = Functional(echo, {}, 2, None)
-SCORER = make_scorer(MODEL)
+SCORER = make_scorer(MODEL, ONE_DEVICE)
 PARAMS = {"gain": jnp.asarray(CONFIDENCE)}
 
 
@@ -77,7 +78,7 @@ TRIALS = [
 @pytest.fixture(scope="module")
 def labelled():
     recordings = recordings_of(TRIALS)
-    batches = evaluation_batches(recordings, 4, 8, 2)
+    batches = EvaluationBatches(recordings, 4, 8, 2)
     return evaluate(SCORER, PARAMS, batches, recordings, normalize_by="frames")
 
 
@@ -96,7 +97,7 @@ def test_every_batch_tells_the_watchdog_that_it_goes_on(monkeypatch):
     told = []
     monkeypatch.setattr(scoring, "alive", lambda: told.append(1))
     recordings = recordings_of(TRIALS)
-    batches = evaluation_batches(recordings, 1, 8, 1)
+    batches = EvaluationBatches(recordings, 1, 8, 1)
     evaluate(SCORER, PARAMS, batches, recordings)
     assert len(told) == len(batches) == 5
 
@@ -130,6 +131,7 @@ def test_the_example_is_of_median_length_and_unpadded(labelled):
     example = labelled.example
     assert example.result.trial.number == 10
     assert example.features.shape == (10, CLASSES)
+    assert example.stride == 2
     assert example.probabilities.shape == (5, CLASSES)
     np.testing.assert_allclose(example.probabilities.sum(axis=-1), 1, rtol=1e-5)
     assert example.probabilities.argmax(axis=-1).tolist() == TRIALS[0][2]
@@ -138,7 +140,7 @@ def test_the_example_is_of_median_length_and_unpadded(labelled):
 def test_batch_size_and_devices_change_nothing(labelled):
     recordings = recordings_of(TRIALS)
     mesh = data_mesh(jax.devices()[:2])
-    batches = evaluation_batches(recordings, 2, 8, 1)
+    batches = EvaluationBatches(recordings, 2, 8, 1)
     params = jax.device_put(PARAMS, replicated(mesh))
     spread = evaluate(make_scorer(MODEL, mesh), params, batches, recordings)
     for one, other in zip(labelled.trials, spread.trials, strict=True):
@@ -162,15 +164,15 @@ def test_a_language_model_joins_the_beam():
         weight=1.0,
     )
     recordings = recordings_of(TRIALS[:2])
-    batches = evaluation_batches(recordings, 2, 2, 1)
+    batches = EvaluationBatches(recordings, 2, 2, 1)
     alone, fused = (
-        evaluate(make_scorer(model, width=2, fusion=given), params, batches, recordings)
+        evaluate(make_scorer(model, ONE_DEVICE, width=2, fusion=given), params, batches, recordings)
         for given in (None, fusion)
     )
     assert {label for result in fused.trials for label in result.rnnt or []} == {7}
     assert len({label for result in alone.trials for label in result.rnnt or []}) > 1
     with pytest.raises(ValueError, match="a beam of 2 or more"):
-        make_scorer(model, fusion=fusion)
+        make_scorer(model, ONE_DEVICE, fusion=fusion)
 
 
 def test_a_trial_is_damaged_alike_in_whatever_batch_it_is():
@@ -190,7 +192,7 @@ def test_a_trial_is_damaged_alike_in_whatever_batch_it_is():
 
 def test_a_split_without_labels_gets_predictions_and_counts_only(tmp_path):
     recordings = recordings_of([(s, c, path, None) for s, c, path, _ in TRIALS])
-    batches = evaluation_batches(recordings, 4, 8, 2)
+    batches = EvaluationBatches(recordings, 4, 8, 2)
     evaluation = evaluate(SCORER, PARAMS, batches, recordings)
     assert evaluation.scalars() == {}
     found = evaluation.to_dict()
@@ -214,7 +216,7 @@ def test_a_split_without_labels_gets_predictions_and_counts_only(tmp_path):
 
 def test_batches_that_miss_a_trial_are_refused():
     recordings = recordings_of(TRIALS)
-    batches = list(evaluation_batches(recordings, 4, 8, 2))
+    batches = list(EvaluationBatches(recordings, 4, 8, 2))
     with pytest.raises(ValueError, match="4 trials"):
         evaluate(SCORER, PARAMS, batches[:1], recordings)
     with pytest.raises(ValueError, match="9 trials, 5 of them"):
@@ -230,9 +232,10 @@ def test_real_validation_recordings_are_scored(shared_data):
         logits = Sequence(jnp.zeros(shape) + params["gain"], features.mask[:, ::4])
         return Outputs(logits, {"phoneme": logits}, {})
 
-    batches = evaluation_batches(recordings, 32, 64, 1)
-    evaluation = evaluate(make_scorer(MODEL._replace(apply=chance)), PARAMS, batches, recordings)
+    batches = EvaluationBatches(recordings, 32, 64, 1)
+    scorer = make_scorer(MODEL._replace(apply=chance), ONE_DEVICE)
+    evaluation = evaluate(scorer, PARAMS, batches, recordings)
     # Nothing but blanks is decoded: every phoneme is a deletion.
     assert evaluation.edits.rate == 1
     assert evaluation.edits.deletions == evaluation.edits.reference_length == 420
-    assert list(evaluation.by_session()) == ["fsdd.george"]
+    assert list(evaluation.to_dict()["sessions"]) == ["fsdd.george"]
