@@ -55,7 +55,6 @@ TIMES  := benchmarks/results/losses
 bench: .venv/bench/has-cpu
 	$(LOSSES) ctc rnnt --rounds 7 --out $(TIMES)
 	$(LOSSES) joint --rounds 9 --out $(TIMES)_joint
-	$(LOSSES) pruned --rounds 7 --out $(TIMES)_pruned
 	$(LOSSES) growth --rounds 7 --out $(TIMES)_growth
 	$(LOSSES) compile --out $(TIMES)_compile
 	$(LOSSES) ctc --rounds 7 --threads 2 --out $(TIMES)_two_threads

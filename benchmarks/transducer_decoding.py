@@ -23,9 +23,8 @@ from flax import nnx
 
 from benchmarks.losses.measure import Clock, Spread, spread
 from benchmarks.losses.report import milliseconds, table
-from modessm_jax.decoding.transducer import make_transducer
+from modessm_jax.decoding.transducer import greedy, make_transducer
 from modessm_jax.decoding.transducer_beam import beam
-from modessm_jax.decoding.transducer_greedy import greedy
 from modessm_jax.losses.transducer import Joint
 from modessm_jax.models.predictor import PREDICTORS, Predictor, make_predictor
 from modessm_jax.phonemes import BLANK, CLASSES
@@ -41,7 +40,7 @@ COLUMNS = (
 
 
 class Row(NamedTuple):
-    """One search of one predictor: seconds of a call, and how much was said."""
+    """One search of one predictor: seconds of a call, and the labels it emitted."""
 
     kind: str
     search: str
@@ -57,7 +56,7 @@ def random_encoder(batch: int, frames: int, d: int) -> Sequence:
 
 
 def random_joint(predictor: Predictor, d: int) -> Joint:
-    """A joint network whose blank loses in the chosen share of frames, after random labels."""
+    """A joint network that prefers a label to the blank in the share `SPEAKING` of the frames."""
     random = np.random.default_rng(1)
     kernel = jnp.asarray(random.normal(size=(d, CLASSES)) * 2 / d**0.5, jnp.float32)
     labels = jnp.asarray(random.integers(1, CLASSES, (1, 999)), jnp.int32)

@@ -5,10 +5,10 @@
     python -m benchmarks.losses gpu --out OUT
 
 One process on as many cores as threads; all implementations of a loss take turns on the same
-problem. Lengths are full. `ctc`, `rnnt`, `joint`, `pruned`, `growth`, `compile` are the parts of
-`all`; `gpu`, alone, needs a CUDA device for both JAX and torch. Writes OUT.md and OUT.png. Peers
-that pip cannot install have to be built by hand: fast_rnnt, optimized_transducer, and
-warp-transducer's library, which the variable WARPRNNT names (see `benchmarks.losses.warp`).
+problem. Lengths are full. `ctc`, `rnnt`, `joint`, `growth` and `compile` are the parts of `all`;
+`gpu`, alone, needs a CUDA device for both JAX and torch. Writes OUT.md and OUT.png. Peers that pip
+cannot install have to be built by hand: fast_rnnt, optimized_transducer, and warp-transducer's
+library, which the variable WARPRNNT names (see `benchmarks.losses.warp`).
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.losses import processor
 from benchmarks.losses.problems import Kind
 
-KINDS: tuple[Kind, ...] = ("ctc", "rnnt", "joint", "pruned")
+KINDS: tuple[Kind, ...] = ("ctc", "rnnt", "joint")
 PARTS = (*KINDS, "growth", "compile")
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     if "gpu" in options.part:
         if options.part != ["gpu"]:
-            parser.error("gpu is a part that goes alone")
+            parser.error("the part gpu cannot be combined with others")
         os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # torch needs some of the memory
         from benchmarks.losses import gpu
 
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def measure(chosen: Collection[str], threads: int, rounds: int, out: Path) -> None:
-    """Runs the parts asked for, and writes what is known after each."""
+    """Runs the chosen parts, and writes the findings after each."""
     from benchmarks.losses import catalogue, memory, parts, report
     from benchmarks.losses.measure import Clock
 
@@ -64,8 +64,7 @@ def measure(chosen: Collection[str], threads: int, rounds: int, out: Path) -> No
     for kind in KINDS:
         if kind not in chosen:
             continue
-        if kind != "pruned":
-            findings.agreement += parts.agreement(kind)
+        findings.agreement += parts.agreement(kind)
         for shape in parts.SHAPES[kind]:
             print(kind, shape, file=sys.stderr)
             problem = parts.make(kind, shape)
@@ -76,7 +75,7 @@ def measure(chosen: Collection[str], threads: int, rounds: int, out: Path) -> No
             of = partial(memory.of, kind, shape=shape)
             findings.rows += parts.timing(kind, shape, programs, of, clock, rounds)
             save()
-        if kind in ("joint", "pruned"):
+        if kind == "joint":
             findings.rows += parts.memory_only(kind)
     if "growth" in chosen:
         for kind, base in parts.GROWTH.items():

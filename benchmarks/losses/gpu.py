@@ -14,15 +14,11 @@ from benchmarks.losses.peers import CUDNN, Peer
 from benchmarks.losses.problems import Kind, Shape, make
 
 # Joint networks in torch hold the hidden activations: 2 GB at the last shape.
-SHAPES: dict[Kind, list[Shape]] = parts.SHAPES | {
-    "joint": [*parts.SHAPES["joint"], parts.LARGE],
-    "pruned": [*parts.SHAPES["pruned"], parts.LARGE],
-}
+SHAPES: dict[Kind, list[Shape]] = parts.SHAPES | {"joint": [*parts.SHAPES["joint"], parts.LARGE]}
 PEERS: dict[Kind, dict[str, Peer]] = {
     "ctc": {"torch, its own": peers.PEERS["ctc"]["torch"], "torch, cuDNN": CUDNN},
     "rnnt": {"torchaudio": peers.RNNT["torchaudio"]},
     "joint": {"torchaudio": peers.RNNT["torchaudio"]},
-    "pruned": {},
 }
 
 

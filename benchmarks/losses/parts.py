@@ -17,7 +17,6 @@ SHAPES: dict[Kind, list[Shape]] = {
     "ctc": [Shape(64, 250, 60, 41), Shape(32, 500, 120, 41)],
     "rnnt": [Shape(4, 100, 30, 41), Shape(8, 250, 60, 41), Shape(16, 500, 100, 41)],
     "joint": [Shape(8, 250, 60, 41), Shape(16, 500, 100, 41)],
-    "pruned": [Shape(8, 250, 60, 41), Shape(16, 500, 100, 41)],
 }
 LARGE = Shape(64, 250, 60, 41)  # for memory only
 RAGGED = Shape(5, 40, 12, 41)

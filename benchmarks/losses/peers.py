@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.losses import warp
 from benchmarks.losses.problems import Kind, Problem
-from benchmarks.losses.xla import BAND, Program
+from benchmarks.losses.xla import Program
 
 # Losses that no table of processor times can have, and why.
 ELSEWHERE = {
@@ -23,10 +23,9 @@ ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Tensors:
-    """A problem in torch: `leaves` as `Problem.values`, lengths and ids int32."""
+    """Lengths and ids of a problem in torch, int32."""
 
     torch: Any
-    leaves: tuple[Any, ...]
     ids: Any
     frames: Any
     labels: Any
@@ -89,12 +88,9 @@ def _warp(function: Any, logits: Any, given: Tensors) -> Any:
 
 
 def _fast_rnnt(module: Any, logits: Any, given: Tensors) -> Any:
-    return module.rnnt_loss(logits, given.ids.long(), 0, _boundary(given), reduction="sum")
-
-
-def _boundary(given: Tensors) -> Any:
     start = given.torch.zeros_like(given.frames)
-    return given.torch.stack([start, start, given.labels, given.frames], dim=1).long()
+    boundary = given.torch.stack([start, start, given.labels, given.frames], dim=1).long()
+    return module.rnnt_loss(logits, given.ids.long(), 0, boundary, reduction="sum")
 
 
 def _optimized(module: Any, logits: Any, given: Tensors) -> Any:
@@ -123,36 +119,17 @@ RNNT = {
 # Its processor version is a Python loop over cells.
 SLOW = {"warprnnt_numba": Peer("warprnnt_numba.rnnt_loss.rnnt_pytorch", _numba, cells=20_000)}
 
-
-def _fast_rnnt_pruned(module: Any, joint: Any, given: Tensors) -> Any:
-    """Yao et al.'s two passes as fast_rnnt's own description has them."""
-    del joint
-    encoder, predictor, kernel, bias, simple_encoder, simple_predictor = given.leaves
-    ids, boundary = given.ids.long(), _boundary(given)
-    simple, (by_label, by_blank) = module.rnnt_loss_simple(
-        predictor @ simple_predictor, encoder @ simple_encoder, ids, 0, boundary,
-        reduction="sum", return_grad=True,
-    )  # fmt: skip
-    band = min(BAND, ids.shape[1] + 1)
-    ranges = module.get_rnnt_prune_ranges(by_label, by_blank, boundary, band)
-    encoder, predictor = module.do_rnnt_pruning(encoder, predictor, ranges)
-    hidden = given.torch.tanh(encoder + predictor)
-    logits = given.torch.nn.functional.linear(hidden, kernel.T, bias)
-    return simple + module.rnnt_loss_pruned(logits, ids, ranges, 0, boundary, reduction="sum")
-
-
 CUDNN = Peer("torch.nn.functional", _cudnn_ctc)  # on a GPU, examples of full length
 
 PEERS: dict[Kind, dict[str, Peer]] = {
     "ctc": {"torch": Peer("torch.nn.functional", _torch_ctc)},
     "rnnt": RNNT | SLOW,
     "joint": RNNT,
-    "pruned": {"fast_rnnt": Peer("fast_rnnt", _fast_rnnt_pruned)},
 }
 
 
 def program(kind: Kind, peer: Peer, problem: Problem, device: str = "cpu") -> Program:
-    """A peer's loss and gradient on a problem; CTC's logits stand in torch's order, frames first.
+    """A peer's loss and gradient on a problem; CTC's logits are in torch's order, frames first.
 
     Raises:
       ImportError, OSError: torch or the peer cannot be imported; see `missing`.
@@ -167,7 +144,6 @@ def program(kind: Kind, peer: Peer, problem: Problem, device: str = "cpu") -> Pr
     leaves = tuple(tensor(value).requires_grad_() for value in values)
     given = Tensors(
         torch,
-        leaves,
         tensor(problem.ids),
         tensor(problem.frames),
         tensor(problem.labels),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-Kind = str  # "ctc", "rnnt", "joint" or "pruned"
+Kind = str  # "ctc", "rnnt" or "joint"
 WIDTH = 512  # features of the encoder and the predictor
 
 
@@ -27,8 +27,8 @@ class Problem:
     """Arrays of a loss: `values` are what it is differentiated by.
 
     `values` are the logits (`ctc`: [B, T, V], `rnnt`: [B, T, U + 1, V]), or encoder [B, T, D],
-    predictor [B, U + 1, D], kernel [D, V] and bias [V] (`joint`); `pruned` adds the simple joint's
-    two kernels [D, V]. float32; `ids` int32 [B, U], `frames` and `labels` the lengths, int32 [B].
+    predictor [B, U + 1, D], kernel [D, V] and bias [V] (`joint`). float32; `ids` int32 [B, U],
+    `frames` and `labels` the lengths, int32 [B].
     """
 
     values: tuple[np.ndarray, ...]
@@ -64,9 +64,6 @@ def make(kind: Kind, shape: Shape, ragged: bool = False, width: int = WIDTH) -> 
             normal(width, classes, scale=1 / math.sqrt(width)),
             np.zeros(classes, np.float32),
         )
-    if kind == "pruned":
-        simple = [normal(width, classes, scale=1 / math.sqrt(width)) for _ in range(2)]
-        values = (*values, *simple)
     ids = random.integers(1, classes, (batch, labels)).astype(np.int32)
     shrink = np.linspace(0.5, 1, batch) if ragged else np.ones(batch)
     return Problem(

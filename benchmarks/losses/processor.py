@@ -1,4 +1,4 @@
-"""How much of the processor a benchmark may use; said before anything numerical is imported."""
+"""How much of the processor a benchmark may use; set before anything numerical is imported."""
 
 import importlib.metadata
 import os

@@ -16,7 +16,6 @@ TITLES: dict[Kind, str] = {
     "ctc": "CTC: logits to cost and gradient",
     "rnnt": "RNN-T: logits to cost and gradient",
     "joint": "Joint network and RNN-T: encoder and predictor to cost and all gradients",
-    "pruned": "Pruned joint network and RNN-T, with its simple first pass",
 }
 COLUMNS = (
     "B, T, U, V", "implementation", "ms, median", "quartiles", "times ours", "quartiles",

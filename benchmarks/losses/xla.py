@@ -12,12 +12,10 @@ import optax
 
 from benchmarks.losses.problems import Kind, Problem
 from modessm_jax.losses.ctc import ctc_cost
-from modessm_jax.losses.pruned import Simple, pruned_cost
 from modessm_jax.losses.rnnt import rnnt_cost
 from modessm_jax.losses.transducer import Joint, transducer_cost
 from modessm_jax.sequence import Sequence
 
-BAND = 5  # labels a frame of the pruned loss
 ABSENT = -1e30  # logarithm of the probability of a cell outside the lattice
 
 # (values, ids, frames, labels) -> summed cost; see `Problem`
@@ -30,7 +28,7 @@ class Program:
 
     run: Callable[[], Any]
     read: Callable[[Any], list[np.ndarray]]  # result -> summed cost, gradient of each value
-    temporary: int | None = None  # bytes beside arguments and results, where the compiler tells
+    temporary: int | None = None  # bytes beside arguments and results, if the compiler reports them
     compilation: float | None = None  # seconds
 
 
@@ -120,24 +118,9 @@ def materialised(values: tuple[Any, ...], ids: Any, frames: Any, labels: Any) ->
     return ours_rnnt((logits,), ids, frames, labels)
 
 
-def ours_pruned(values: tuple[Any, ...], ids: Any, frames: Any, labels: Any) -> Any:
-    """This package's pruned joint and RNN-T, the simple joint's own cost added."""
-    encoder, predictor, kernel, bias, simple_encoder, simple_predictor = values
-    pruned, simple = pruned_cost(
-        Sequence.from_lengths(encoder, frames),
-        predictor,
-        Joint(kernel=kernel, bias=bias),
-        Simple(encoder=simple_encoder, predictor=simple_predictor),
-        Sequence.from_lengths(ids, labels),
-        band=BAND,
-    )
-    return pruned.nats.sum() + simple.nats.sum()
-
-
 OURS = "modessm_jax"
 LOSSES: dict[Kind, dict[str, Loss]] = {
     "ctc": {OURS: ours_ctc, "optax": optax_ctc},
     "rnnt": {OURS: ours_rnnt, "double scan, JAX": double_scan},
     "joint": {OURS: ours_joint, "materialised, JAX": materialised},
-    "pruned": {OURS: ours_pruned},
 }

@@ -1,7 +1,4 @@
-"""Greedy CTC decoding: the best class of every frame, repeats merged, blanks removed.
-
-Where in a trial each known label was said: on the best CTC alignment, and on average.
-"""
+"""CTC decoding of frames into phonemes, and the alignment of frames with known phonemes."""
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +11,10 @@ from modessm_jax.sequence import Sequence
 
 @jax.jit
 def greedy(logits: Sequence) -> Sequence:
-    """Phonemes of the single best alignment (Graves et al. 2006, "best path decoding").
+    """The best class of every frame, repeats merged, blanks removed.
 
-    Repeats are merged before blanks are removed, so a blank between two equal phonemes keeps both.
+    Graves et al. 2006, "best path decoding". Repeats are merged before blanks are removed, so a
+    blank between two equal phonemes keeps both.
 
     Args:
       logits: `[batch, frames, classes]`; only their order within a frame matters.
@@ -51,8 +49,8 @@ def align(
       labels: phoneme ids, without blanks.
 
     Raises:
-      ValueError: there are fewer frames than labels and the blanks between equal neighbours, no
-        path has any probability, or NaN stands on the way.
+      ValueError: there are fewer frames than labels and blanks between equal labels, every path has
+        probability zero, or the log probabilities hold NaN.
     """
     frames = len(log_probabilities)
     labels = np.asarray(labels, np.int64)
@@ -87,22 +85,3 @@ def align(
         state -= steps[frame, state]
     spans = [np.flatnonzero(path == 2 * label + 1)[[0, -1]] for label in range(len(labels))]
     return np.stack(spans)
-
-
-def timing(
-    posteriors: Float[np.ndarray, "frames labels"],
-) -> tuple[Float[np.ndarray, "labels"], Float[np.ndarray, "labels"]]:
-    """When each label was said, over all alignments: mean frame, and how sure that is.
-
-    Args:
-      posteriors: the soft alignment, as `losses.ctc.ctc_posteriors` gives it; no label without any
-        probability.
-
-    Returns:
-      Mean and standard deviation, in frames, of the frames spent on each label.
-    """
-    shares = posteriors / posteriors.sum(axis=0, keepdims=True)
-    frames = np.arange(len(posteriors))[:, None]
-    mean = (shares * frames).sum(axis=0)
-    variance = (shares * (frames - mean[None, :]) ** 2).sum(axis=0)
-    return mean, np.sqrt(variance)

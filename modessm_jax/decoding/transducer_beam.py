@@ -1,10 +1,10 @@
-"""Beam search of a transducer in step with the alignments' length.
+"""Beam search of a transducer, synchronous with the length of the alignments.
 
-After i arcs every hypothesis has taken t blanks and u labels with t + u = i (Saon, Tüske and
+After i steps every hypothesis has taken t blanks and u labels with t + u = i (Saon, Tüske and
 Audhkhasi 2020, "Alignment-length synchronous decoding for RNN transducer"). Two hypotheses with the
-same labels then stand in the same cell of the lattice, and become one by adding their
-probabilities. A beam wide enough to hold every label sequence is therefore exact: it computes the
-same sums as the loss.
+same labels are then in the same cell of the lattice, and are merged by adding their probabilities.
+A beam wide enough to hold every label sequence is therefore exact: it computes the same sums as the
+loss.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from modessm_jax.sequence import Sequence
 
 
 class Fusion(NamedTuple):
-    """A language model over labels whose log-probability, times `weight`, is added to the search's.
+    """A language model over labels whose log probability, times `weight`, is added to the search's.
 
     `start(batch) -> state`; `score(state) -> [batch, classes]`, natural logarithms of the next
     label's probability, of which the blank's is ignored; `advance(state, labels) -> state`, with
@@ -38,8 +38,8 @@ class Fusion(NamedTuple):
 class BeamResult:
     """The n-best label sequences of each example, all different, best `fused` score first.
 
-    Places for which the search found no sequence, such as all of an example without frames, have
-    length 0 and scores of -inf. Where the network gave NaN, they have length 0 and scores of NaN.
+    Where the search found fewer sequences than the beam is wide, the rest have length 0 and scores
+    of -inf. Where the network gave NaN, they have length 0 and scores of NaN.
     """
 
     ids: Any  # int32 [batch, width, max_labels], 0 after the last label
@@ -49,11 +49,11 @@ class BeamResult:
 
 
 class _Hypotheses(NamedTuple):
-    """Label sequences under way, `[batch, width, ...]`; an empty place scores `ZERO` or less."""
+    """Label sequences of a beam, `[batch, width, ...]`; an empty entry scores `ZERO` or less."""
 
     labels: Any  # int32 [batch, width, max_labels]
     count: Any  # int32 [batch, width]
-    score: Any  # log probability of the walks into the cell where the hypothesis stands
+    score: Any  # log probability of the walks into the cell where the hypothesis is
     prior: Any  # weighted log probability of the language model
 
     @property
@@ -61,8 +61,8 @@ class _Hypotheses(NamedTuple):
         return self.score + self.prior
 
 
-class _Memory(NamedTuple):
-    """What the predictor and the language model know of each hypothesis, `[batch * width, ...]`."""
+class _Context(NamedTuple):
+    """Predictor and language model after the labels of each hypothesis, `[batch * width, ...]`."""
 
     predictor: Any
     output: Any
@@ -70,10 +70,10 @@ class _Memory(NamedTuple):
 
 
 class _Beam(NamedTuple):
-    """All that passes from one alignment step to the next."""
+    """All that passes from one step to the next."""
 
     live: _Hypotheses
-    memory: _Memory
+    context: _Context
     done: _Hypotheses
 
 
@@ -88,7 +88,7 @@ def beam(
     """The most probable label sequences, each summed over its alignments.
 
     Exact but for what the beam drops: a dropped hypothesis takes its alignments with it, so scores
-    are at most the log-probability that `losses.transducer` gives.
+    are at most the log probability that `losses.transducer` gives.
 
     Args:
       transducer: the predictor and joint network.
@@ -106,29 +106,29 @@ def beam(
     batch, time = encoder.mask.shape
     exact = jnp.promote_types(frames.dtype, jnp.float32)
 
-    def arcs(now: _Beam, number: Any) -> tuple[Any, Any]:
+    def extensions(now: _Beam, number: Any) -> tuple[Any, Any]:
         """Log probabilities [batch, width, classes] in each hypothesis's cell, and their priors."""
         here = _take(frames, jnp.clip(number - now.live.count, 0, time - 1))
-        scores = transducer.joint(here, now.memory.output.reshape(batch, width, -1))
+        scores = transducer.joint(here, now.context.output.reshape(batch, width, -1))
         scores = jnp.maximum(scores.astype(exact), ZERO)
         prior = now.live.prior[..., None]
         if fusion is not None:
-            of_labels = fusion.score(now.memory.language).reshape(scores.shape).astype(exact)
+            of_labels = fusion.score(now.context.language).reshape(scores.shape).astype(exact)
             prior = prior + fusion.weight * jnp.maximum(of_labels, ZERO)
         return scores, jnp.broadcast_to(prior, scores.shape)
 
-    def remember(memory: _Memory, parent: Any, label: Any) -> _Memory:
-        """The memory of each hypothesis's parent, with the label added where one was said."""
+    def advance(context: _Context, parent: Any, label: Any) -> _Context:
+        """The context of each hypothesis's parent, after the label where one was emitted."""
         rows = (jnp.arange(batch)[:, None] * width + parent).reshape(-1)
         label = label.reshape(-1)
-        old = jax.tree.map(lambda leaf: leaf[rows], memory)
+        old = jax.tree.map(lambda leaf: leaf[rows], context)
         language = () if fusion is None else fusion.advance(old.language, label)
-        new = _Memory(*transducer.advance(old.predictor, label), language)
+        new = _Context(*transducer.advance(old.predictor, label), language)
         return select(label != BLANK, new, old)
 
     def step(now: _Beam, number: Any) -> tuple[_Beam, None]:
         live = now.live
-        scores, priors = arcs(now, number)
+        scores, priors = extensions(now, number)
         by_blank = live.score + scores[..., BLANK]
         by_label = live.score[..., None] + scores[..., BLANK + 1 :]
         by_label = jnp.where((live.count < max_labels)[..., None], by_label, ZERO)
@@ -141,18 +141,18 @@ def beam(
         priors = jnp.concatenate([live.prior, of_labels], axis=1)
         _, index = jax.lax.top_k(candidates + priors, width)
         labels = scores.shape[-1] - 1
-        said = index >= width
-        parent = jnp.where(said, (index - width) // labels, index)
-        label = jnp.where(said, BLANK + 1 + (index - width) % labels, BLANK)
+        emitted = index >= width
+        parent = jnp.where(emitted, (index - width) // labels, index)
+        label = jnp.where(emitted, BLANK + 1 + (index - width) % labels, BLANK)
         count = _take(live.count, parent)
         ends = jnp.arange(max_labels)[None, None, :] == count[..., None]
         live = _Hypotheses(
             labels=jnp.where(ends, label[..., None], _take(live.labels, parent)),
-            count=count + said,
+            count=count + emitted,
             score=jnp.maximum(_take(candidates, index), ZERO),
             prior=_take(priors, index),
         )
-        return _Beam(live, remember(now.memory, parent, label), done), None
+        return _Beam(live, advance(now.context, parent, label), done), None
 
     nothing = _Hypotheses(
         labels=jnp.full((batch, width, max_labels), BLANK, jnp.int32),
@@ -163,14 +163,22 @@ def beam(
     begins = (jnp.arange(width)[None, :] == 0) & (lengths > 0)[:, None]
     live = nothing._replace(score=jnp.where(begins, 0, nothing.score))
     language = () if fusion is None else fusion.start(batch * width)
-    memory = _Memory(*transducer.start(batch * width), language)
-    first = _Beam(live, memory, nothing)
+    first = _Beam(live, _Context(*transducer.start(batch * width), language), nothing)
     last, _ = jax.lax.scan(step, first, jnp.arange(time + max_labels, dtype=jnp.int32))
-    return _result(last.done)
+
+    done = last.done
+    found = done.fused > IMPOSSIBLE
+    missing = done.fused <= IMPOSSIBLE  # NaN is neither: it is passed on, not hidden
+    return BeamResult(
+        ids=jnp.where(found[..., None], done.labels, BLANK),
+        lengths=jnp.where(found, done.count, 0),
+        scores=jnp.where(missing, -jnp.inf, done.score),
+        fused=jnp.where(missing, -jnp.inf, done.fused),
+    )
 
 
 def _merge(live: _Hypotheses, by_blank: Any, by_label: Any) -> tuple[Any, Any]:
-    """Adds each label arc that arrives at another hypothesis's labels to the blank of that one.
+    """Adds each extension by a label that another hypothesis already has to the blank of that one.
 
     Hypotheses differ in their labels, so that only one of them, by one label, can become the same
     as another that takes the blank.
@@ -183,12 +191,12 @@ def _merge(live: _Hypotheses, by_blank: Any, by_label: Any) -> tuple[Any, Any]:
     same &= (exists & (live.count > 0))[:, :, None] & exists[:, None]
     label = jnp.where(last, live.labels, 0).sum(axis=-1)
     flat = by_label.reshape(batch, -1)
-    arc = same.argmax(axis=2) * by_label.shape[2] + label - BLANK - 1
-    arc = jnp.where(same.any(axis=2), arc, flat.shape[1])
-    arriving = jnp.take_along_axis(flat, arc, axis=1, mode="fill", fill_value=ZERO)
-    by_blank, _ = log_add(by_blank, arriving)
-    # What does not arrive anywhere points past the end, where the scatter drops it.
-    flat = flat.at[jnp.arange(batch)[:, None], arc].set(ZERO, mode="drop")
+    source = same.argmax(axis=2) * by_label.shape[2] + label - BLANK - 1
+    source = jnp.where(same.any(axis=2), source, flat.shape[1])
+    merged = jnp.take_along_axis(flat, source, axis=1, mode="fill", fill_value=ZERO)
+    by_blank, _ = log_add(by_blank, merged)
+    # An index past the end, where nothing merges, is dropped by the scatter.
+    flat = flat.at[jnp.arange(batch)[:, None], source].set(ZERO, mode="drop")
     return by_blank, flat.reshape(by_label.shape)
 
 
@@ -202,14 +210,3 @@ def _best(a: _Hypotheses, b: _Hypotheses) -> _Hypotheses:
 def _take(x: Any, index: Any) -> Any:
     """[batch, n, ...] at [batch, k] -> [batch, k, ...]."""
     return jax.vmap(lambda x, index: x[index])(x, index)
-
-
-def _result(done: _Hypotheses) -> BeamResult:
-    found = done.fused > IMPOSSIBLE
-    nothing = done.fused <= IMPOSSIBLE  # NaN is neither: it is passed on, not hidden
-    return BeamResult(
-        ids=jnp.where(found[..., None], done.labels, BLANK),
-        lengths=jnp.where(found, done.count, 0),
-        scores=jnp.where(nothing, -jnp.inf, done.score),
-        fused=jnp.where(nothing, -jnp.inf, done.fused),
-    )

@@ -1,14 +1,12 @@
-"""Label smoothing, per example, in nats.
+"""Auxiliary losses beside CTC and RNN-T: label smoothing, consistency, diphones, flow matching.
 
-Consistency of what is said of two views of the same trial, per example, in nats.
-
-Labels for a head that says which phoneme follows which.
-
-Flow matching, per example, in nats.
+Each cost is per example, in nats, summed over real frames: the normalisation of `losses.cost` then
+makes it a mean per frame (or per label) of the same example.
 """
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from modessm_jax.losses.cost import Cost
 from modessm_jax.phonemes import SILENCE, diphone_id
@@ -18,12 +16,16 @@ from modessm_jax.sequence import Sequence
 def label_smoothing_cost(logits: Sequence) -> Cost:
     """Divergence of the uniform distribution from the prediction, summed over real frames.
 
-    `KL(uniform || p) = -ln V - mean_k ln p_k` in each frame. Summed, so that the normaliser of the
-    other costs turns it into a mean per frame (or per label) of the same example.
+    `KL(uniform || p) = -ln V - mean_k ln p_k` in each frame, with V classes.
+
+    Args:
+      logits: `[batch, frames, classes]` of any float type, not normalised.
+
+    Returns:
+      One cost per example; an example without frames is not valid.
     """
-    scores = jnp.where(logits.expanded_mask(), logits.values.astype(jnp.float32), 0.0)
-    log_probabilities = jax.nn.log_softmax(scores, axis=-1)
-    classes = scores.shape[-1]
+    log_probabilities = jax.nn.log_softmax(_selected(logits, logits.mask), axis=-1)
+    classes = log_probabilities.shape[-1]
     divergence = -jnp.log(float(classes)) - log_probabilities.mean(axis=-1)
     nats = jnp.where(logits.mask, divergence, 0.0).sum(axis=1)
     return Cost(nats=nats, valid=logits.lengths > 0)
@@ -34,8 +36,7 @@ def consistency_cost(logits: Sequence, target: Sequence) -> Cost:
 
     CR-CTC (Yao et al. 2025, "CR-CTC: consistency regularization on CTC for improved speech
     recognition"): two views of each trial, augmented differently, teach each other. This is
-    `KL(p_target || p)` of each frame; no gradient passes through the target. Summed, so that the
-    normaliser of the other costs turns it into a mean per frame (or per label).
+    `KL(p_target || p)` of each frame; no gradient passes through the target.
 
     Args:
       logits: `[batch, frames, classes]` of any float type, not normalised.
@@ -46,20 +47,17 @@ def consistency_cost(logits: Sequence, target: Sequence) -> Cost:
       One cost per example; an example without frames is not valid.
     """
     mask = logits.mask & target.mask
-    own, others = (
-        jax.nn.log_softmax(jnp.where(mask[..., None], x.values.astype(jnp.float32), 0.0), axis=-1)
-        for x in (logits, target)
-    )
+    own, others = (jax.nn.log_softmax(_selected(x, mask), axis=-1) for x in (logits, target))
     others = jax.lax.stop_gradient(others)
     divergence = jnp.sum(jnp.exp(others) * (others - own), axis=-1)
     return Cost(nats=jnp.where(mask, divergence, 0.0).sum(axis=1), valid=mask.any(axis=1))
 
 
 def diphone_labels(labels: Sequence) -> Sequence:
-    """The diphone class of every phoneme label; a sequence starts out of silence.
+    """The diphone class of every phoneme label; the first follows silence, and padding becomes 0.
 
-    Padding becomes 0. DCoND (Li et al. 2024, arXiv:2411.10657) charges CTC for these and for the
-    phonemes that are left when the context is summed out.
+    DCoND (Li et al. 2024, arXiv:2411.10657) trains with the CTC loss of these and with that of the
+    phonemes, whose probabilities are sums over the diphones that end in them.
 
     Args:
       labels: int `[batch, labels]` phoneme ids.
@@ -74,19 +72,22 @@ def flow_cost(predicted: Sequence, target: Sequence) -> Cost:
     """Half the squared error of a velocity, averaged over features, summed over real frames.
 
     The regression of conditional flow matching (Lipman et al. 2023), as nats per feature of a
-    Gaussian of unit variance. Summed, so that the normaliser of the other costs turns it into a
-    mean per frame (or per label).
+    Gaussian of unit variance.
 
     Args:
-      predicted: `[batch, frames, d]` of any float type.
-      target: what it should be; only frames real in both count.
+      predicted: velocities `[batch, frames, d]` of any float type.
+      target: the true ones; only frames real in both count.
 
     Returns:
       One cost per example; an example without frames is not valid.
     """
     mask = predicted.mask & target.mask
-    own, wanted = (
-        jnp.where(mask[..., None], x.values.astype(jnp.float32), 0.0) for x in (predicted, target)
-    )
-    squares = jnp.mean((own - wanted) ** 2, axis=-1)
+    squares = jnp.mean((_selected(predicted, mask) - _selected(target, mask)) ** 2, axis=-1)
     return Cost(nats=0.5 * squares.sum(axis=1), valid=mask.any(axis=1))
+
+
+def _selected(
+    x: Sequence, mask: Bool[Array, "batch frames"]
+) -> Float[Array, "batch frames features"]:
+    """The frames in the mask as float32, zero elsewhere."""
+    return jnp.where(mask[..., None], x.values.astype(jnp.float32), 0.0)

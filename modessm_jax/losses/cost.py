@@ -1,7 +1,4 @@
-"""What every objective returns.
-
-The one place where sequence costs are normalised, averaged and added up.
-"""
+"""The cost of each example, and the one place where costs are normalised, averaged and added up."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +10,10 @@ from jaxtyping import Array, Float, Int
 
 @struct.dataclass
 class Cost:
-    """What an objective charges each example, before any normalisation.
+    """An objective's cost of each example, before any normalisation.
 
-    An example that is not valid has 0 nats and a gradient of exactly zero.
+    An example that is not valid, such as one too short for its labels, has 0 nats and a gradient of
+    exactly zero.
     """
 
     nats: Any  # float [batch]
@@ -32,19 +30,22 @@ def total(
     labels: Int[Array, "batch"],
     normalize_by: str,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Weighted sum of the costs, every one of them normalised by the same rule.
+    """Weighted sum of the costs, all normalised by the same rule.
 
-    With `frames` or `labels` each example's nats are divided by its own encoder frames or labels
-    (at least 1) and averaged over the valid examples; `none` averages the nats. `seed_rule` divides
-    that average by `max(mean frames / 2, 1)`, as MODE-SSM did to bring its RNN-T loss down to CTC's
-    scale; both means are over the valid examples. Sums and counts run over the whole (global)
-    batch, so the number of devices does not matter. Where no example is valid the loss is 0.
+    - `frames`, `labels`: each example's nats are divided by its own number of encoder frames or
+      labels (at least 1) and averaged over the valid examples.
+    - `none`: the nats are averaged over the valid examples.
+    - `seed_rule`: that average is divided by `max(mean frames / 2, 1)`, with the mean over the
+      valid examples. The first MODE-SSM did so to bring its RNN-T loss down to CTC's scale.
+
+    Sums and counts run over the whole (global) batch, so the number of devices does not matter.
+    Where no example is valid the loss is 0.
 
     Args:
       costs: cost of each objective, by name.
-      weights: weight of each objective; the names must be those of `costs`.
-      frames: encoder frames of each example.
-      labels: phoneme labels of each example.
+      weights: weight of each objective, by the same names.
+      frames: number of encoder frames of each example.
+      labels: number of phoneme labels of each example.
       normalize_by: the rule, one of `RULES`.
 
     Returns:

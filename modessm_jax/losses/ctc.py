@@ -1,4 +1,4 @@
-"""Connectionist temporal classification, per example, in nats.
+"""The CTC loss (connectionist temporal classification), its gradient and its soft alignment.
 
 The lattice of an example has two kinds of states: blank u (before label u; u = 0..U) and label u
 (u = 0..U-1). The sum over alignments runs from the last frame to the first, so that examples of
@@ -20,10 +20,11 @@ from modessm_jax.sequence import Sequence
 
 
 def feasible(logits: Sequence, labels: Sequence) -> Bool[Array, "batch"]:
-    """Whether each example has frames enough to emit its labels.
+    """Whether each example has enough frames to emit its labels.
 
-    CTC needs one frame a label and a blank between two equal neighbours. An example without labels
-    is feasible once it has a frame; one without frames (a filler row) never is.
+    CTC needs a frame for each label, and one for the blank between two equal neighbours. An example
+    without labels needs one frame; one without frames (a row that fills up the batch) is never
+    feasible.
     """
     repeats = (labels.values[:, 1:] == labels.values[:, :-1]) & labels.mask[:, 1:]
     needed = labels.lengths + repeats.sum(axis=1, dtype=jnp.int32)
@@ -42,7 +43,7 @@ def ctc_cost(logits: Sequence, labels: Sequence) -> Cost:
       labels: int `[batch, labels]`; real labels come first and none of them is the blank.
 
     Returns:
-      One cost per example; an example that cannot be aligned is not valid, see `feasible`.
+      One cost per example, in nats; an example that is not `feasible` is not valid.
     """
     valid = feasible(logits, labels)
     nats = _nats(logits.values, _ids(labels), logits.lengths, labels.lengths)
@@ -50,10 +51,11 @@ def ctc_cost(logits: Sequence, labels: Sequence) -> Cost:
 
 
 def ctc_posteriors(logits: Sequence, labels: Sequence) -> Float[Array, "batch frames labels"]:
-    """The soft alignment: probability that a frame is spent on a label, given all labels.
+    """The soft alignment: the probability that a frame emits a label, given all labels.
 
-    What a frame lacks to 1 it spends on blanks. Zero in padding and in examples that cannot be
-    aligned. The gradient of the cost is `softmax(logits)` minus these, added up by class.
+    The rest of a frame, up to 1, is the probability of a blank. Zero in padding and in examples
+    that are not `feasible`. The gradient of the cost is `softmax(logits)` minus these, added up by
+    class.
 
     Args:
       logits: as for `ctc_cost`.
@@ -98,14 +100,14 @@ def _forward(logits: Any, ids: Any, frames: Any, counts: Any) -> tuple[Any, tupl
         time, log_probability = frame
         blank = log_probability[:, BLANK, None]
         label = jnp.take_along_axis(log_probability, ids, axis=-1)
-        pool, blank_stays = log_add(blanks, _left(labels, ZERO))
+        pool, blank_stays = log_add(blanks, jnp.pad(labels, ((0, 0), (0, 1)), constant_values=ZERO))
         # Out of a label: the next label may follow at once unless it is the same again.
         leaving = jnp.where(skips, pool[:, 1:], blanks[:, 1:])
         rest, label_stays = log_add(labels, leaving)
         last = (time == frames - 1)[:, None]
         blanks = jnp.where(last, end_blank, pool) + blank
         labels = jnp.where(last, end_label, rest) + label
-        # What the likeliest state has in common with all is taken out: small numbers round finely.
+        # The likeliest state's log probability is subtracted from all: small numbers round finely.
         top = jnp.maximum(blanks.max(axis=1), labels.max(axis=1))
         top = jnp.where(top > IMPOSSIBLE, top, 0)
         blanks, labels = blanks - top[:, None], labels - top[:, None]
@@ -136,9 +138,9 @@ def _occupancy(kept: tuple[Any, ...]) -> Any:
         blank_stays, label_stays = stays
         staying = labels * label_stays
         leaving = labels - staying
-        pool = blanks + _right(jnp.where(skips, leaving, 0))
+        pool = blanks + _shift(jnp.where(skips, leaving, 0))
         resting = pool * blank_stays
-        next_blanks = resting + _right(jnp.where(skips, 0, leaving))
+        next_blanks = resting + _shift(jnp.where(skips, 0, leaving))
         next_labels = staying + (pool - resting)[:, :-1]
         return (next_blanks, next_labels), labels
 
@@ -171,11 +173,6 @@ def _skips(labels: Any) -> Any:
     return jnp.pad(labels[:, 1:] != labels[:, :-1], ((0, 0), (0, 1)))
 
 
-def _left(x: Any, fill: float) -> Any:
-    """[batch, labels] -> [batch, labels + 1], with `fill` on the right."""
-    return jnp.pad(x, ((0, 0), (0, 1)), constant_values=fill)
-
-
-def _right(x: Any) -> Any:
-    """[batch, labels] -> [batch, labels + 1], with 0 on the left."""
+def _shift(x: Any) -> Any:
+    """[batch, labels] -> [batch, labels + 1], with 0 before the first."""
     return jnp.pad(x, ((0, 0), (1, 0)))

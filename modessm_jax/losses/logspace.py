@@ -1,10 +1,10 @@
-"""Sums of probabilities held as logarithms: what both lattices are made of."""
+"""Sums of probabilities held as logarithms, for the lattices of CTC and RNN-T."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# The logarithm of probability zero. Unlike -inf it can be added up, and taken from itself, without
-# ever becoming NaN; no sum of real log-probabilities comes near it.
+# The logarithm of probability zero. Unlike -inf it can be added up, and subtracted from itself,
+# without ever becoming NaN; no sum of real log probabilities comes near it.
 ZERO = -1e30
 IMPOSSIBLE = -1e25  # a total below this went through ZERO
 

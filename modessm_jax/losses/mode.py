@@ -1,4 +1,4 @@
-"""Objectives of a latent mode, per example, in nats: what it explains, and what it must not do."""
+"""Losses of a latent mode: the likelihood summed over modes, and a guard against mode collapse."""
 
 import jax
 import jax.numpy as jnp
@@ -11,26 +11,28 @@ from modessm_jax.losses.logspace import IMPOSSIBLE, ZERO
 def marginal_cost(
     costs: Cost, log_modes: Float[Array, "batch modes"], block: Int[Array, "batch"] | None = None
 ) -> Cost:
-    """Minus the log-likelihood of the labels, summed over a mode that nobody has labelled.
+    """Minus the log-likelihood of the labels, summed over a mode that is not labelled.
 
     Of a trial by itself: `-ln sum_z p(z|x) p(y|x, z)`. Its gradient weighs that of each mode's cost
     by the posterior p(z|x, y), which is expectation maximisation with a gradient step for M.
 
-    Trials of one block are spoken in one mode: `-ln sum_z p(z|block) prod_i p(y_i|x_i, z)`, where
+    Trials of one block share one mode: `-ln sum_z p(z|block) prod_i p(y_i|x_i, z)`, where
     p(z|block) is the normalised product of the p(z|x_i): Bayes' rule, if modes are equally common.
-    Each valid trial bears what its own labels cost under the posterior q(z) of its block, and an
-    equal share of `KL(q || p(z|block))`. These add up to the block's cost, with its gradient, and a
-    trial's nats stay its own: division by its frames means the same with modes as without.
+    The cost of a valid trial is the expected cost of its own labels under the posterior q(z) of its
+    block, plus an equal share of `KL(q || p(z|block))`. These add up to the block's cost, with its
+    gradient. A trial's nats are those of its own labels, so that dividing them by its frames means
+    the same with modes as without.
 
     Args:
       costs: `-ln p(y|x, z)` for each trial and mode, `[batch, modes]`; inf where a mode makes the
-        labels impossible. A trial is valid when it is so in every mode; others say nothing about
+        labels impossible. A trial is valid when it is so in every mode; others do not count for
         the mode of their block.
       log_modes: `ln p(z|x)`.
       block: trials of the batch with equal ids share one mode; by default none do.
 
     Returns:
-      One cost per trial. It is inf, without a gradient, where no mode explains all of a block.
+      One cost per trial, in nats. It is inf, without a gradient, where no mode explains all of a
+      block.
     """
     valid = costs.valid.all(axis=1)
     ids = jnp.arange(valid.shape[0]) if block is None else block
@@ -46,7 +48,7 @@ def marginal_cost(
     posterior = jax.nn.log_softmax(joint, axis=1)
 
     def expected(values: Array) -> Array:
-        # What cannot be takes no part, infinite as it may be. NaN is passed on, not hidden.
+        # A mode of probability zero does not count, even at infinite cost. NaN is passed on.
         weight = jnp.exp(posterior)
         return jnp.where(weight == 0, 0.0, weight * values).sum(axis=1)
 
@@ -61,24 +63,27 @@ def information_cost(
     real: Bool[Array, "batch"],
     block: Int[Array, "batch"] | None = None,
 ) -> Cost:
-    """How much less than everything the mode tells: `ln K - I(z; x)` on average over the batch.
+    """Guard against mode collapse: `ln K - I(z; x)` on average over the batch, with K modes.
 
-    The guard against collapse of Bridle et al. 1992, "Unsupervised classifiers, mutual information
-    and phantom targets" (and Krause et al. 2010): 0 when every trial is sure of its mode and the
-    modes are equally common, ln K when all trials are of one mode or none is sure of any. An
-    example is charged its own entropy `H(p(z|x))` and what the batch's mean lacks to balance,
-    `ln K - H(mean p(z|x))`; neither is ever negative.
+    Bridle et al. 1992, "Unsupervised classifiers, mutual information and phantom targets" (and
+    Krause et al. 2010). It is 0 when every trial's mode is certain and the modes are equally
+    common, and ln K when all trials have the same mode or every trial's is uncertain. The cost of a
+    trial is its own entropy `H(p(z|x))` plus the imbalance of the batch, `ln K - H(mean p(z|x))`;
+    neither is ever negative.
 
-    Where trials of a block are spoken in one mode, each is charged for what they say together, the
-    normalised geometric mean of their p(z|x): what differs from trial to trial, as words do, then
-    tells nothing. What differs between days still does, unless a batch is of one session.
+    Where trials of a block share one mode, p(z|x) is the normalised geometric mean over the block.
+    What differs from trial to trial, as words do, then has no influence. What differs between days
+    still does, unless a batch is of one session.
 
     Args:
       log_modes: `ln p(z|x)`.
-      real: which examples count; the mean is over these. With micro-batches it is over each by
+      real: which trials count; the mean is over these. With micro-batches it is over each by
         itself, so the objective is not that of the whole batch: keep them large enough for modes
         and blocks to meet in them.
       block: trials of the batch with equal ids share one mode; by default none do.
+
+    Returns:
+      One cost per trial, in nats; a trial that does not count is not valid.
     """
     logs = jnp.where(real[:, None], jnp.maximum(log_modes, ZERO), ZERO)
     if block is not None:

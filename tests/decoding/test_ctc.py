@@ -1,7 +1,4 @@
-"""Greedy decoding against the definition.
-
-The best alignment against trying every path.
-"""
+"""Greedy decoding against its definition, and the best alignment against trying every path."""
 
 import itertools
 
@@ -9,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modessm_jax.decoding.ctc import align, greedy, timing, to_lists
+from modessm_jax.decoding.ctc import align, greedy, to_lists
 from modessm_jax.sequence import Sequence
 
 
@@ -64,16 +61,9 @@ def test_too_few_frames_are_refused():
 
 @pytest.mark.parametrize(("frame", "label"), [(slice(None), 1), (slice(None), 2), (0, 1), (2, 2)])
 @pytest.mark.parametrize("value", [-np.inf, np.nan])
-def test_labels_that_no_path_can_say_are_refused(frame, label, value):
+def test_labels_that_no_path_can_emit_are_refused(frame, label, value):
     scores = np.full((3, 3), np.log(1 / 3))
     scores[frame, label] = value
     scores[:, 0] = -np.inf  # not even a blank may stand where the label should
     with pytest.raises(ValueError, match=r"labels \[1, 2\] any probability"):
         align(scores, np.array([1, 2]))
-
-
-def test_timing_is_mean_and_deviation_of_the_frames_spent():
-    posteriors = np.array([[1.0, 0.0], [0.5, 0.0], [0.0, 0.25], [0.0, 0.0], [0.0, 0.75]])
-    mean, deviation = timing(posteriors)
-    np.testing.assert_allclose(mean, [1 / 3, 3.5])
-    np.testing.assert_allclose(deviation, [np.std([0, 0, 1]), np.std([2, 4, 4, 4])])

@@ -1,7 +1,7 @@
-"""Transducers small enough to search by hand, whose predictor tells every history apart."""
+"""Transducers small enough to search by hand, with another output after every label sequence."""
 
 import itertools
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +20,7 @@ Labels = tuple[int, ...]
 
 
 class Toy(NamedTuple):
-    """A random joint network, and a predictor whose state is a number for the labels said."""
+    """A random joint network, and a predictor whose state is a number for the labels so far."""
 
     table: np.ndarray  # [nodes, d]: the output of each state
     kernel: np.ndarray
@@ -38,8 +38,8 @@ class Toy(NamedTuple):
             state = self.after(state, labels)
             return state, table[state]
 
-        joint = log_probabilities(Joint(jnp.asarray(self.kernel), jnp.asarray(self.bias)))
-        return Transducer(start, advance, joint)
+        joint = Joint(jnp.asarray(self.kernel), jnp.asarray(self.bias))
+        return Transducer(start, advance, partial(log_probabilities, joint))
 
     def after(self, state: Any, label: Any) -> Any:
         """The state one label later."""
@@ -76,7 +76,7 @@ def best_first(scores: dict[Labels, float]) -> dict[Labels, float]:
 
 @cache
 def parrot(sure: float = 1 - 1e-9) -> Transducer:
-    """Says each frame's label, unless it was the last one said, and then a blank."""
+    """Emits each frame's label, or a blank if that label was the last one emitted."""
 
     def start(batch: int) -> Any:
         return (), jax.nn.one_hot(jnp.zeros(batch, jnp.int32), phonemes.CLASSES)
@@ -85,9 +85,9 @@ def parrot(sure: float = 1 - 1e-9) -> Transducer:
         return state, jax.nn.one_hot(labels, phonemes.CLASSES)
 
     def joint(frame: Any, last: Any) -> Any:
-        said = (frame * last).sum(axis=-1, keepdims=True)
-        silent = jax.nn.one_hot(jnp.zeros(frame.shape[:-1], jnp.int32), phonemes.CLASSES)
-        wanted = jnp.where(said > 0, silent, frame)
+        repeated = (frame * last).sum(axis=-1, keepdims=True)
+        blank = jax.nn.one_hot(jnp.zeros(frame.shape[:-1], jnp.int32), phonemes.CLASSES)
+        wanted = jnp.where(repeated > 0, blank, frame)
         return jnp.log(jnp.where(wanted > 0, sure, (1 - sure) / (phonemes.CLASSES - 1)))
 
     return Transducer(start, advance, joint)

@@ -1,11 +1,4 @@
-"""Label smoothing against the divergence worked out in float64.
-
-Consistency against the divergence worked out in float64.
-
-Diphone labels of padded batches against the pairs of neighbours in a list of all pairs.
-
-The flow's regression against its definition, and its indifference to padding.
-"""
+"""Each auxiliary cost against its definition in float64, and diphone labels against all pairs."""
 
 import itertools
 
@@ -56,7 +49,7 @@ def soft(values: np.ndarray) -> np.ndarray:
     return p / p.sum(axis=-1, keepdims=True)
 
 
-def test_it_is_the_divergence_over_frames_real_in_both():
+def test_consistency_is_the_divergence_over_frames_real_in_both():
     first, second = views()
     cost = consistency_cost(first, second)
     for row, frames in enumerate([4, 3, 0]):
@@ -66,12 +59,12 @@ def test_it_is_the_divergence_over_frames_real_in_both():
     assert cost.valid.tolist() == [True, True, False]
 
 
-def test_a_view_agrees_with_itself():
+def test_a_view_is_consistent_with_itself():
     first, _ = views()
     np.testing.assert_allclose(consistency_cost(first, first).nats, 0, atol=1e-6)
 
 
-def test_the_gradient_pulls_one_view_to_the_other_and_ignores_padding():
+def test_the_gradient_of_consistency_is_that_of_one_view_alone_and_ignores_padding():
     first, second = views()
     dirty = first.with_values(jnp.where(first.expanded_mask(), first.values, jnp.nan))
 
@@ -92,7 +85,7 @@ def test_the_gradient_pulls_one_view_to_the_other_and_ignores_padding():
 PAIRS = list(itertools.product(range(1, CLASSES), repeat=2))
 
 
-def test_labels_are_the_pairs_of_neighbours():
+def test_diphone_labels_are_the_pairs_of_neighbours():
     targets = [[5, 5, 40, 1], [40], [], [1, 2, 3]]
     found = diphone_labels(padded(targets, 5))
     for row, target in enumerate(targets):
@@ -102,7 +95,7 @@ def test_labels_are_the_pairs_of_neighbours():
     assert found.lengths.tolist() == [4, 1, 0, 3]
 
 
-def pair(fill: float) -> tuple[Sequence, Sequence]:
+def velocities(fill: float) -> tuple[Sequence, Sequence]:
     values = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
     both = []
     for part, lengths in zip(values, ([5, 3, 0], [4, 3, 0]), strict=True):
@@ -111,8 +104,8 @@ def pair(fill: float) -> tuple[Sequence, Sequence]:
     return both[0], both[1]
 
 
-def test_it_is_half_the_squared_error_of_frames_real_in_both():
-    predicted, target = pair(0.0)
+def test_flow_is_half_the_squared_error_of_frames_real_in_both():
+    predicted, target = velocities(0.0)
     cost = flow_cost(predicted, target)
     error = np.asarray(predicted.values, np.float64) - np.asarray(target.values)
     for row, frames in enumerate([4, 3, 0]):
@@ -121,8 +114,8 @@ def test_it_is_half_the_squared_error_of_frames_real_in_both():
     assert cost.valid.tolist() == [True, True, False]
 
 
-def test_it_is_the_nats_of_a_unit_gaussian_above_those_of_its_mean():
-    predicted, target = pair(0.0)
+def test_flow_is_the_nats_of_a_unit_gaussian_above_those_of_its_mean():
+    predicted, target = velocities(0.0)
     log_density = jax.scipy.stats.norm.logpdf(target.values, predicted.values)
     best = jax.scipy.stats.norm.logpdf(0.0)
     lost = (best - log_density).mean(axis=-1)
@@ -132,22 +125,22 @@ def test_it_is_the_nats_of_a_unit_gaussian_above_those_of_its_mean():
     )
 
 
-def test_padding_changes_neither_values_nor_gradients():
+def test_padding_changes_neither_values_nor_gradients_of_flow():
     def pull(predicted, target):
         def summed(values):
             return flow_cost(predicted.with_values(values), target).nats.sum()
 
         return jax.value_and_grad(summed)(predicted.values)
 
-    clean, dirty = pull(*pair(0.0)), pull(*pair(np.nan))
+    clean, dirty = pull(*velocities(0.0)), pull(*velocities(np.nan))
     jax.tree.map(np.testing.assert_array_equal, clean, dirty)
-    both = np.asarray(pair(0.0)[0].mask & pair(0.0)[1].mask)
+    both = np.asarray(velocities(0.0)[0].mask & velocities(0.0)[1].mask)
     assert (np.asarray(dirty[1])[~both] == 0).all()
     assert (np.asarray(dirty[1])[both] != 0).all()
 
 
-def test_half_precision_is_summed_in_float32():
-    predicted, target = pair(0.0)
+def test_flow_of_half_precision_is_summed_in_float32():
+    predicted, target = velocities(0.0)
     half = predicted.with_values(predicted.values.astype(jnp.bfloat16))
     cost = flow_cost(half, target)
     assert cost.nats.dtype == jnp.float32

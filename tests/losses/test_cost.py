@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from modessm_jax.losses.cost import total
-from modessm_jax.losses.ctc import Cost
+from modessm_jax.losses.cost import Cost, total
 
 NATS = jnp.asarray([30.0, 8.0, 0.0, 12.0])
 VALID = jnp.asarray([True, True, False, True])

@@ -117,7 +117,7 @@ def test_posteriors_are_the_alignments_weighed_by_their_probability():
             of_class[:, id_] += posteriors[row, :length, label]
         of_class[:, 0] = 1 - posteriors[row, :length].sum(axis=-1)
         np.testing.assert_allclose(softmax - of_class, gradient[row, :length], atol=1e-5)
-        # Every label is said: its frames add up to at least one, in the order of the labels.
+        # Every label is emitted: its frames add up to at least one, in the order of the labels.
         spent = posteriors[row, :length, : len(target)]
         assert (spent.sum(axis=0) >= 1 - 1e-5).all()
         centres = (spent * np.arange(length)[:, None]).sum(axis=0) / spent.sum(axis=0)

@@ -125,7 +125,7 @@ def test_a_trial_must_be_valid_in_every_mode():
 
 
 def test_impossible_modes_take_no_part():
-    """Labels a mode cannot say, modes a head rules out, and both for the same trial."""
+    """Labels a mode cannot emit, modes a head rules out, and both for the same trial."""
     nats, log_modes = random_case()
     nats[0, 1] = nats[2, 0] = np.inf
     log_modes[1, 1] = log_modes[4, 2] = -np.inf
@@ -260,7 +260,7 @@ def test_both_marginalise_the_same_modes_under_any_order():
 
 
 def test_the_sums_of_blocks_are_asked_for_in_full_precision():
-    """A GPU rounds numbers to TF32 before it multiplies, unless told not to; a CPU never does."""
+    """A GPU rounds numbers to TF32 before it multiplies, unless set otherwise; a CPU never does."""
     real, block = jnp.asarray(VALID), jnp.asarray(BLOCK)
     program = jax.make_jaxpr(lambda logs: information_cost(logs, real, block).nats)
     asked = str(program(jnp.zeros((TRIALS, MODES))))

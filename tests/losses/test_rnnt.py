@@ -1,7 +1,4 @@
-"""Where the walks through a transducer lattice go, against every walk listed one by one.
-
-The RNN-T loss of logits against every walk through the lattice, and at its extremes.
-"""
+"""The transducer lattice and the RNN-T loss of logits against every walk listed one by one."""
 
 import itertools
 
@@ -10,19 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modessm_jax.losses.rnnt import lattice_flows, lattice_nats, rnnt_cost
+from modessm_jax.losses.rnnt import lattice_nats, rnnt_cost
 from modessm_jax.sequence import Sequence
 from tests.losses.enumeration import padded, rnnt_nats, slopes
 
-FRAMES, POSITIONS = 4, 3
+FRAMES, LABELS, CLASSES = 4, 3, 4
 
 
 def walked(blank: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """Nats of a lattice, and how likely a walk leaves each cell by its blank and by its label."""
     frames, positions = blank.shape
     total, by_blank, by_label = 0.0, np.zeros_like(blank), np.zeros_like(label)
-    for places in itertools.combinations(range(frames + positions - 2), positions - 1):
-        by = np.isin(np.arange(frames + positions - 1), places)  # the last step is a blank
+    for steps in itertools.combinations(range(frames + positions - 2), positions - 1):
+        by = np.isin(np.arange(frames + positions - 1), steps)  # the last step is a blank
         position = np.cumsum(by) - by
         time = np.cumsum(~by) - ~by
         cells = time, position
@@ -33,40 +30,39 @@ def walked(blank: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray, np.
     return -np.log(total), by_blank / total, by_label / total
 
 
-def test_the_flows_are_those_of_all_walks_and_the_gradient_is_minus_them():
+def test_the_gradient_of_a_lattice_is_minus_the_flow_of_all_walks():
     random = np.random.default_rng(0)
     lengths = [(4, 3), (2, 3), (4, 1), (1, 1)]  # frames, positions
     frames, counts = (jnp.asarray(x) for x in np.array(lengths).T - [[0], [1]])
     weights = 1.0 + jnp.arange(len(lengths))
 
-    def charged(blank, label):
-        found = lattice_flows(blank, label, frames, counts)
-        return weights @ found[0] + 10 * (found[1].sum() + found[2].sum()), found
+    def weighed(blank, label):
+        nats = lattice_nats(blank, label, frames, counts)
+        return weights @ nats, nats
 
     with jax.enable_x64(True):
-        arcs = jnp.asarray(random.normal(size=(2, len(lengths), FRAMES, POSITIONS)))
-        (_, found), slope = jax.value_and_grad(charged, (0, 1), has_aux=True)(*arcs)
-        np.testing.assert_array_equal(found[0], lattice_nats(*arcs, frames, counts))
+        steps = jnp.asarray(random.normal(size=(2, len(lengths), 4, 3)))
+        (_, found), slope = jax.value_and_grad(weighed, (0, 1), has_aux=True)(*steps)
     for row, (time, positions) in enumerate(lengths):
         part = np.s_[row, :time, :positions]
-        nats, *flows = walked(np.asarray(arcs[0][part]), np.asarray(arcs[1][part]))
-        np.testing.assert_allclose(found[0][row], nats, rtol=1e-12)
+        nats, *flows = walked(np.asarray(steps[0][part]), np.asarray(steps[1][part]))
+        np.testing.assert_allclose(found[row], nats, rtol=1e-12)
         for of, expected in enumerate(flows):
-            whole = np.zeros((FRAMES, POSITIONS))
+            whole = np.zeros((4, 3))
             whole[:time, :positions] = expected
-            np.testing.assert_allclose(found[1 + of][row], whole, atol=1e-12)
             np.testing.assert_allclose(slope[of][row], -weights[row] * whole, atol=1e-12)
 
 
-def test_what_is_impossible_has_no_flow():
-    blank = jnp.full((1, FRAMES, POSITIONS), -jnp.inf)
-    found = lattice_flows(blank, jnp.zeros_like(blank), jnp.asarray([FRAMES]), jnp.asarray([2]))
-    assert found[0][0] == jnp.inf
-    assert not found[1].any()
-    assert not found[2].any()
+def test_what_is_impossible_has_no_gradient():
+    blank = jnp.full((1, 4, 3), -jnp.inf)
 
+    def nats(blank, label):
+        return lattice_nats(blank, label, jnp.asarray([4]), jnp.asarray([2]))[0]
 
-FRAMES, LABELS, CLASSES = 4, 3, 4
+    found, slope = jax.value_and_grad(nats, (0, 1))(blank, jnp.zeros_like(blank))
+    assert found == jnp.inf
+    assert not slope[0].any()
+    assert not slope[1].any()
 
 
 @jax.jit
@@ -145,29 +141,11 @@ def test_padding_changes_neither_values_nor_gradients(garbage):
     assert clean[0].nats[2] == 0
 
 
-def test_uniform_logits_cost_arcs_times_ln_classes_less_the_walks():
+def test_uniform_logits_cost_steps_times_ln_classes_less_the_walks():
     logits, labels = random_batch(0, [4, 4, 4], [[1, 2, 3]] * 3)
     cost, _ = values_and_gradients(logits.with_values(jnp.zeros_like(logits.values)), labels)
     walks = np.log(20)  # three labels in the six places before the last blank
     np.testing.assert_allclose(cost.nats, 7 * np.log(CLASSES) - walks, rtol=1e-6)
-
-
-def test_fastemit_adds_to_the_flow_through_labels_alone():
-    logits, labels = random_batch(2, [4, 3, 2], [[1, 1, 3], [2], [1, 2]])
-
-    @jax.jit
-    def pulled(values):
-        def summed(values, fastemit):
-            return rnnt_cost(logits.with_values(values), labels, fastemit=fastemit).nats.sum()
-
-        return [jax.value_and_grad(summed)(values, weight) for weight in (0.0, 0.5, 1.0)]
-
-    (plain, none), (half_cost, half), (full_cost, full) = pulled(logits.values)
-    assert plain == half_cost == full_cost
-    np.testing.assert_allclose(full - none, 2 * (half - none), atol=1e-6)
-    # More of the labels, less of all else: every cell's gradient still sums to zero.
-    np.testing.assert_allclose((full - none).sum(axis=-1), 0, atol=1e-6)
-    assert (full - none)[0, 0, 0, 1] < 0 < (full - none)[0, 0, 0, 0]
 
 
 def test_float32_gradients_stay_close_to_float64_on_a_long_lattice():

@@ -5,16 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from modessm_jax.losses import transducer
 from modessm_jax.losses.rnnt import rnnt_cost
-from modessm_jax.losses.transducer import (
-    Chunk,
-    Joint,
-    default_chunk,
-    factored_arcs,
-    transducer_cost,
-)
+from modessm_jax.losses.transducer import Chunk, Joint, default_chunk, transducer_cost
+from modessm_jax.phonemes import BLANK
 from modessm_jax.sequence import Sequence
-from tests.losses.enumeration import padded, rnnt_nats
+from tests.losses.enumeration import padded
 
 FRAMES, LABELS, CLASSES, WIDTH = 7, 3, 5, 6
 LENGTHS, TARGETS = [7, 4, 1, 0], [[1, 1, 3], [2], [4, 2], []]
@@ -32,10 +28,14 @@ def network(seed: int, dtype=jnp.float32):
     return encoder, draw(batch, LABELS + 1, WIDTH), joint, padded(TARGETS, LABELS)
 
 
+def logits_of(encoder, predictor, joint):
+    """[batch, frames, positions, classes], written out."""
+    hidden = jnp.tanh(encoder[:, :, None] + predictor[:, None])
+    return hidden @ joint.kernel + joint.bias[None, None, None]
+
+
 def written_out(encoder, predictor, joint, labels):
-    hidden = jnp.tanh(encoder.values[:, :, None] + predictor[:, None])
-    logits = hidden @ joint.kernel + joint.bias[None, None, None]
-    return rnnt_cost(Sequence(logits, encoder.mask), labels)
+    return rnnt_cost(encoder.with_values(logits_of(encoder.values, predictor, joint)), labels)
 
 
 def pull(cost_of, encoder, predictor, joint, labels):
@@ -56,22 +56,50 @@ def pull(cost_of, encoder, predictor, joint, labels):
     return run(encoder.values, predictor, joint)
 
 
+def assert_close(found, expected):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), found, expected)
+
+
 @pytest.mark.parametrize("chunk", [None, Chunk(1, 1), Chunk(4, 2), Chunk(2, 3), Chunk(2, 100)])
 def test_chunks_give_what_the_whole_network_gives(chunk):
     with jax.enable_x64(True):
         given = network(0, jnp.float64)
         expected = pull(written_out, *given)
         found = pull(lambda *a: transducer_cost(*a, chunk=chunk), *given)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), found, expected)
+        assert_close(found, expected)
     assert found[0].valid.tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize("chunk", [Chunk(1, 2), Chunk(2, 5), Chunk(4, 3)])
+def test_log_probabilities_and_their_gradient_are_those_of_the_whole_network(chunk):
+    """For any weights, also such as no lattice gives."""
+    with jax.enable_x64(True):
+        encoder, predictor, joint, _ = network(3, jnp.float64)
+        given = encoder.values, predictor, joint
+        random = np.random.default_rng(4)
+        ids = jnp.asarray(random.integers(1, CLASSES, predictor.shape[:2]))
+        weights = tuple(jnp.asarray(random.normal(size=(2, len(LENGTHS), FRAMES, LABELS + 1))))
+
+        def whole(*given):
+            every = jax.nn.log_softmax(logits_of(*given))
+            label = jnp.take_along_axis(every, ids[:, None, :, None], axis=-1)[..., 0]
+            return every[..., BLANK], label
+
+        def parts(*given):
+            return transducer._log_probabilities(*given, ids, chunk)
+
+        expected, pull_expected = jax.vjp(whole, *given)
+        found, pull_found = jax.vjp(parts, *given)
+        assert_close(found, expected)
+        assert_close(pull_found(weights), pull_expected(weights))
 
 
 def test_nan_in_padding_reaches_nothing():
     encoder, predictor, joint, labels = network(1)
-    said = jnp.arange(LABELS + 1)[None, :, None] <= labels.lengths[:, None, None]
+    real = jnp.arange(LABELS + 1)[None, :, None] <= labels.lengths[:, None, None]
     dirty = encoder.with_values(jnp.where(encoder.expanded_mask(), encoder.values, jnp.nan))
     clean = pull(transducer_cost, encoder, predictor, joint, labels)
-    found = pull(transducer_cost, dirty, jnp.where(said, predictor, jnp.nan), joint, labels)
+    found = pull(transducer_cost, dirty, jnp.where(real, predictor, jnp.nan), joint, labels)
     jax.tree.map(np.testing.assert_array_equal, found, clean)
 
 
@@ -85,23 +113,6 @@ def test_half_precision_products_are_summed_in_float32():
     np.testing.assert_allclose(cost.nats, expected.nats, rtol=2e-2)
     for found, wanted in zip(jax.tree.leaves(gradients), jax.tree.leaves(exact), strict=True):
         assert jnp.linalg.norm(found - wanted) < 3e-2 * jnp.linalg.norm(wanted)
-
-
-def test_factored_arcs_decide_first_and_then_choose():
-    with jax.enable_x64(True):
-        encoder, predictor, joint, labels = network(3, jnp.float64)
-        cost, _ = pull(
-            lambda *a: transducer_cost(*a, arcs=factored_arcs), encoder, predictor, joint, labels
-        )
-        hidden = np.tanh(encoder.values[:, :, None] + predictor[:, None])
-        logits = hidden @ np.asarray(joint.kernel) + np.asarray(joint.bias)
-    silent = 1 / (1 + np.exp(-logits[..., :1]))
-    chosen = np.exp(logits[..., 1:]) / np.exp(logits[..., 1:]).sum(axis=-1, keepdims=True)
-    # Probabilities add up to one, so that their logarithms are logits of the same distribution.
-    same = np.log(np.concatenate([silent, (1 - silent) * chosen], axis=-1))
-    for row in range(3):
-        part = same[row, : LENGTHS[row], : len(TARGETS[row]) + 1]
-        np.testing.assert_allclose(cost.nats[row], rnnt_nats(part, TARGETS[row]), rtol=1e-9)
 
 
 @pytest.mark.parametrize("shape", [(8, 250, 61, 512), (64, 250, 61, 512), (6, 10, 3, 16)])
