@@ -200,9 +200,11 @@ def _parser() -> argparse.ArgumentParser:
     add("processes", "processes to search with (one for each core)", type=int, default=cores)
     for field in fields(SearchOptions):
         several = field.name in Weights._fields
-        remark = "; with --tune the values to try" if several else ""
-        what = f"{_HELP[field.name]} ({field.default:g}{remark})"
-        add(field.name, what, type=type(field.default), nargs="+" if several else None)
+        what = f"{_HELP[field.name]} ({field.default:g}"
+        if several:
+            tried = " ".join(f"{value:g}" for value in getattr(Grid(), field.name))
+            what += f"; with --tune the values to try: {tried}"
+        add(field.name, f"{what})", type=type(field.default), nargs="+" if several else None)
     return parser
 
 

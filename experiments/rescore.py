@@ -32,8 +32,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("lists", type=Path, help="n-best lists, as experiments.decode writes")
     parser.add_argument("--model", type=Path, required=True, help="folder, or file of an n-gram")
-    parser.add_argument("--device", default="cpu", help="of a neural model: cpu or cuda (cpu)")
-    parser.add_argument("--lm_weight", type=float, required=True, help="of the search's n-gram")
+    parser.add_argument(
+        "--device", default="cpu", help="device of a neural model: cpu or cuda (cpu)"
+    )
+    parser.add_argument(
+        "--lm_weight", type=float, required=True, help="n-gram weight of the search"
+    )
     parser.add_argument("--out", type=Path, required=True, help="file of JSON lines to write")
     either = parser.add_mutually_exclusive_group(required=True)
     either.add_argument("--alpha", type=float, help="share of the new model, 0 to 1")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modessm_jax.evaluation.posteriors import Posteriors
-from modessm_jax.runtime.metric_writer import write_json
+from modessm_jax.runtime.files import write_json
 from modessm_jax.text import percent, seen_sentences
 from modessm_jax.words.decoder import Task, Vocabulary, search_trials
 from modessm_jax.words.greedy import GreedyWords

@@ -21,7 +21,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from modessm_jax.evaluation.posteriors import Posteriors
-from modessm_jax.runtime.metric_writer import write_json
+from modessm_jax.runtime.files import write_json
 from modessm_jax.text import normalize, percent, word_edits
 from modessm_jax.words.decoder import Task, Vocabulary, search_trials
 from modessm_jax.words.search import SearchOptions
