@@ -1,4 +1,4 @@
-"""Padded sequences whose padding is part of the type."""
+"""Padded sequences: values with the mask of their real frames."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from jaxtyping import Array, Bool, Int, Shaped
 class Sequence:
     """A batch of sequences of unequal length.
 
-    `values` is `[batch, time, ...]`; `mask` is `[batch, time]`, true on real frames. What stands in
-    `values` where `mask` is false is meaningless (it may be NaN) and never changes a result. The
-    fields are typed loosely because JAX also builds trees of shardings and shapes from this class.
+    `values` is `[batch, time, ...]`; `mask` is `[batch, time]`, true on real frames. Values where
+    the mask is false have no meaning (they may be NaN) and never change a result. The fields are
+    typed loosely because JAX also builds trees of shardings and shapes from this class.
     """
 
     values: Any
@@ -36,12 +36,12 @@ class Sequence:
         return jnp.reshape(self.mask, self.mask.shape + (1,) * (self.values.ndim - 2))
 
     def masked(self) -> "Sequence":
-        """Zeroes the padding. Neither values nor gradients of the padding survive, NaN included."""
+        """Zeroes the padding, NaN included; its gradients are zero too."""
         zero = jnp.zeros((), self.values.dtype)
         return self.with_values(jnp.where(self.expanded_mask(), self.values, zero))
 
     def with_values(self, values: Shaped[Array, "batch time ..."]) -> "Sequence":
-        """The same frames carrying other values."""
+        """The same mask with other values."""
         return Sequence(values, self.mask)
 
     def pad_to_multiple(self, block: int) -> "Sequence":

@@ -1,15 +1,15 @@
-"""The latent speaking mode of MODE-SSM against the truth, and what it does to the error rate.
+"""Does MODE-SSM infer the speaking mode, and does the mode help? Accuracies and error rates.
 
     python -m studies.modes --out studies/results/modes RUN [RUN ...] --without RUN [RUN ...]
 
-The second runs were trained without modes, one for each of the first and with its seed.
+The runs after --without were trained without modes, one for each of the others and with its seed.
 
-The other z is the inferred posterior with its two modes exchanged: what a wrong mode costs. The
-truth of simulated recordings stands in `truth.json` beside them; of recordings whose sessions are
-named `<speaker>.<condition>` it is whether the condition is the one that all speakers share (in
-subvocal_emg F, beside which half of the speakers have A and half S). Nobody tells the model
-which of its modes is which, so accuracy is that of the better of the two assignments, and chance is
-the commoner mode's share. Tied, the trials of a block share a mode: the product of their
+"The other z" is the inferred posterior with its two modes exchanged: the cost of a wrong mode. The
+true modes of simulated recordings are in `truth.json` beside them. Where sessions are named
+`<speaker>.<condition>`, the true mode is whether the condition is the one that all speakers share
+(F in subvocal_emg, where each speaker also has either A or S). The modes are learned without
+labels, so accuracy is that of the better assignment of modes to labels, and chance is the fraction
+of the commoner label. "Tied by block", the trials of a block share a mode, by the product of their
 posteriors. Differences are of all seeds together, with a 95 % bootstrap interval over trials.
 Writes OUT.md.
 """
@@ -28,7 +28,7 @@ from modessm_jax.evaluation.scoring import evaluate_run
 from modessm_jax.models.build import Functional
 from modessm_jax.runs.load import Run, load_run
 from modessm_jax.text import Edits, percent, total
-from studies.seeds import difference
+from studies.shared import difference, table
 
 COLUMNS = ("run", "trials", "accuracy", "accuracy, tied by block", "chance")
 WAYS = ("z inferred", "the other z", "z half and half", "trained without modes")
@@ -50,7 +50,7 @@ def truth(run: Run, evaluation: Evaluation) -> list[str]:
 
 
 def accuracy(posteriors: np.ndarray, labels: list[str]) -> float:
-    """Of the likelier of two modes, under the better assignment of modes to labels."""
+    """Accuracy of the likelier of two modes, under the better assignment of modes to labels."""
     names = sorted(set(labels))
     if len(names) != 2 or posteriors.shape[1] != 2:
         raise SystemExit(f"two modes and two labels are needed; the labels are {names}")
@@ -71,8 +71,8 @@ def tied(posteriors: np.ndarray, evaluation: Evaluation) -> np.ndarray:
     return np.exp(found) / np.exp(found).sum(axis=1, keepdims=True)
 
 
-def told(model: Functional, modes: Any) -> Functional:
-    """The model told its mode by `modes(log_modes)` instead of inferring it."""
+def with_mode(model: Functional, modes: Any) -> Functional:
+    """The model with its inferred posterior replaced by `modes(log_modes)`."""
 
     def apply(params: Any, features: Any, session: Any) -> Any:
         log_modes = model.apply(params, features, session).log_modes
@@ -82,12 +82,12 @@ def told(model: Functional, modes: Any) -> Functional:
 
 
 def rnnt_edits(run: Run) -> list[Edits]:
-    """Of the transducer, for each validation trial."""
+    """The edits of the transducer, for each validation trial."""
     return [result.rnnt_edits for result in evaluate_run(run, "val").trials]
 
 
 def score(folder: Path, without: Path | None) -> tuple[list[str], list[list[Edits]]]:
-    """One line of the table; and each trial's edits, with the mode as in `WAYS`."""
+    """One row of the table, and each trial's edits in each of `WAYS`."""
     run = load_run(folder)
     evaluation = evaluate_run(run, "val")
     if evaluation.trials[0].modes is None:
@@ -100,7 +100,7 @@ def score(folder: Path, without: Path | None) -> tuple[list[str], list[list[Edit
         lambda logs: jnp.exp(logs[:, ::-1]),
         lambda logs: jnp.full_like(logs, 0.5),
     ):
-        edits.append(rnnt_edits(run._replace(functional=told(run.functional, modes))))
+        edits.append(rnnt_edits(run._replace(functional=with_mode(run.functional, modes))))
     if without is not None:
         edits.append(rnnt_edits(load_run(without)))
     figures = [accuracy(posteriors, labels), accuracy(tied(posteriors, evaluation), labels)]
@@ -108,7 +108,7 @@ def score(folder: Path, without: Path | None) -> tuple[list[str], list[list[Edit
     return [folder.name, str(len(labels)), *map(percent, [*figures, commonest, *rates])], edits
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m studies.modes", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
@@ -118,22 +118,24 @@ def main() -> None:
         "--without", type=Path, nargs="+", metavar="RUN", help="the same, trained without modes"
     )
     parser.add_argument("--out", type=Path, required=True, help="path without suffix")
-    options = parser.parse_args()
-    pairs = list(zip(options.runs, options.without or [None] * len(options.runs), strict=True))
-    found = [score(*pair) for pair in pairs]
+    options = parser.parse_args(arguments)
+    without = options.without or [None] * len(options.runs)
+    if len(without) != len(options.runs):
+        parser.error(
+            f"--without has {len(without)} runs for {len(options.runs)}; give one for each"
+        )
+    found = [score(*pair) for pair in zip(options.runs, without, strict=True)]
     ways = WAYS if options.without else WAYS[:-1]
     columns = [*COLUMNS, *(f"PER, {way}" for way in ways)]
-    lines = ["| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns))]
-    lines += ["| " + " | ".join(cells) + " |" for cells, _ in found]
     edits = [of_run for _, of_run in found]
     inferred, *others = zip(*edits, strict=True)  # each way's edits of every run
-    lines += [""]
-    lines += [
+    lines = [
         f"- {ways[0]} less {way}: {difference(inferred, other)}"
         for way, other in zip(ways[1:], others, strict=True)
     ]
     head = "PER is the transducer's; differences are in points, below 0 where the mode helps."
-    text = "\n".join(["# The latent mode against the truth", "", head, "", *lines, ""])
+    rows = table(columns, [cells for cells, _ in found])
+    text = "\n".join(["# The latent mode against the truth", "", head, "", rows, "", *lines, ""])
     options.out.with_suffix(".md").write_text(text, encoding="utf-8")
     print(text)
 

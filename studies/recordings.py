@@ -1,9 +1,9 @@
-"""Several seeds of several data sets, summed up in a table and a picture.
+"""How well do the recipes do on each data set? A table and a picture of several seeds of each.
 
     python -m studies.recordings --out studies/results/recordings "digits=runs/d0,runs/d1"
 
-Each argument names a row and the finished runs (folders of `experiments.train`) that make it up.
-Writes OUT.md and OUT.png.
+Each argument is the name of a row and the finished runs (folders of `experiments.train`) that it
+sums up. Writes OUT.md and OUT.png.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from modessm_jax.text import percent
+from studies.shared import read_log, table
 
 COLUMNS = (
     "recordings", "runs", "val PER, mean", "lowest to highest", "without silence", "nats per label",
@@ -25,9 +26,8 @@ COLUMNS = (
 def read(folder: Path) -> dict[str, Any]:
     """The results of a run and its validation curve, as `curve`: [(step, PER)]."""
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines]
-    results["curve"] = [(record["step"], record["per"]) for record in records if "per" in record]
+    lines = read_log(folder)
+    results["curve"] = [(line["step"], line["per"]) for line in lines if "per" in line]
     return results
 
 
@@ -68,22 +68,22 @@ def draw(path: Path, groups: dict[str, list[dict[str, Any]]]) -> None:
     figure.savefig(path)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m studies.recordings", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--out", type=Path, required=True, help="path without suffix")
-    parser.add_argument("rows", nargs="+", metavar="NAME=RUN[,RUN...]")
-    options = parser.parse_args()
+    parser.add_argument(
+        "rows", nargs="+", metavar="NAME=RUN[,RUN...]", help="name of a row, and its runs"
+    )
+    options = parser.parse_args(arguments)
     groups = {}
     for argument in options.rows:
         name, _, folders = argument.partition("=")
         groups[name] = [read(Path(folder)) for folder in folders.split(",")]
-    lines = [list(COLUMNS), ["---"] * len(COLUMNS)]
-    lines += [row(name, runs) for name, runs in groups.items()]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-    options.out.with_suffix(".md").write_text(table, encoding="utf-8")
+    text = table(COLUMNS, [row(name, runs) for name, runs in groups.items()]) + "\n"
+    options.out.with_suffix(".md").write_text(text, encoding="utf-8")
     draw(options.out.with_suffix(".png"), groups)
-    print(table)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Compares the costs of CTC and RNN-T: at random initialisation, and along a training run.
+"""How large are the costs of CTC and RNN-T? Compared at initialisation and along a training run.
 
     python -m studies.loss_scale --out studies/results/loss_scale [--workdir RUN]
 
-Fresh CTC heads and joint networks of MODE-SSM, 128 wide, are measured on random encoder features:
-in nats, per label, per frame and by MODE-SSM's rule, with the norms of the gradients that reach the
-features, and what theory gives where all classes are equally likely. With --workdir so are the
-initial model and every checkpoint of a staged run, on validation trials; the run is only read.
-Writes OUT.md and OUT.png.
+Newly initialised CTC heads and joint networks of MODE-SSM, 128 wide, are measured on random encoder
+features: costs in nats, per label, per frame and by MODE-SSM's rule, the norms of their gradients
+with respect to the features, and the costs in theory where all classes are equally likely. With
+--workdir the same is measured of the initial model and of every checkpoint of a staged run, on
+validation trials; nothing is written to the run. Writes OUT.md and OUT.png.
 """
 
 import argparse
@@ -44,9 +44,11 @@ def main(arguments: list[str] | None = None) -> None:
         help=f"labels per frame (0.05 0.1 0.2 0.5); T = {SEED.frames}, U = {SEED.labels} is always "
         "measured too",
     )
-    parser.add_argument("--draws", type=int, default=5, help="to take the median of (5)")
     parser.add_argument(
-        "--batches", type=int, default=2, help="validation batches for the checkpoints (2)"
+        "--draws", type=int, default=5, help="initialisations, whose median is reported (5)"
+    )
+    parser.add_argument(
+        "--batches", type=int, default=2, help="validation batches for each checkpoint (2)"
     )
     options = parser.parse_args(arguments)
     for name in ("draws", "batches"):
@@ -54,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
             parser.error(f"--{name} is {getattr(options, name)}; need at least 1")
     swept = {Shape(t, labels_at(share, t)) for t in options.frames for share in options.shares}
     try:
-        # First what may be refused.
+        # The run first: it may be unfit.
         course = options.workdir and along_run(options.workdir, batches=options.batches)
         models = [fresh(seed) for seed in range(options.draws)]
         starts = at_start(models, sorted(swept | {SEED}))
@@ -68,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def fresh(seed: int) -> Functional:
-    """A model whose heads are those of MODE-SSM, `WIDTH` wide; the rest is as small as may be."""
+    """A new model with MODE-SSM's heads, `WIDTH` wide; its other parts are as small as possible."""
     model: Any = get_config("small").model
     config = model.to_dict() | {"d": WIDTH, "joint": WIDTH, "layers": 2, "head_scale": 1.0}
     return build(config, channels=1, sessions=1, hides_bins=False, seed=seed)

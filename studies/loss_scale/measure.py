@@ -1,14 +1,14 @@
-"""How the costs of CTC and RNN-T compare in size, in theory and before any training.
+"""The costs of CTC and RNN-T in theory and before any training.
 
-With V classes that are all equally likely everywhere, T frames, and U labels no two neighbours of
-which are equal, every alignment has the same probability and the cost follows from their number.
+With V classes that are equally likely everywhere, T frames, and U labels of which no two neighbours
+are equal, every alignment has the same probability, and the cost follows from their number.
 
-CTC puts one class in each frame, so an alignment has probability V^-T. It divides the frames into U
-runs of labels of at least one frame each, and U + 1 runs of blanks that may be empty: there are
+CTC emits one class in each frame, so an alignment has probability V^-T. The frames are divided into
+U runs of labels of at least one frame each, and U + 1 runs of blanks that may be empty: there are
 C(T + U, 2U) ways. The cost is T ln V - ln C(T + U, 2U).
 
-RNN-T puts T blanks and U labels in a row, so an alignment has probability V^-(T + U). The last is a
-blank and the labels may stand anywhere before it: C(T + U - 1, U) ways. The cost is (T + U) ln V -
+RNN-T emits T blanks and U labels, so an alignment has probability V^-(T + U). The last is a blank,
+and the labels may stand anywhere before it: C(T + U - 1, U) ways. The cost is (T + U) ln V -
 ln C(T + U - 1, U).
 """
 
@@ -35,7 +35,7 @@ BOTH = {CTC: 1.0, RNNT: 1.0}
 
 
 class Pair(NamedTuple):
-    """A figure of CTC and the same of RNN-T."""
+    """A number for CTC and the same for RNN-T."""
 
     ctc: Any
     rnnt: Any
@@ -47,19 +47,19 @@ class Pair(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """Size of an example."""
+    """The size of an example."""
 
     frames: int
     labels: int
 
 
 class Start(NamedTuple):
-    """What fresh heads charge and pass back; medians over the draws."""
+    """Costs and gradients of newly initialised heads; medians over the initialisations."""
 
     shape: Shape
-    costs: dict[str, Pair]  # nats, by the rule that normalises them
+    costs: dict[str, Pair]  # by each rule of normalisation; "none" is nats
     uniform: Pair  # nats where every class is equally likely, as the losses compute them
-    gradients: Pair  # of the costs per frame, with respect to the encoder features: norms
+    gradients: Pair  # norms, for the costs per frame, with respect to the encoder features
 
     @property
     def ratio(self) -> float:
@@ -68,7 +68,7 @@ class Start(NamedTuple):
 
 
 def uniform_costs(shape: Shape, classes: int = CLASSES) -> Pair:
-    """Nats of an example whose every class is equally likely, where neighbouring labels differ."""
+    """Nats of an example if all classes are equally likely and neighbouring labels differ."""
     time, count = shape
     return Pair(
         time * math.log(classes) - math.log(math.comb(time + count, 2 * count)),
@@ -79,7 +79,7 @@ def uniform_costs(shape: Shape, classes: int = CLASSES) -> Pair:
 def fresh_rnnt_cost(shape: Shape, classes: int = CLASSES) -> float:
     """Nats where a blank is as likely as all labels together, and these are equally likely.
 
-    A fresh `TransducerHead` begins there, but for its small random weights.
+    A new `TransducerHead` starts there, up to its small random weights.
     """
     time, count = shape
     arcs = time * math.log(2) + count * math.log(2 * (classes - 1))
@@ -87,22 +87,22 @@ def fresh_rnnt_cost(shape: Shape, classes: int = CLASSES) -> float:
 
 
 def labels_at(share: float, frames: int) -> int:
-    """How many labels make up this share of the frames, at least one."""
+    """The number of labels for this number per frame, at least one."""
     return max(1, round(share * frames))
 
 
 def at_start(
     models: Row[Functional], shapes: Collection[Shape], *, examples: int = 8, seed: int = 0
 ) -> list[Start]:
-    """Measures the heads of fresh models on encoder features that are normally distributed.
+    """Measures the heads of new models on normally distributed encoder features.
 
-    The features have mean 0 and variance 1, as a layer norm leaves them; labels are drawn evenly,
-    neighbours different.
+    The features have mean 0 and variance 1, like those after a layer norm. Labels are equally
+    likely, and neighbouring labels differ.
 
     Args:
-      models: one for each draw, initialised differently, with a CTC head and a transducer.
+      models: with a CTC head and a transducer, initialised with different seeds.
       shapes: of the examples; all examples of a batch are of one shape.
-      examples: in the batch of each draw.
+      examples: number of examples in the batch of each model.
       seed: of features and labels.
 
     Raises:
@@ -125,17 +125,17 @@ def _start(
     models: Row[Functional], probe: Callable[..., Any], shape: Shape, examples: int, key: Any
 ) -> Start:
     d = models[0].params["head"]["kernel"].shape[0]
-    draws = []
-    for draw, model in enumerate(models):
-        given = _draw(jax.random.fold_in(key, draw), shape, examples, d)
-        draws.append(jax.device_get(probe(model.params, *given)))
+    found = []
+    for number, model in enumerate(models):
+        given = _random_batch(jax.random.fold_in(key, number), shape, examples, d)
+        found.append(jax.device_get(probe(model.params, *given)))
     flat = jax.tree.map(jnp.zeros_like, models[0].params)
-    uniform = probe(flat, *_draw(key, shape, examples, d))[0]["none"]
-    costs, gradients = jax.tree.map(lambda *values: float(np.median(values)), *draws)
+    uniform = probe(flat, *_random_batch(key, shape, examples, d))[0]["none"]
+    costs, gradients = jax.tree.map(lambda *values: float(np.median(values)), *found)
     return Start(shape, costs, Pair(*map(float, uniform)), gradients)
 
 
-def _draw(key: Any, shape: Shape, examples: int, d: int) -> tuple[Any, Any]:
+def _random_batch(key: Any, shape: Shape, examples: int, d: int) -> tuple[Any, Any]:
     """Features, [examples, frames, d], and labels, [examples, labels]."""
     of_features, of_labels = jax.random.split(key)
     features = jax.random.normal(of_features, (examples, shape.frames, d))
@@ -160,7 +160,7 @@ def _make_probe(predict: Predict) -> Callable[..., tuple[dict[str, Pair], Pair]]
 
         lengths = mask.sum(axis=1), given.lengths
 
-        def charged(name: str, cost_of: Callable[[Any], Cost]) -> tuple[Cost, Any]:
+        def measured(name: str, cost_of: Callable[[Any], Cost]) -> tuple[Cost, Any]:
             def loss_of(features: Any) -> tuple[Any, Cost]:
                 cost = cost_of(features)
                 return total({name: cost}, {name: 1.0}, *lengths, "frames")[0], cost
@@ -168,7 +168,7 @@ def _make_probe(predict: Predict) -> Callable[..., tuple[dict[str, Pair], Pair]]
             gradient, cost = jax.grad(loss_of, has_aux=True)(features)
             return cost, optax.tree.norm(gradient)
 
-        (of_ctc, ctc_norm), (of_rnnt, rnnt_norm) = charged(CTC, ctc), charged(RNNT, rnnt)
+        (of_ctc, ctc_norm), (of_rnnt, rnnt_norm) = measured(CTC, ctc), measured(RNNT, rnnt)
         costs = {}
         for rule in RULES:
             _, scalars = total({CTC: of_ctc, RNNT: of_rnnt}, BOTH, *lengths, rule)
@@ -184,7 +184,7 @@ def _linear(layer: Any, x: Any) -> Any:
 
 def _predicted(params: Any, predict: Predict, labels: Any) -> Any:
     """The predictor's output at every position, [batch, labels + 1, width]."""
-    said = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=BLANK)
+    previous = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=BLANK)
     state = predict.initial_state(params, labels.shape[0])
-    step = jax.lax.scan(lambda s, label: predict.step(params, s, label), state, said.T)
+    step = jax.lax.scan(lambda s, label: predict.step(params, s, label), state, previous.T)
     return step[1].swapaxes(0, 1)

@@ -1,4 +1,4 @@
-"""What `loss_scale` and `loss_scale_run` measured, in tables and a picture."""
+"""The report of the loss scales: findings and tables in Markdown, and a picture."""
 
 import math
 from collections.abc import Collection
@@ -16,11 +16,13 @@ from studies.loss_scale.measure import (
     labels_at,
     uniform_costs,
 )
+from studies.shared import table
 
-SEED = Shape(frames=50, labels=10)  # where MODE-SSM's authors compared the two
+SEED = Shape(frames=50, labels=10)  # at which MODE-SSM's authors compared the two
 BALANCED = (0.3, 3.0)  # the ratios that they accepted
 
 _RULES = {"none": "nats", "labels": "per label", "seed_rule": "MODE-SSM's rule"}
+_GRADIENTS = ("CTC gradient", "RNN-T gradient", "ratio")
 _COLORS = ("#4477aa", "#cc3311", "#228833", "#aa3377", "#ccbb44", "#66ccee")
 _INTRODUCTION = """# RNN-T against CTC
 
@@ -116,7 +118,7 @@ def _range(ratios: Collection[float], bounds: tuple[float, float] | None = None)
 
 
 def _remedied(measured: Start | Point) -> Pair:
-    """The two numbers that MODE-SSM compared in the end."""
+    """The two numbers that MODE-SSM's authors compared after their remedy."""
     return Pair(measured.costs["labels"].ctc, measured.costs["seed_rule"].rnnt)
 
 
@@ -125,10 +127,9 @@ def _cost_table(starts: Collection[Start]) -> str:
     for start in starts:
         exact = uniform_costs(start.shape)
         rows.append([*_shape(start), *_pair(start.costs["none"], 1), *_pair(exact, 1)])
-    return "Nats an example, and where all classes are equally likely:\n\n" + _table(
-        ["T", "U", "CTC", "RNN-T", "ratio", "CTC, uniform", "RNN-T, uniform", "ratio, uniform"],
-        rows,
-    )
+    header = ["T", "U", "CTC", "RNN-T", "ratio", "CTC, uniform", "RNN-T, uniform", "ratio, uniform"]
+    text = "Nats an example, and where all classes are equally likely:\n\n"
+    return text + table(header, rows) + "\n"
 
 
 def _rule_table(starts: Collection[Start]) -> str:
@@ -144,8 +145,8 @@ def _rule_table(starts: Collection[Start]) -> str:
         "that rule with CTC per label. Gradients are of the costs per frame:\n\n"
     )
     header = ["T", "U", "CTC / label", "RNN-T / label", "CTC / frame", "RNN-T / frame"]
-    header += ["CTC, MODE-SSM's rule", "RNN-T, MODE-SSM's rule", "its remedy, ratio"]
-    return text + _table(header, rows, ["CTC gradient", "RNN-T gradient", "ratio"])
+    header += ["CTC, MODE-SSM's rule", "RNN-T, MODE-SSM's rule", "its remedy, ratio", *_GRADIENTS]
+    return text + table(header, rows) + "\n"
 
 
 def _course_findings(course: Course) -> str:
@@ -181,11 +182,8 @@ def _course_table(course: Course) -> str:
         [str(point.step), point.stage, *_pair(point.costs["frames"], 4), *_pair(point.gradients, 4)]
         for point in course.points
     ]
-    text = "Costs per frame on validation trials, and their gradients:\n\n" + _table(
-        ["step", "stage", "CTC", "RNN-T", "ratio"],
-        rows,
-        ["CTC gradient", "RNN-T gradient", "ratio"],
-    )
+    text = "Costs per frame on validation trials, and their gradients:\n\n"
+    text += table(["step", "stage", "CTC", "RNN-T", "ratio", *_GRADIENTS], rows)
     rows = [
         [
             str(point.step),
@@ -195,17 +193,12 @@ def _course_table(course: Course) -> str:
         for point in course.points
     ]
     header = [f"{cost}, {name}" for name in _RULES.values() for cost in ("CTC", "RNN-T", "ratio")]
-    text += "\nBy the other rules; trials differ in length here, so ratios differ a little:\n\n"
-    return text + _table(["step", *header, "its remedy, ratio"], rows)
+    text += "\n\nBy the other rules; trials differ in length here, so ratios differ a little:\n\n"
+    return text + table(["step", *header, "its remedy, ratio"], rows) + "\n"
 
 
 def _bullets(*lines: str) -> str:
     return "".join(f"- {line}\n" for line in lines)
-
-
-def _table(header: list[str], rows: list[list[str]], more: Collection[str] = ()) -> str:
-    lines = [[*header, *more], ["---"] * (len(header) + len(more)), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def _shape(start: Start) -> tuple[str, str]:

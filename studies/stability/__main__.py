@@ -1,15 +1,15 @@
-"""Which runs diverge, when, and what the divergence guard saves.
+"""Which training recipes diverge, and does the divergence guard rescue them?
 
     python -m studies.stability --data DATA --work DIR --out OUT
     python -m studies.stability --data DATA --work DIR --out OUT --rates 2e-3 1e-3 -- \\
         --config.data.batch_size=8
 
 Trains the multi-scale model with every combination of peak rate, warm-up, clipping and final
-LayerNorm, each run in a process of its own; those that diverge, once more with the divergence
-guard. `--design mends` takes the first value of each, then every other value in its place alone,
-and the last of each together: what every mend does by itself, in a few runs. Arguments after `--`
-go to every run (see `python -m experiments.train --help`). Runs that are complete are not made
-again, and interrupted ones go on: give the same command. Writes OUT.md and OUT.png.
+LayerNorm, each run in a process of its own; those that diverge are trained once more with the
+divergence guard. `--design single` trains the first values together, each other value alone in its
+place, and the last values together: the effect of each change by itself, in a few runs. Arguments
+after `--` go to every run (see `python -m experiments.train --help`). After an interruption, give
+the same command: complete runs are kept, and incomplete ones resume. Writes OUT.md and OUT.png.
 """
 
 import argparse
@@ -23,13 +23,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from modessm_jax.runtime.metric_writer import write_json
-from studies.stability.cells import Cell, Outcome, cells, mends, read_outcome
+from modessm_jax.runtime.files import write_json
+from studies.stability.cells import Cell, Outcome, full_grid, one_at_a_time, read_outcome
 from studies.stability.report import Pair, draw, format_report
 
 _NORMS = {"without": False, "with": True}
-_DESIGNS = {"all": cells, "mends": mends}
-_ENDED = "ended.json"  # file in a run's folder: the arguments of a run that is over
+_DESIGNS = {"all": full_grid, "single": one_at_a_time}
+_ENDED = "ended.json"  # file in the folder of a run that is over: its arguments
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     start = time.monotonic()
     pool = ThreadPoolExecutor(options.jobs)
     try:
-        pending = {pool.submit(judge, cell, options, further): cell for cell in grid}
+        pending = {pool.submit(run_cell, cell, options, further): cell for cell in grid}
         for done, future in enumerate(as_completed(pending), 1):
             study[pending[future]] = future.result()
             print(_line(pending[future], study[pending[future]]), flush=True)
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     finally:
         pool.shutdown(cancel_futures=True)  # after a failure, or Ctrl-C, no further run begins
     study = {cell: study[cell] for cell in grid}
-    command = shlex.join(["python", "-m", "studies.stability.__main__", *_without_places(given)])
+    command = shlex.join(["python", "-m", "studies.stability", *_without_folders(given)])
     report = format_report(study, title=options.data.name, command=command)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.with_suffix(".md").write_text(report, encoding="utf-8")
@@ -67,9 +67,9 @@ def parser() -> argparse.ArgumentParser:
     found.formatter_class = argparse.RawDescriptionHelpFormatter
     add = found.add_argument
     add("--data", type=Path, required=True, help="folder of the recordings")
-    add("--work", type=Path, required=True, help="folder for the runs; kept, and used again")
+    add("--work", type=Path, required=True, help="folder for the runs; kept, and reused")
     add("--out", type=Path, required=True, help="path without suffix")
-    add("--config", default="configs/multiscale.py:small", help="(%(default)s)")
+    add("--config", default="configs/multiscale.py:small", help="of every run (%(default)s)")
     add(
         "--rates",
         type=float,
@@ -86,41 +86,43 @@ def parser() -> argparse.ArgumentParser:
         default=list(_NORMS),
         help="final LayerNorm: %(default)s",
     )
-    add("--design", choices=_DESIGNS, default="all", help="(%(default)s)")
-    add("--steps", type=int, default=400, help="of each run (%(default)s)")
+    add("--design", choices=_DESIGNS, default="all", help="which combinations (%(default)s)")
+    add("--steps", type=int, default=400, help="steps of each run (%(default)s)")
     add("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
     return found
 
 
-def judge(cell: Cell, options: argparse.Namespace, further: Sequence[str]) -> Pair:
-    """Makes the cell's run, and the guarded one where the guard would have acted."""
-    run = make(cell, options, further, guarded=False)
+def run_cell(cell: Cell, options: argparse.Namespace, further: Sequence[str]) -> Pair:
+    """Trains the cell's run, and the guarded one where the guard would have acted."""
+    run = train(cell, options, further, guarded=False)
     if run.diverged is None:
         return Pair(run, None)
-    return Pair(run, make(cell, options, further, guarded=True))
+    return Pair(run, train(cell, options, further, guarded=True))
 
 
-def make(
+def train(
     cell: Cell, options: argparse.Namespace, further: Sequence[str], *, guarded: bool
 ) -> Outcome:
-    """Makes a run, or finds it made.
+    """Trains a run, unless it is complete, and reads its outcome.
 
     Raises:
-        RuntimeError: it could not begin, and the message has the place of its output; or it was
-            made with other arguments.
+        RuntimeError: it failed, and the message names the file of its output; or it was trained
+            with other arguments.
     """
     workdir = options.work / (cell.name + ("-guarded" if guarded else ""))
     chosen = [f"--config={options.config}", f"--config.data.root={options.data}"]
     chosen += [*cell.overrides(steps=options.steps, guarded=guarded), *further]
     over = workdir / _ENDED
     if over.exists() and json.loads(over.read_text(encoding="utf-8")) != chosen:
-        raise RuntimeError(f"{workdir} was made with other arguments, see {over}; give new --work")
+        raise RuntimeError(
+            f"{workdir} was trained with other arguments, see {over}; give another --work"
+        )
     if not over.exists():
         workdir.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "experiments.train", f"--workdir={workdir}", *chosen]
         with (workdir / "output.log").open("w", encoding="utf-8") as log:
             ended = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT)
-        # A run that stops because it diverged has trained; any other failure is not a finding.
+        # A run that stops because it diverged is a finding; any other failure is an error.
         log_text = (workdir / "output.log").read_text(encoding="utf-8")
         diverged = any(f"{name}:" in log_text for name in ("DivergedError", "NonFiniteError"))
         if ended.returncode and not diverged:
@@ -131,17 +133,17 @@ def make(
 
 def _line(cell: Cell, pair: Pair) -> str:
     run = pair.run
-    said = "stopped" if run.per is None else f"PER {run.per:.2%}"
+    text = f"{cell.name}: {'stopped' if run.per is None else f'PER {run.per:.2%}'}"
     if run.diverged is not None:
-        said += f", diverged at step {run.diverged}"
+        text += f", diverged at step {run.diverged}"
     if pair.guarded is not None:
         per = pair.guarded.per
-        said += f"; guarded: {'stopped' if per is None else f'PER {per:.2%}'}"
-    return f"{cell.name}: {said}"
+        text += f"; guarded: {'stopped' if per is None else f'PER {per:.2%}'}"
+    return text
 
 
-def _without_places(given: Sequence[str]) -> Iterator[str]:
-    """The arguments but for folders, which are of one machine."""
+def _without_folders(given: Sequence[str]) -> Iterator[str]:
+    """The arguments with the names of options for the folders, which are of one machine."""
     words = iter(given)
     for word in words:
         if word in ("--data", "--work", "--out"):

@@ -1,9 +1,9 @@
-"""What a study of stability is made of: its cells, and what became of the run in each.
+"""The cells of the stability study, and the outcome of the run in each.
 
-A cell is a choice of peak rate, warm-up, clipping and final normalisation. Its run is made without
-the divergence guard, and judged afterwards as the guard would have judged it: it diverged where the
-guard would have raised an alarm, or where it stopped. Only then is there a guarded run to make: a
-guard that stays silent changes nothing.
+A cell is a choice of peak rate, warm-up, clipping and final normalisation. Its run is trained
+without the divergence guard, and the guard's decisions are replayed afterwards: the run diverged
+where the guard would have raised an alarm, or where it stopped. Only then is a guarded run trained:
+a guard that stays silent changes nothing.
 """
 
 import itertools
@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from modessm_jax.training.settings import GuardSettings
-from studies.stability.replay import read_lines, replay
+from studies.guard_alarms import replay
+from studies.shared import read_log
 
 WINDOW = 32  # of the guard, in steps: short, for runs of some hundred steps
-SAVE_EVERY = 16  # of the guarded runs, which alone go back
+SAVE_EVERY = 16  # of the guarded runs: only these are rolled back
 
 
 class Cell(NamedTuple):
-    """One choice of what the founding system changed when its runs diverged."""
+    """One setting of the four changes that the founding system made when its runs diverged."""
 
     rate: float  # peak learning rate
     warmup: int  # steps
@@ -29,7 +30,7 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        """A folder's name."""
+        """The name of the run's folder."""
         ending = "norm" if self.norm else "bare"
         return f"rate-{self.rate:g}-warmup-{self.warmup}-clip-{self.clip:g}-{ending}"
 
@@ -52,7 +53,7 @@ class Cell(NamedTuple):
         return [f"--config.{key}={value}" for key, value in values.items()]
 
 
-def cells(
+def full_grid(
     rates: Sequence[float], warmups: Sequence[int], clips: Sequence[float], norms: Sequence[bool]
 ) -> list[Cell]:
     """All combinations, the highest rates first."""
@@ -60,10 +61,10 @@ def cells(
     return [Cell(*choice) for choice in itertools.product(ordered, warmups, clips, norms)]
 
 
-def mends(
+def one_at_a_time(
     rates: Sequence[float], warmups: Sequence[int], clips: Sequence[float], norms: Sequence[bool]
 ) -> list[Cell]:
-    """The first of all, each other value in its place alone, and the last of all together."""
+    """All first values; these with one other value, for each other value; and all last values."""
     first = Cell(rates[0], warmups[0], clips[0], norms[0])
     alone = [first._replace(rate=value) for value in rates]
     alone += [first._replace(warmup=value) for value in warmups]
@@ -73,17 +74,17 @@ def mends(
 
 
 class Outcome(NamedTuple):
-    """What became of a run.
+    """The outcome of a run.
 
     Attributes:
-        losses: step and loss of every update that was made, in order; a guarded run's go back.
-        diverged: the step that showed a rise that lasted, or the last one before the run stopped;
-            None where neither happened. Of a guarded run, the first rise.
-        per: of the final model; None where the run stopped.
+        losses: step and loss of every update, in order; steps repeat after a rollback.
+        diverged: the step at which a rise that lasted was found, or the last one before the run
+            stopped; None where neither happened. For a guarded run, the first rise.
+        per: PER of the final model; None where the run stopped.
         best: lowest PER of all its evaluations.
         skipped: steps that were not finite.
-        setbacks: times it went back; of a run that stopped, those of which its log still tells.
-        worst: its highest rise, as a share of an alarm's; 0 of a guarded run.
+        rollbacks: number of rollbacks; for a run that stopped, those still in its log.
+        worst: its highest rise, as a fraction of an alarm's; 0 for a guarded run.
     """
 
     losses: list[tuple[int, float]]
@@ -91,30 +92,30 @@ class Outcome(NamedTuple):
     per: float | None
     best: float | None
     skipped: int
-    setbacks: int
+    rollbacks: int
     worst: float
 
 
 def read_outcome(workdir: Path, *, guarded: bool) -> Outcome:
-    """Reads a run that ended, well or not.
+    """Reads a run that is over, whether it was completed or stopped.
 
     Raises:
         OSError: there is no metrics.jsonl or no config.json.
     """
-    lines, results = read_lines(workdir), workdir / "results.json"
+    lines, results = read_log(workdir), workdir / "results.json"
     losses = [(x["step"], x["loss"]) for x in lines if x["kind"] == "train" and "loss" in x]
     pers = [line["per"] for line in lines if line["kind"] == "evaluation"]
-    # A run that goes back a second time, further, takes the first out of its log.
-    setbacks = [line for line in lines if line["kind"] == "setback"]
+    # A second rollback, to an earlier step, removes the first from the log, not from the results.
+    rollbacks = [line for line in lines if line["kind"] == "rollback"]
     if ended := results.exists():
-        setbacks = json.loads(results.read_text(encoding="utf-8"))["setbacks"]
+        rollbacks = json.loads(results.read_text(encoding="utf-8"))["rollbacks"]
     alarm, worst = None, 0.0
     if not guarded:
         config: dict[str, Any] = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
-        judged = replay(lines, (), GuardSettings(**{**config["guard"], "divergence": True}))
-        alarm, worst = judged.alarm and judged.alarm.found, judged.worst
-    elif setbacks:
-        alarm = setbacks[0]["found"]
+        replayed = replay(lines, (), GuardSettings(**{**config["guard"], "divergence": True}))
+        alarm, worst = replayed.alarm and replayed.alarm.found, replayed.worst
+    elif rollbacks:
+        alarm = rollbacks[0]["found"]
     if not ended and alarm is None:
         alarm = losses[-1][0] if losses else 0
     return Outcome(
@@ -123,6 +124,6 @@ def read_outcome(workdir: Path, *, guarded: bool) -> Outcome:
         per=pers[-1] if ended else None,
         best=min(pers, default=None),
         skipped=sum(line["kind"] == "skipped" for line in lines),
-        setbacks=len(setbacks),
+        rollbacks=len(rollbacks),
         worst=worst,
     )

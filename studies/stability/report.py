@@ -1,4 +1,4 @@
-"""What a study of stability found, in tables and a picture."""
+"""The report of the stability study: findings and tables in Markdown, and a picture."""
 
 import statistics
 from collections.abc import Callable, Mapping
@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from modessm_jax.text import percent
+from studies.shared import table
 from studies.stability.cells import SAVE_EVERY, WINDOW, Cell, Outcome
 
 NEAR = 0.1  # relative distance to the best PER that a guarded run may end at
@@ -16,7 +17,7 @@ NEAR = 0.1  # relative distance to the best PER that a guarded run may end at
 _NORM, _BARE, _GUARDED = "#4477aa", "#cc3311", "#228833"
 _HEADER = (
     "peak rate", "warm-up", "clip", "final norm", "diverged at", "worst rise", "skipped",
-    "PER at the end", "lowest PER", "guarded: setbacks", "guarded: PER",
+    "PER at the end", "lowest PER", "guarded: rollbacks", "guarded: PER",
 )  # fmt: skip
 _FACTORS: Mapping[str, Callable[[Cell], str]] = {
     "peak rate": lambda cell: f"{cell.rate:g}",
@@ -27,7 +28,7 @@ _FACTORS: Mapping[str, Callable[[Cell], str]] = {
 
 
 class Pair(NamedTuple):
-    """A cell's run, and the guarded one where the guard had something to do."""
+    """A cell's run, and the guarded run where the first diverged."""
 
     run: Outcome
     guarded: Outcome | None
@@ -37,12 +38,12 @@ Study = Mapping[Cell, Pair]
 
 
 def format_report(study: Study, *, title: str, command: str) -> str:
-    """Markdown: what was found, each factor's share in it, and every cell."""
+    """Markdown: the findings, the effect of each factor, and every cell."""
     introduction = (
         f"# Stability on {title}\n\n    {command}\n\nA run diverged where the divergence guard "
         f"(`guard.window={WINDOW}`) would have raised an alarm, or where it stopped. `worst rise` "
-        "is the highest rise that lasted, as a share of an alarm's. Guarded runs were made where "
-        f"the guard would have acted, with `training.save_every={SAVE_EVERY}`."
+        "is the highest rise that lasted, as a fraction of an alarm's. Guarded runs were trained "
+        f"where the guard would have acted, with `training.save_every={SAVE_EVERY}`."
     )
     return "\n\n".join([introduction, _findings(study), _factors(study), _cells(study)]) + "\n"
 
@@ -104,18 +105,18 @@ def _findings(study: Study) -> str:
 
 
 def _saved(cell: Cell, guarded: Outcome, best: float | None) -> str:
-    said = f"{cell.name}, guarded: "
+    name = f"{cell.name}, guarded:"
     if guarded.per is None:
-        return said + "stopped, having gone back as often as it may."
-    said += f"ended with {percent(guarded.per)} PER"
+        return f"{name} stopped after the last rollback that `guard.tries` allows."
+    ending = f"{name} ended with {percent(guarded.per)} PER"
     if best is None:
-        return said + "."
+        return f"{ending}."
     near = guarded.per <= (1 + NEAR) * best
-    return said + f", {'within' if near else 'NOT within'} {percent(NEAR)} of the best."
+    return f"{ending}, {'within' if near else 'NOT within'} {percent(NEAR)} of the best."
 
 
 def _factors(study: Study) -> str:
-    rows = [["", "", "diverged", "median PER of the rest"]]
+    rows = []
     for name, of in _FACTORS.items():
         for value in dict.fromkeys(map(of, study)):
             runs = [pair.run for cell, pair in study.items() if of(cell) == value]
@@ -123,25 +124,19 @@ def _factors(study: Study) -> str:
             median = percent(statistics.median(rest)) if rest else "none"
             lost = sum(x.diverged is not None for x in runs)
             rows.append([name, value, f"{lost} of {len(runs)}", median])
-    return _table(rows)
+    return table(["", "", "diverged", "median PER of the rest"], rows)
 
 
 def _cells(study: Study) -> str:
-    rows: list[list[str]] = [[*_HEADER]]
+    rows = []
     for cell, (run, guarded) in study.items():
         row = [of(cell) for of in _FACTORS.values()]
         row += ["no" if run.diverged is None else f"step {run.diverged}", f"{run.worst:.2f}"]
         row += [str(run.skipped), _per(run.per), _per(run.best)]
-        row += ["", ""] if guarded is None else [str(guarded.setbacks), _per(guarded.per)]
+        row += ["", ""] if guarded is None else [str(guarded.rollbacks), _per(guarded.per)]
         rows.append(row)
-    return _table(rows)
+    return table(_HEADER, rows)
 
 
 def _per(per: float | None) -> str:
     return "stopped" if per is None else percent(per)
-
-
-def _table(rows: list[list[str]]) -> str:
-    head, *body = rows
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

@@ -1,8 +1,6 @@
 """A run measured from outside: its checkpoints on validation trials, its curves, its stages."""
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,55 +8,15 @@ import numpy as np
 import optax
 import pytest
 
-from configs.modessm import get_config
-from modessm_jax.data.batches import evaluation_batches
+from modessm_jax.data.batches import EvaluationBatches
 from modessm_jax.data.recordings import read_recordings
 from modessm_jax.losses.ctc import ctc_cost
 from modessm_jax.losses.transducer import Joint, transducer_cost
-from modessm_jax.runs.checkpoints import CheckpointError, Checkpoints
-from modessm_jax.runs.history import History
-from modessm_jax.runs.load import build_model, describe_data, load_run
-from modessm_jax.runs.state import create_state
-from modessm_jax.runtime.mesh import data_mesh
-from modessm_jax.runtime.metric_writer import write_json
+from modessm_jax.runs.checkpoints import CheckpointError
+from modessm_jax.runs.load import load_run
 from studies.loss_scale.course import Course, Stage, along_run
-from tests.data.layout import write_split
-from tests.runs.test_checkpoints import numbers
 
 pytestmark = pytest.mark.slow
-
-TINY = {"gate": 2, "d": 8, "layers": 2, "heads": 2, "state": 2, "kernel": 2, "joint": 4}
-TINY |= {"flow": 1, "causal": True}
-
-
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory) -> Path:
-    """A run of two stages, whose checkpoint is of the step at which the second began."""
-    root, workdir = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("run")
-    write_split(root, "a", "val", [24, 20, 16])
-    config = get_config("small").to_dict()
-    config["model"] |= TINY
-    config["data"] |= {"root": str(root), "batch_size": 2, "buckets": 1}
-    recordings = read_recordings(root, "val")
-    write_json(workdir / "config.json", config)
-    write_json(workdir / "dataset.json", describe_data(recordings))
-    params = build_model(config, recordings.channels, 1).params
-    params = jax.tree.map(lambda x: 1.5 * x + 0.01, params)
-    state = create_state(params, optax.sgd(0.1), data_mesh(), ema=False)
-    stages = [{"name": "ctc_warmup", "begun": 0}, {"name": "joint", "begun": 4}]
-    history, checkpoints = History(stages=stages), Checkpoints(workdir, keep=1)
-    history.evaluated(4, {"per": 0.5}, "per")
-    checkpoints.save_best(4, state, history)
-    checkpoints.save(4, state, numbers(), history)
-    lines = [
-        {"step": 4, "kind": "train", "loss/phoneme": 2.0},
-        {"step": 4, "kind": "evaluation", "per": 0.5},
-        {"step": 6, "kind": "train", "loss/phoneme": 9.0, "loss/rnnt": 9.0},
-        {"step": 6, "kind": "train", "loss/phoneme": 1.0, "loss/rnnt": 1.5},  # resumed
-    ]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (workdir / "metrics.jsonl").write_text(text)
-    return workdir
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +28,7 @@ def test_checkpoints_are_measured_on_all_trials(workdir, course):
     """As in one batch, without rows to fill it up."""
     run = load_run(workdir)
     recordings = read_recordings(run.config["data"]["root"], "val")
-    batch = jax.device_put(evaluation_batches(recordings, 3, run.functional.multiple, 1)[0])
+    batch = jax.device_put(EvaluationBatches(recordings, 3, run.functional.multiple, 1)[0])
 
     def losses(params) -> tuple[Any, Any]:
         labels = batch.labels

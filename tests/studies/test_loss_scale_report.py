@@ -1,4 +1,4 @@
-"""The text says what the numbers are; the picture is drawn with and without a run."""
+"""The text has the right numbers; the picture is drawn with and without a run."""
 
 import math
 

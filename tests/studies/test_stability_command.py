@@ -1,4 +1,4 @@
-"""The study's command, with runs that take the place of training."""
+"""The command of the stability study, with training replaced by runs written by hand."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modessm_jax.training.settings import GuardSettings
+from configs import common
 from studies.stability import __main__
 
 GIVEN = ["--rates", "1e-3", "2e-3", "--warmups", "5", "--clips", "1.0", "--norms", "with"]
@@ -33,34 +33,37 @@ def trained(monkeypatch) -> list[list[str]]:
         ]
         rows.append({"step": 60, "kind": "evaluation", "per": 0.8 if rises else 0.1})
         (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (workdir / "config.json").write_text(json.dumps({"guard": vars(GuardSettings(window=16))}))
-        (workdir / "results.json").write_text(json.dumps({"setbacks": []}))
+        (workdir / "config.json").write_text(
+            json.dumps({"guard": {**common.guard(), "window": 16}})
+        )
+        (workdir / "results.json").write_text(json.dumps({"rollbacks": []}))
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(__main__.subprocess, "run", run)
     return commands
 
 
-def places(folder: Path) -> list[str]:
+def folders(folder: Path) -> list[str]:
     return ["--data", str(folder / "d"), "--work", str(folder / "w"), "--out", str(folder / "o")]
 
 
-def test_only_what_diverged_is_guarded_and_nothing_is_made_twice(tmp_path, trained) -> None:
+def test_only_what_diverged_is_guarded_and_nothing_is_trained_twice(tmp_path, trained) -> None:
     further = ["--", "--config.data.batch_size=8"]
-    __main__.main([*places(tmp_path), *GIVEN, *further])
+    __main__.main([*folders(tmp_path), *GIVEN, *further])
     assert len(trained) == 3  # two rates, and the higher once more
     assert all(command[-1] == "--config.data.batch_size=8" for command in trained)
     text = (tmp_path / "o.md").read_text()
     assert "1 of 2 runs diverged." in text and "guarded: ended with 10.00 % PER, within" in text
     assert str(tmp_path) not in text and "--config.data.batch_size=8" in text
+    assert "    python -m studies.stability --data DATA --work WORK --out OUT --rates 1e-3" in text
     assert (tmp_path / "o.png").exists()
-    __main__.main([*places(tmp_path), *GIVEN, *further])
+    __main__.main([*folders(tmp_path), *GIVEN, *further])
     assert len(trained) == 3
-    with pytest.raises(SystemExit, match="made with other arguments"):
-        __main__.main([*places(tmp_path), *GIVEN, "--steps", "50", *further])
+    with pytest.raises(SystemExit, match="trained with other arguments"):
+        __main__.main([*folders(tmp_path), *GIVEN, "--steps", "50", *further])
 
 
-def test_a_run_that_cannot_begin_ends_the_study_and_says_where_to_look(tmp_path, monkeypatch):
+def test_a_run_that_fails_ends_the_study_and_its_output_is_named(tmp_path, monkeypatch):
     started = []
 
     def fail(command, stdout, stderr):
@@ -71,5 +74,5 @@ def test_a_run_that_cannot_begin_ends_the_study_and_says_where_to_look(tmp_path,
 
     monkeypatch.setattr(__main__.subprocess, "run", fail)
     with pytest.raises(SystemExit, match=r"failed; its output is in .*output.log"):
-        __main__.main([*places(tmp_path), "--rates", *(f"{n}e-3" for n in range(1, 10))])
+        __main__.main([*folders(tmp_path), "--rates", *(f"{n}e-3" for n in range(1, 10))])
     assert len(started) < 10  # of 72; one or two begin before the first is known to have failed

@@ -1,4 +1,4 @@
-"""The report of a study made of outcomes that stand for every case."""
+"""The report of the stability study, of outcomes for every case."""
 
 from studies.stability.cells import Cell, Outcome
 from studies.stability.report import Pair, draw, format_report
@@ -8,7 +8,7 @@ LOSSES = [(i, 2.0 / i) for i in range(1, 41)]
 
 def outcome(**changes) -> Outcome:
     healthy = dict(
-        losses=LOSSES, diverged=None, per=0.02, best=0.02, skipped=0, setbacks=0, worst=0.3
+        losses=LOSSES, diverged=None, per=0.02, best=0.02, skipped=0, rollbacks=0, worst=0.3
     )
     return Outcome(**{**healthy, **changes})
 
@@ -16,15 +16,15 @@ def outcome(**changes) -> Outcome:
 DIVERGED = outcome(diverged=25, per=0.9, best=0.1, worst=3.0)
 STOPPED = outcome(diverged=40, per=None, best=None)
 STUDY = {
-    Cell(2e-3, 40, 1.0, False): Pair(DIVERGED, outcome(diverged=25, per=0.0215, setbacks=1)),
-    Cell(2e-3, 40, 0.5, False): Pair(DIVERGED, outcome(diverged=25, per=0.05, setbacks=2)),
-    Cell(2e-3, 100, 0.5, False): Pair(STOPPED, STOPPED._replace(setbacks=3)),
+    Cell(2e-3, 40, 1.0, False): Pair(DIVERGED, outcome(diverged=25, per=0.0215, rollbacks=1)),
+    Cell(2e-3, 40, 0.5, False): Pair(DIVERGED, outcome(diverged=25, per=0.05, rollbacks=2)),
+    Cell(2e-3, 100, 0.5, False): Pair(STOPPED, STOPPED._replace(rollbacks=3)),
     Cell(2e-3, 40, 1.0, True): Pair(outcome(), None),
     Cell(5e-4, 40, 1.0, True): Pair(outcome(per=0.04, worst=0.1), None),
 }
 
 
-def test_the_report_says_what_diverged_what_was_saved_and_by_which_factor() -> None:
+def test_the_report_has_findings_factors_and_cells() -> None:
     text = format_report(STUDY, title="toys", command="python -m x --rates 1")
     assert "`guard.window=32`" in text and "`training.save_every=16`" in text
     assert "3 of 5 runs diverged." in text and "best of the others ended with 2.00 % PER" in text

@@ -1,9 +1,9 @@
-"""Several seeds together are rates of sums, and their difference is trial by trial."""
+"""Tables, and error rates over several seeds: rates of sums, differences trial by trial."""
 
 import pytest
 
 from modessm_jax.text import Edits, total
-from studies.seeds import difference, together
+from studies.shared import difference, table, together
 
 
 def trial(errors: int, length: int) -> Edits:
@@ -32,3 +32,12 @@ def test_the_same_decodings_do_not_differ_and_more_errors_in_each_do():
 def test_seeds_must_have_decoded_the_same_trials():
     with pytest.raises(ValueError, match="zip"):
         together([OURS[0], OURS[1][:1]])
+
+
+def test_a_table_in_markdown():
+    assert table(("run", "PER"), [["a", "1 %"], ["b", "2 %"]]).splitlines() == [
+        "| run | PER |",
+        "| --- | --- |",
+        "| a | 1 % |",
+        "| b | 2 % |",
+    ]

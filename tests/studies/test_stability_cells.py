@@ -1,10 +1,10 @@
-"""Cells of a study, and reading what became of them, from runs written by hand."""
+"""The cells of the stability study, and the outcomes of runs written by hand."""
 
 import json
 from pathlib import Path
 
-from modessm_jax.training.settings import GuardSettings
-from studies.stability.cells import Cell, cells, mends, read_outcome
+from configs import common
+from studies.stability.cells import Cell, full_grid, one_at_a_time, read_outcome
 
 CELL = Cell(rate=2e-3, warmup=40, clip=0.5, norm=False)
 
@@ -12,7 +12,7 @@ CELL = Cell(rate=2e-3, warmup=40, clip=0.5, norm=False)
 def write_run(workdir: Path, losses, pers=(0.5, 0.2), *, ended=True, further=(), back=()) -> Path:
     """A run with an evaluation half way and, if it ended, at the end."""
     workdir.mkdir()
-    guard = {**vars(GuardSettings(window=16))}
+    guard = {**common.guard(), "window": 16}
     (workdir / "config.json").write_text(json.dumps({"guard": guard}))
     rows: list[dict] = [
         {"step": i, "kind": "train", "skipped": 0.0, "loss": loss, "gradient_norm": 1.0}
@@ -21,28 +21,28 @@ def write_run(workdir: Path, losses, pers=(0.5, 0.2), *, ended=True, further=(),
     rows.insert(len(rows) // 2, {"step": len(rows) // 2, "kind": "evaluation", "per": pers[0]})
     if ended:
         rows.append({"step": len(losses), "kind": "evaluation", "per": pers[1]})
-        (workdir / "results.json").write_text(json.dumps({"setbacks": list(back)}))
+        (workdir / "results.json").write_text(json.dumps({"rollbacks": list(back)}))
     rows.extend(further)
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return workdir
 
 
 def test_all_combinations_highest_rates_first() -> None:
-    grid = cells([5e-4, 2e-3], [40, 100], [1.0], [True, False])
+    grid = full_grid([5e-4, 2e-3], [40, 100], [1.0], [True, False])
     assert len(set(grid)) == len({cell.name for cell in grid}) == 8
     assert [cell.rate for cell in grid] == [2e-3] * 4 + [5e-4] * 4
 
 
-def test_mends_one_at_a_time() -> None:
-    found = mends([2e-3, 5e-4], [40, 100], [1.0, 0.5], [False, True])
+def test_one_change_at_a_time() -> None:
+    found = one_at_a_time([2e-3, 5e-4], [40, 100], [1.0, 0.5], [False, True])
     before = Cell(2e-3, 40, 1.0, False)
     assert found[0] == before and found[-1] == Cell(5e-4, 100, 0.5, True)
     changed = [sum(a != b for a, b in zip(before, cell, strict=True)) for cell in found]
     assert changed == [0, 1, 1, 1, 1, 4]
-    assert mends([1e-3], [40], [1.0], [True]) == [Cell(1e-3, 40, 1.0, True)]
+    assert one_at_a_time([1e-3], [40], [1.0], [True]) == [Cell(1e-3, 40, 1.0, True)]
 
 
-def test_a_cell_says_all_that_sets_it_apart() -> None:
+def test_the_overrides_of_a_cell() -> None:
     given = CELL.overrides(steps=200, guarded=True)
     for expected in (
         "--config.optimizer.peak_lr=0.002",
@@ -76,13 +76,13 @@ def test_a_run_that_rose_and_one_that_stopped(tmp_path) -> None:
     assert (found.diverged, found.per, found.best, found.skipped) == (40, None, 0.5, 3)
 
 
-def test_a_guarded_run_tells_where_it_went_back(tmp_path) -> None:
+def test_the_rollbacks_of_a_guarded_run(tmp_path) -> None:
     back = [{"found": 45, "to": 32}, {"found": 40, "to": 16}]
-    logged = [{"step": 16, "kind": "setback", **back[1]}]  # going further back took the first away
+    logged = [{"step": 16, "kind": "rollback", **back[1]}]  # the second rollback removed the first
     run = write_run(tmp_path / "run", [1.0] * 60, further=logged, back=back)
     found = read_outcome(run, guarded=True)
-    assert (found.diverged, found.setbacks, found.per) == (45, 2, 0.2)
+    assert (found.diverged, found.rollbacks, found.per) == (45, 2, 0.2)
     stopped = write_run(tmp_path / "stopped", [1.0] * 60, ended=False, further=logged)
     found = read_outcome(stopped, guarded=True)
-    assert (found.diverged, found.setbacks, found.per) == (40, 1, None)
+    assert (found.diverged, found.rollbacks, found.per) == (40, 1, None)
     assert read_outcome(write_run(tmp_path / "other", [1.0] * 60), guarded=True).diverged is None

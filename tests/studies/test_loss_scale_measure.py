@@ -1,4 +1,4 @@
-"""Alignments are counted as theory counts them, and the losses charge what it says."""
+"""Theory against enumerated alignments, and the losses against theory."""
 
 import itertools
 import math
@@ -17,17 +17,18 @@ from studies.loss_scale.measure import (
 
 
 def collapsed(path: tuple[int, ...]) -> list[int]:
-    """What CTC reads in a path: runs become one, blanks go."""
+    """The labels of a CTC path: runs are merged, blanks removed."""
     return [label for label, _ in itertools.groupby(path) if label != 0]
 
 
 def rnnt_alignments(shape: Shape) -> int:
-    """Ways through the lattice from its first cell, by blank or label, out after the last frame."""
+    """Paths through the lattice from its first cell, by blank or label, to after the last frame."""
 
-    def ways(frame: int, said: int) -> int:
+    def ways(frame: int, emitted: int) -> int:
         if frame == shape.frames:
-            return said == shape.labels
-        return ways(frame + 1, said) + (ways(frame, said + 1) if said < shape.labels else 0)
+            return emitted == shape.labels
+        by_label = ways(frame, emitted + 1) if emitted < shape.labels else 0
+        return ways(frame + 1, emitted) + by_label
 
     return ways(0, 0)
 
@@ -54,7 +55,7 @@ def start() -> Start:
 
 
 @pytest.mark.slow
-def test_the_losses_charge_what_theory_says(start):
+def test_the_losses_agree_with_theory(start):
     assert start.uniform == pytest.approx(uniform_costs(start.shape), rel=1e-5)
 
 

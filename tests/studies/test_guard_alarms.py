@@ -1,12 +1,15 @@
-"""The guard over runs that have ended."""
+"""The divergence guard replayed over the logs of runs that are over."""
+
+import json
 
 import numpy as np
 import pytest
 
+from configs import common
 from modessm_jax.training.settings import GuardSettings
-from studies.stability.replay import replay
+from studies.guard_alarms import main, replay
 
-SETTINGS = GuardSettings(divergence=True, window=16)
+SETTINGS = GuardSettings(**common.guard() | {"divergence": True, "window": 16})
 
 
 def lines(losses) -> list[dict]:
@@ -41,3 +44,15 @@ def test_evaluations_are_passed_over_and_gaps_refused() -> None:
     assert replay([*given, {"step": 40, "kind": "evaluation"}], (), SETTINGS).steps == 40
     with pytest.raises(ValueError, match=r"step 3 follows that of step 1.*log_every=1"):
         replay([given[0], given[2]], (), SETTINGS)
+
+
+def test_the_command_counts_runs_with_an_alarm(tmp_path, capsys) -> None:
+    for name, losses in (("calm", falling(60)), ("rises", falling(60) + [9.0] * 40)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps({"stages": []}))
+        text = "".join(json.dumps(line) + "\n" for line in lines(losses))
+        (tmp_path / name / "metrics.jsonl").write_text(text)
+    main([str(tmp_path / "calm"), str(tmp_path / "rises"), "--window", "16"])
+    calm, rises, total = capsys.readouterr().out.splitlines()
+    assert "calm: 60 steps, silent" in calm and "rises: 100 steps, alarm at step 6" in rises
+    assert total == "1 of 2 runs had an alarm"
