@@ -14,8 +14,8 @@ from modessm_jax.runs.checkpoints import Checkpoints
 from modessm_jax.runs.history import History
 from modessm_jax.runs.load import build_model, describe_data
 from modessm_jax.runs.state import create_state
-from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.runtime.files import write_json
+from modessm_jax.runtime.mesh import data_mesh
 from tests.data.layout import write_split, write_trial
 from tests.runs.test_checkpoints import numbers
 
