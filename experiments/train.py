@@ -22,7 +22,7 @@ from ml_collections import config_flags
 
 from modessm_jax.runtime.compile_cache import compiled_programs
 from modessm_jax.runtime.preemption import EXIT_STATUS, PreemptedError, Preemption
-from modessm_jax.runtime.processes import join, one_voice
+from modessm_jax.runtime.processes import join, only_first_prints
 from modessm_jax.training.job import run
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, e.g. configs/multiscale.py.")
@@ -53,7 +53,11 @@ def main(argv: list[str]) -> None:
     try:
         if _DISTRIBUTED.value is not None:
             join(_DISTRIBUTED.value)
-        with one_voice(), compiled_programs(workdir / "compiled"), Preemption() as preemption:
+        with (
+            only_first_prints(),
+            compiled_programs(workdir / "compiled"),
+            Preemption() as preemption,
+        ):
             run(_CONFIG.value, workdir, stop=preemption.reached)
     except PreemptedError as error:
         print(error)

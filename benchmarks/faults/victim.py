@@ -20,7 +20,7 @@ from orbax.checkpoint import v1 as ocp
 
 from benchmarks.faults.config import STAGES, STEPS
 from modessm_jax.runs.checkpoints import load_weights
-from modessm_jax.runtime.metric_writer import write_json
+from modessm_jax.runtime.files import write_json
 from modessm_jax.simulate.calendar import Sizes
 from modessm_jax.simulate.files import write_dataset
 

@@ -17,20 +17,17 @@ What is in the folder of a checkpoint, and reading it.
 import hashlib
 import json
 import os
-from pathlib import Path
-from typing import Any
-from modessm_jax.runtime.metric_writer import json_text, write_json
+import re
 import shutil
 from pathlib import Path
-import json
-import re
-from pathlib import Path
 from typing import Any
+
 import jax
 from orbax.checkpoint import v1 as ocp
+
 from modessm_jax.runs.history import History
 from modessm_jax.runs.state import TrainState
-
+from modessm_jax.runtime.files import json_text, write_json
 
 NAME = "manifest.json"
 
@@ -122,7 +119,6 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-
 def steps_in(place: Path) -> list[int]:
     """The steps of the folders in a place, the latest last."""
     return sorted(int(folder.name) for folder in place.glob("*") if folder.name.isdigit())
@@ -176,7 +172,6 @@ def tidy(place: Path) -> None:
         # After a failed save Orbax's threads may still be writing: what stays goes the next time.
         shutil.rmtree(partial, ignore_errors=True)
         print(f"{partial} was never completed; removed", flush=True)
-
 
 
 class CheckpointError(ValueError):

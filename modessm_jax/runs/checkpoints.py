@@ -1,7 +1,7 @@
 """Saving and finding again everything a run needs to go on, and the best of its models.
 
-<workdir>/checkpoints/<step>/{weights,ema,optimizer,history,checkpoint_files.json}   the last `keep`
-<workdir>/best/<step>/{weights,ema,history,checkpoint_files.json}                    the best of these
+<workdir>/checkpoints/<step>/{weights,ema,optimizer,history,manifest.json}   the last `keep`
+<workdir>/best/<step>/{weights,ema,history,manifest.json}                    the best of these
 """
 
 import contextlib
@@ -15,20 +15,18 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from modessm_jax.runs import checkpoint_files
-
-from modessm_jax.runs import checkpoint_files
 from modessm_jax.runs.checkpoint_files import (
     CheckpointError,
     abstract,
     contents_of,
     history_of,
     load,
+    steps_in,
 )
-from modessm_jax.runs.checkpoint_files import steps_in
 from modessm_jax.runs.history import History
-from modessm_jax.runtime.mesh import data_mesh, replicated
-from modessm_jax.runtime.processes import told
 from modessm_jax.runs.state import TrainState, with_rate
+from modessm_jax.runtime.mesh import data_mesh, replicated
+from modessm_jax.runtime.processes import broadcast_from_first
 
 
 class Weights(NamedTuple):
@@ -38,11 +36,6 @@ class Weights(NamedTuple):
     params: Any
     ema: Any  # None where the run keeps no average
     history: History
-
-    @property
-    def evaluation_params(self) -> Any:
-        """The running average where there is one, as in `TrainState`."""
-        return self.params if self.ema is None else self.ema
 
 
 class Checkpoints:
@@ -64,22 +57,24 @@ class Checkpoints:
         self._directory = workdir / "checkpoints"
         self._keep = keep
         self._facts: dict[int, dict[str, Any]] = {}  # of each checkpoint, what its manifest says
-        told(self._prepare)
+        broadcast_from_first(self._prepare)
 
     @property
     def begun(self) -> bool:
         """Whether a checkpoint was ever saved, even if it has been set aside since."""
-        return told(lambda: bool(steps_in(self._directory) or checkpoint_files.damaged_in(self._directory)))
+        return broadcast_from_first(
+            lambda: bool(steps_in(self._directory) or checkpoint_files.damaged_in(self._directory))
+        )
 
     @property
     def steps(self) -> list[int]:
         """Of the checkpoints there are, sound or not; the latest last."""
-        return told(lambda: steps_in(self._directory))
+        return broadcast_from_first(lambda: steps_in(self._directory))
 
     @property
     def scheduled(self) -> list[int]:
         """Of these, the steps of those saved as scheduled."""
-        return told(
+        return broadcast_from_first(
             lambda: [step for step in steps_in(self._directory) if self._is_scheduled(step)]
         )
 
@@ -105,7 +100,7 @@ class Checkpoints:
           CheckpointError: the disk is full, or does not take it for another reason.
         """
         self._save(step, state, history, batches.get_state(), scheduled=scheduled)
-        told(lambda: self._remove_old(step, set(needed)))
+        broadcast_from_first(lambda: self._remove_old(step, set(needed)))
 
     def drop_after(self, step: int) -> None:
         """Removes the checkpoints of later steps, the last one first: the run goes back."""
@@ -115,7 +110,7 @@ class Checkpoints:
                 if later > step:
                     checkpoint_files.remove(self._directory / str(later))
 
-        told(remove)
+        broadcast_from_first(remove)
 
     def save_best(self, step: int, state: TrainState, history: History) -> None:
         """Saves the model as the best so far.
@@ -245,7 +240,7 @@ class Checkpoints:
                 place = "its own"
                 self.save_best(step, restored, history)
                 lost.discard(step)
-            scheduled = told(lambda step=step: self._is_scheduled(step))
+            scheduled = broadcast_from_first(lambda step=step: self._is_scheduled(step))
             self._save(step, restored, history, position, scheduled=scheduled)
             print(
                 f"the best model that checkpoint {step} knew, of step {former}, is lost; "
@@ -270,7 +265,7 @@ class Checkpoints:
 
         try:
             ocp.save_checkpointables(str(partial), parts)
-            told(finish)
+            broadcast_from_first(finish)
         except (OSError, ValueError) as error:
             checkpoint_files.tidy(place)
             left = ", ".join(map(str, self.steps)) or "none"
@@ -355,7 +350,7 @@ def _verified(folder: Path) -> dict[str, Any]:
 
 
 def _agreed(find: Callable[[], Any]) -> Any:
-    """As `told`; where the first process finds a CheckpointError, all of them raise it."""
+    """`broadcast_from_first`, with a CheckpointError of the first process raised in all."""
 
     def found() -> list[Any]:
         try:
@@ -363,7 +358,7 @@ def _agreed(find: Callable[[], Any]) -> Any:
         except CheckpointError as error:
             return [None, str(error)]
 
-    value, refusal = told(found)
+    value, refusal = broadcast_from_first(found)
     if refusal is not None:
         raise CheckpointError(refusal)
     return value

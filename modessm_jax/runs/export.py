@@ -1,12 +1,13 @@
-"""A model's parameters as one file that NumPy reads, whatever wrote it."""
+"""Exports a model's parameters as one .npz file."""
 
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from modessm_jax.runtime.files import replacing
 from modessm_jax.runs.checkpoints import Weights, load_weights
+from modessm_jax.runs.state import evaluation_params
+from modessm_jax.runtime.files import replacing
 
 
 def export(workdir: Path, out: Path, step: int | None = None) -> Weights:
@@ -27,7 +28,7 @@ def export(workdir: Path, out: Path, step: int | None = None) -> Weights:
     """
     directory = Path(workdir) / ("best" if step is None else "checkpoints")
     weights = load_weights(directory, None, step)
-    leaves = jax.tree_util.tree_leaves_with_path(weights.evaluation_params)
+    leaves = jax.tree_util.tree_leaves_with_path(evaluation_params(weights))
     arrays = {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
         for path, leaf in leaves

@@ -20,7 +20,7 @@ class History:
     skipped: int = 0  # steps that were not finite and changed nothing
     skipped_in_a_row: int = 0
     first_saved: int | None = None  # step of the first scheduled checkpoint; see `Recovery`
-    setbacks: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # see `Recovery`
+    rollbacks: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # see `Recovery`
     rate: float = 1.0  # factor of the learning rate
     trend: dict[str, Any] = dataclasses.field(default_factory=dict)  # see `Guard`
     lines: int = 0  # of the log, when this was saved
@@ -32,8 +32,15 @@ class History:
 
     @classmethod
     def from_json(cls, text: str) -> "History":
-        """Reads what `to_json` wrote; a TypeError tells of fields of another version."""
-        return cls(**json.loads(text))
+        """Reads what `to_json` wrote, in this format or an earlier one.
+
+        Raises:
+          TypeError: the fields are of a later format.
+        """
+        fields = json.loads(text)
+        if "setbacks" in fields:  # format 1
+            fields["rollbacks"] = fields.pop("setbacks")
+        return cls(**fields)
 
     def add(self, scalars: Mapping[str, Any]) -> None:
         """Adds one step's figures to the window; of a skipped step, only that it was skipped."""

@@ -1,11 +1,14 @@
-"""A working directory belongs to one config and one data set."""
+"""What a run directory belongs to: one config and one data set, in one format."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from modessm_jax.runs.checkpoints import CheckpointError
-from modessm_jax.runtime.metric_writer import write_json
+from modessm_jax.runtime.files import write_json
+
+# Of a run directory, in `format.json`. Format 1 had no such file, and called rollbacks setbacks.
+FORMAT = 2
 
 # Keys that may differ between a run and its resumption, because neither the parameters nor the
 # choice of the best depend on them; of `data.root` and `data.lexicon`, what lies there is compared.
@@ -26,10 +29,31 @@ FREE_KEYS = frozenset(
 )
 
 
-def claim(
+def read_identity(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The config and the description of the data that a run was made with.
+
+    Raises:
+      CheckpointError: the directory is not that of a run, or a later version wrote it.
+    """
+    path = workdir / "format.json"
+    found = json.loads(path.read_text(encoding="utf-8"))["format"] if path.exists() else 1
+    if found > FORMAT:
+        raise CheckpointError(
+            f"{workdir} has format {found}, and this version of modessm_jax reads formats up to "
+            f"{FORMAT}. Use the version that made the run, or a later one"
+        )
+    paths = [workdir / name for name in ("config.json", "dataset.json")]
+    for path in paths:
+        if not path.exists():
+            raise CheckpointError(f"{path} is missing; give the workdir of a training run")
+    config, dataset = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+    return config, dataset
+
+
+def check_identity(
     workdir: Path, config: dict[str, Any], dataset: dict[str, Any], *, resuming: bool
 ) -> None:
-    """Writes `config.json` and `dataset.json`, or checks that they are the resumed run's.
+    """Writes `config.json`, `dataset.json` and `format.json`; of a resumed run, checks them first.
 
     Args:
       workdir: of the run.
@@ -40,14 +64,9 @@ def claim(
     Raises:
       CheckpointError: they differ from the saved ones in a key that changes the result.
     """
-    present = {"config": config, "dataset": dataset}
-    paths = {name: workdir / f"{name}.json" for name in present}
     if resuming:
-        for path in paths.values():
-            if not path.exists():
-                raise CheckpointError(f"{path} is missing beside checkpoints; choose a new workdir")
-        saved = {n: json.loads(path.read_text(encoding="utf-8")) for n, path in paths.items()}
-        then = _flat(saved["config"]) | _flat(saved["dataset"], "dataset.")
+        saved_config, saved_dataset = read_identity(workdir)
+        then = _flat(saved_config) | _flat(saved_dataset, "dataset.")
         now = _flat(config) | _flat(dataset, "dataset.")
         lines = [
             f"  {key}: {then.get(key, 'absent')!r} then, {now.get(key, 'absent')!r} now"
@@ -59,8 +78,9 @@ def claim(
                 f"{workdir} holds a run of another config or data set; resume it with its own or "
                 "choose a new workdir. They differ in\n" + "\n".join(lines)
             )
-    for name, path in paths.items():
-        write_json(path, present[name])
+    written = {"format": {"format": FORMAT}, "config": config, "dataset": dataset}
+    for name, value in written.items():
+        write_json(workdir / f"{name}.json", value)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """What a working directory holds, and how to get the trained model back out of it."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,9 @@ from modessm_jax.data.batches import EvaluationBatches
 from modessm_jax.data.recordings import Recordings, Trial, read_recordings
 from modessm_jax.data.validation import DataError
 from modessm_jax.models.build import Functional, build
-from modessm_jax.runs.checkpoints import CheckpointError, load_weights
+from modessm_jax.runs.checkpoints import load_weights
+from modessm_jax.runs.identity import read_identity
+from modessm_jax.runs.state import evaluation_params
 
 
 class Run(NamedTuple):
@@ -86,11 +87,11 @@ def load_run(workdir: str | Path) -> Run:
         CheckpointError: the directory holds no trained model, or one that cannot be read.
     """
     workdir = Path(workdir)
-    config, dataset = (_read(workdir / name) for name in ("config.json", "dataset.json"))
+    config, dataset = read_identity(workdir)
     sessions, channels = tuple(dataset["sessions"]), dataset["channels"]
     functional = build_shapes(config, channels, len(sessions))
     weights = load_weights(workdir / "best", functional.params)
-    return Run(config, sessions, channels, functional, weights.evaluation_params, weights.step)
+    return Run(config, sessions, channels, functional, evaluation_params(weights), weights.step)
 
 
 def read_split(
@@ -133,9 +134,3 @@ def _moved(table: str, root: str, data_root: str | Path | None) -> str | Path:
     """Where the table of corpora is: one that lay among the data has moved with them."""
     among = table and Path(table).is_relative_to(root)
     return Path(data_root) / Path(table).relative_to(root) if data_root and among else table
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise CheckpointError(f"{path} is missing; give the workdir of a training run")
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -25,10 +25,14 @@ class TrainState:
     opt_state: Any
     rate: Any  # float32 []: factor of the learning rate, below 1 in a run that has diverged
 
-    @property
-    def evaluation_params(self) -> Any:
-        """The parameters to evaluate and to decode with: the average where one is kept."""
-        return self.params if self.ema is None else self.ema
+
+def evaluation_params(of: Any) -> Any:
+    """The parameters to evaluate and to decode with: the running average where one is kept.
+
+    Args:
+      of: a `TrainState` or the `Weights` of a checkpoint.
+    """
+    return of.params if of.ema is None else of.ema
 
 
 def create_state(

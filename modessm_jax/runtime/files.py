@@ -1,9 +1,11 @@
 """Files that are whole or not there."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 PARTIAL = ".partial"
 
@@ -25,3 +27,13 @@ def write_text(path: Path, text: str) -> None:
     """Replaces a file by a text, in UTF-8."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces a file by `value` as readable JSON."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Readable JSON of plain values; the same values give the same bytes."""
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"

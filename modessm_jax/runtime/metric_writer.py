@@ -11,22 +11,14 @@ from tensorboard.summary import Writer
 
 from modessm_jax.runtime.files import write_text
 
-
-def write_json(path: Path, value: Any) -> None:
-    """Replaces a file by `value` as readable JSON."""
-    write_text(path, json_text(value))
-
-
-def json_text(value: Any) -> str:
-    """Readable JSON of plain values; the same values give the same bytes."""
-    return json.dumps(value, indent=2, sort_keys=True) + "\n"
+ROLLBACK = ("rollback", "setback")  # kinds of line; the latter in runs of format 1
 
 
 class MetricWriter:
     """Appends figures to `metrics.jsonl` and to TensorBoard's files.
 
     Each line is an object with "step" (updates made so far), "kind" ("train", "evaluation",
-    "skipped", "setback") and the figures. Nothing in it depends on the clock, so two runs of one
+    "skipped", "rollback") and the figures. Nothing in it depends on the clock, so two runs of one
     seed write the same bytes. TensorBoard's files alone hold times ("time/..."), and repeat steps
     that were run twice.
 
@@ -37,7 +29,7 @@ class MetricWriter:
 
     Attributes:
       lines: how many there are now.
-      setbacks: how many of those that were kept tell of a setback.
+      rollbacks: how many of the kept lines are of a rollback.
     """
 
     def __init__(self, workdir: Path, *, lines: int = 0):
@@ -45,7 +37,7 @@ class MetricWriter:
         kept = _complete_lines(path)[:lines]
         write_text(path, "".join(kept))
         self.lines = len(kept)
-        self.setbacks = sum(json.loads(line)["kind"] == "setback" for line in kept)
+        self.rollbacks = sum(json.loads(line)["kind"] in ROLLBACK for line in kept)
         self._file = path.open("a", encoding="utf-8")
         self._board = Writer(str(workdir / "tensorboard"))
 

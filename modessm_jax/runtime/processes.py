@@ -51,7 +51,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def told(find: Callable[[], _Plain]) -> _Plain:
+def broadcast_from_first(find: Callable[[], _Plain]) -> _Plain:
     """What `find` returns, plain JSON values, in the first process; the others wait for it.
 
     So it also keeps them from going on before the first has done what `find` does.
@@ -83,7 +83,7 @@ def agree(name: str, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def own_folder(workdir: Path) -> Iterator[Path]:
+def first_process_folder(workdir: Path) -> Iterator[Path]:
     """The working directory in the first process; elsewhere a folder that is thrown away."""
     if is_first():
         yield workdir
@@ -93,7 +93,7 @@ def own_folder(workdir: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def one_voice() -> Iterator[None]:
+def only_first_prints() -> Iterator[None]:
     """Lets the first process alone print; errors of all still reach stderr."""
     if is_first():
         yield

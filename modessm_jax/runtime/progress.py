@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from modessm_jax.runtime.metric_writer import write_json
+from modessm_jax.runtime.files import write_json
 from modessm_jax.text import percent
 
 WORK = ("step", "input", "evaluation")  # what is lost where a run has to do it again

@@ -17,8 +17,9 @@ from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.models.build import Functional
 from modessm_jax.runs.checkpoints import load_weights
 from modessm_jax.runs.load import build_model, describe_data
+from modessm_jax.runs.state import evaluation_params
+from modessm_jax.runtime.files import write_json
 from modessm_jax.runtime.mesh import data_mesh
-from modessm_jax.runtime.metric_writer import write_json
 from modessm_jax.runtime.processes import is_first
 from modessm_jax.training.loop import never, train
 from modessm_jax.training.objectives import FLOW
@@ -110,7 +111,7 @@ def run(
         batches.close()
     best = load_weights(workdir / "best", model.params)
     evaluation = evaluate(
-        scorer, best.evaluation_params, held_out, val_split, normalize_by=normalize_by
+        scorer, evaluation_params(best), held_out, val_split, normalize_by=normalize_by
     )
     print(format_table(evaluation))
     if len(results["stages"]) > 1:

@@ -75,13 +75,13 @@ class Logbook:
         mark = " (best so far)" if best else ""
         self.progress.say(f"step {step}: {self._rates(metrics)}{mark}")
 
-    def setbacks(self, step: int) -> None:
-        """Writes the setbacks that the log of the run up to `step`, where it goes on, lacks.
+    def rollbacks(self, step: int) -> None:
+        """Writes the rollbacks that the log of the run up to `step`, where it goes on, lacks.
 
         The last one led there; those before it may have led to later steps, whose lines are gone.
         """
-        for setback in self._history.setbacks[self._writer.setbacks :]:
-            self._writer.note(step, "setback", setback)
+        for rollback in self._history.rollbacks[self._writer.rollbacks :]:
+            self._writer.note(step, "rollback", rollback)
 
     def _figures(self, loss: float | None) -> str:
         parts = ["no step was finite" if loss is None else f"loss {loss:.4f}"]
@@ -121,7 +121,7 @@ class Logbook:
 
 
 def format_rollback(rollback: Mapping[str, Any]) -> str:
-    """A record of `History.setbacks` as a sentence."""
+    """A record of `History.rollbacks` as a sentence."""
     if rollback["cause"] == DIVERGENCE:
         return (
             f"step {rollback['found']}: the loss has risen since step {rollback['sound']}; back to "

@@ -16,14 +16,14 @@ from ml_collections import ConfigDict
 
 from modessm_jax.runs.checkpoints import Checkpoints
 from modessm_jax.runs.history import History
-from modessm_jax.runs.identity import claim
-from modessm_jax.runs.state import TrainState, all_finite, create_state
-from modessm_jax.runtime.files import write_text
+from modessm_jax.runs.identity import check_identity
+from modessm_jax.runs.state import TrainState, all_finite, create_state, evaluation_params
+from modessm_jax.runtime.files import write_json, write_text
 from modessm_jax.runtime.lock import only_run
 from modessm_jax.runtime.mesh import data_mesh
-from modessm_jax.runtime.metric_writer import MetricWriter, write_json
+from modessm_jax.runtime.metric_writer import MetricWriter
 from modessm_jax.runtime.preemption import PreemptedError
-from modessm_jax.runtime.processes import agree, own_folder, told
+from modessm_jax.runtime.processes import agree, broadcast_from_first, first_process_folder
 from modessm_jax.runtime.progress import Clock, Progress, format_accounts
 from modessm_jax.runtime.watchdog import Watchdog, alive
 from modessm_jax.training.guard import NONFINITE, Guard, Rollback
@@ -136,13 +136,13 @@ def train(
         return create_state(params, plans[0].optimizer, mesh, ema=settings.ema_decay > 0.0)
 
     with ExitStack() as stack:
-        own = stack.enter_context(own_folder(workdir))
+        own = stack.enter_context(first_process_folder(workdir))
         stack.enter_context(only_run(own))
         stack.enter_context(Watchdog(own / "stacks.txt"))
         checkpoints = Checkpoints(workdir, keep=settings.keep)
         agree("config or data set", [plain, dataset])
         resuming = checkpoints.begun
-        told(lambda: claim(workdir, plain, dataset, resuming=resuming))
+        broadcast_from_first(lambda: check_identity(workdir, plain, dataset, resuming=resuming))
         clock = Clock(own / "seconds.json")
         stack.callback(clock.note, now=True)
         stages = [plan.stage for plan in plans]
@@ -156,7 +156,7 @@ def train(
             with MetricWriter(own, lines=history.lines) as writer:
                 progress = Progress(start, clock, start=start)
                 logbook = Logbook(history, writer, progress, clock, trial_name, settings, stages)
-                logbook.setbacks(start)
+                logbook.rollbacks(start)
                 try:
                     run.until_done(state, batches, history, logbook, Guard(guard, history))
                     break
@@ -168,7 +168,7 @@ def train(
             rollback = trouble.rollback
             del trouble, state  # makes room on the device
             state, history = recovery.go_back(rollback, history)
-            print(format_rollback(history.setbacks[-1]), flush=True)
+            print(format_rollback(history.rollbacks[-1]), flush=True)
         results = run.results(int(parameter_overview.count_parameters(params)))
         write_json(own / "results.json", results)
     print(format_accounts(results["seconds"]), flush=True)
@@ -333,7 +333,7 @@ class _Run:
             self._take_pending(state)
             self._assert_finite(done, state)
         with self._clock.account("evaluation"):
-            measured = self._evaluate(state.evaluation_params, self._stage)
+            measured = self._evaluate(evaluation_params(state), self._stage)
         metrics = {name: float(value) for name, value in sorted(measured.items())}
         best = self._history.evaluated(done, metrics, self._stage.select_by)
         self._logbook.evaluation(done, metrics, best=best)
@@ -366,7 +366,7 @@ class _Run:
             "best": history.best,
             "infeasible": sorted(history.infeasible),
             "skipped": history.skipped,
-            "setbacks": history.setbacks,
+            "rollbacks": history.rollbacks,
             "seconds": {name: round(value, 3) for name, value in self._clock.seconds.items()},
             "input_stall": round(self._clock.input_stall, 5),
         }

@@ -82,7 +82,7 @@ class Recovery:
 
     def out_of_retries(self, cause: str, history: History) -> bool:
         """Whether the run has gone back for this cause as often as it may."""
-        return sum(past["cause"] == cause for past in history.setbacks) >= self._guard.tries
+        return sum(past["cause"] == cause for past in history.rollbacks) >= self._guard.tries
 
     def go_back(self, rollback: Rollback, former: History) -> Resumed:
         """The last checkpoint from before the trouble; the later ones are removed.
@@ -103,7 +103,7 @@ class Recovery:
         self._checkpoints.drop_after(to)
         if rollback.cause == DIVERGENCE:
             # Batches that were skipped between the checkpoint and now have been drawn as well.
-            unknown = former.setbacks[len(history.setbacks) :]
+            unknown = former.rollbacks[len(history.rollbacks) :]
             skipped = rollback.found - to + sum(past["batches_skipped"] for past in unknown)
             history.rate = former.rate * self._guard.lr_factor
         else:
@@ -118,7 +118,7 @@ class Recovery:
             "rate": history.rate,
         }
         # Sorted, as it comes back from a checkpoint: the log of a resumed run has the same bytes.
-        history.setbacks = [*former.setbacks, dict(sorted(record.items()))]
+        history.rollbacks = [*former.rollbacks, dict(sorted(record.items()))]
         history.skipped_in_a_row = 0
         history.seconds = dict(self._clock.seconds)
         state = with_rate(state, history.rate)

@@ -1,30 +1,32 @@
-"""What a checkpoint holds is read whole, by its model and by no other.
-"""
+"""What a checkpoint holds is read whole, by its model and by no other."""
 
 import json
 import os
-from pathlib import Path
-import numpy as np
-import pytest
-from modessm_jax.runs.checkpoint_files import DamagedError, read, seal, verify
 import shutil
-import pytest
-from modessm_jax.runs.checkpoint_files import (
-    damaged_in,
-    publish,
-    remove,
-    set_aside,
-    steps_in,
-    tidy,
-)
+from pathlib import Path
+
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from grain._src.core import sharding
+
+from modessm_jax.runs.checkpoint_files import (
+    DamagedError,
+    damaged_in,
+    publish,
+    read,
+    remove,
+    seal,
+    set_aside,
+    steps_in,
+    tidy,
+    verify,
+)
 from modessm_jax.runs.checkpoints import CheckpointError, Checkpoints, load_weights
 from modessm_jax.runs.history import History
+from modessm_jax.runs.state import create_state, evaluation_params
 from modessm_jax.runtime.mesh import data_mesh
-from modessm_jax.runs.state import create_state
 from tests.runs.test_checkpoints import (
     assert_equal_trees,
     numbers,
@@ -33,7 +35,6 @@ from tests.runs.test_checkpoints import (
     state_at,
 )
 from tests.toy import initial_params
-
 
 FACTS = {"step": 6, "best": {"step": 4, "per": 0.3}}
 FILES = {
@@ -135,7 +136,6 @@ def test_a_disk_that_does_not_tell_is_no_damage(folder, name):
         verify(folder)
 
 
-
 class Killed(BaseException):
     pass
 
@@ -194,7 +194,6 @@ def test_clearing_up_gives_back_what_was_to_be_replaced(tmp_path, capsys):
     assert "8.partial was never completed; removed" in capsys.readouterr().out
 
 
-
 def test_the_number_of_processes_may_change(tmp_path, monkeypatch):
     # What Grain's own handler of iterators goes by.
     monkeypatch.setattr(sharding, "get_process_index_and_count", lambda: (0, 2))
@@ -210,7 +209,7 @@ def test_loads_the_best_for_evaluation_without_data(tmp_path, ema):
     weights = load_weights(tmp_path / "best", initial_params())
     assert weights.step == 4 and weights.history.best == {"step": 4, "per": 0.3}
     assert (weights.ema is not None) == ema
-    assert_equal_trees(weights.evaluation_params, initial_params(4))
+    assert_equal_trees(evaluation_params(weights), initial_params(4))
     assert_equal_trees(load_weights(tmp_path / "best", None).params, initial_params(4))
     assert load_weights(tmp_path / "checkpoints", initial_params(), 6).step == 6
     with pytest.raises(CheckpointError, match=r"no checkpoint of step 5; there are \[4, 6\]"):

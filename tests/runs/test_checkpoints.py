@@ -15,8 +15,8 @@ from orbax.checkpoint import v1 as ocp
 from modessm_jax.runs import checkpoint_files
 from modessm_jax.runs.checkpoints import CheckpointError, Checkpoints, load_weights
 from modessm_jax.runs.history import History
-from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.runs.state import create_state
+from modessm_jax.runtime.mesh import data_mesh
 from tests.toy import initial_params, plan
 
 

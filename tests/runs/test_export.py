@@ -6,10 +6,10 @@ import optax
 import pytest
 
 from modessm_jax.runs.checkpoints import CheckpointError, Checkpoints
-from modessm_jax.runs.history import History
-from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.runs.export import export
-from modessm_jax.runs.state import create_state
+from modessm_jax.runs.history import History
+from modessm_jax.runs.state import create_state, evaluation_params
+from modessm_jax.runtime.mesh import data_mesh
 from tests.toy import initial_params
 
 
@@ -30,7 +30,7 @@ def test_what_is_written_is_what_is_evaluated(tmp_path, ema):
             "interctc/kernel",
             "mask/embedding",
         }
-        expected = state.evaluation_params["encoder"]["kernel"]
+        expected = evaluation_params(state)["encoder"]["kernel"]
         np.testing.assert_array_equal(arrays["encoder/kernel"], expected)
         assert arrays["encoder/kernel"].dtype == np.float32
     with pytest.raises(CheckpointError, match="no checkpoint here"):

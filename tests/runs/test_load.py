@@ -12,13 +12,13 @@ import pytest
 from experiments.evaluate import main
 from modessm_jax.data.recordings import read_recordings
 from modessm_jax.data.validation import DataError
+from modessm_jax.evaluation.scoring import evaluate_run
 from modessm_jax.runs.checkpoints import CheckpointError, Checkpoints
 from modessm_jax.runs.history import History
-from modessm_jax.runtime.mesh import data_mesh
-from modessm_jax.evaluation.scoring import evaluate_run
 from modessm_jax.runs.load import build_model, describe_data, load_run, read_split
 from modessm_jax.runs.state import create_state
-from modessm_jax.runtime.metric_writer import write_json
+from modessm_jax.runtime.files import write_json
+from modessm_jax.runtime.mesh import data_mesh
 from tests.data.layout import write_split
 
 LENGTHS = [60, 72, 66]

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from modessm_jax.runs.state import averaged, create_state, evaluation_params
 from modessm_jax.runtime.mesh import data_mesh
-from modessm_jax.runs.state import averaged, create_state
 from tests.toy import initial_params, plan
 
 
@@ -23,11 +23,11 @@ def test_donating_the_state_leaves_the_source_and_the_average_alone():
 def test_state_lives_on_every_device_and_averages_only_if_asked():
     state = make(initial_params(), ema=False)
     assert state.ema is None
-    assert state.evaluation_params is state.params
+    assert evaluation_params(state) is state.params
     assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state)} == {4}
     assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
     averaging = make(initial_params(), ema=True)
-    assert averaging.evaluation_params is averaging.ema
+    assert evaluation_params(averaging) is averaging.ema
 
 
 def test_average_warms_up_and_then_decays():

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from configs import common
 from modessm_jax.runtime.compile_cache import compiled_programs
 from modessm_jax.runtime.preemption import EXIT_STATUS, PreemptedError, Preemption
-from modessm_jax.runtime.processes import join, one_voice, told
+from modessm_jax.runtime.processes import broadcast_from_first, join, only_first_prints
 from modessm_jax.training.loop import train
 from tests import toy
 
@@ -72,9 +72,9 @@ def run(workdir: Path, seed: int, stop_after: int | None = None) -> dict:
 def main(workdir: str, place: str, seed: str, *stop_after: str) -> None:
     join(place)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    assert told(lambda: jax.process_index()) == 0
+    assert broadcast_from_first(lambda: jax.process_index()) == 0
     try:
-        with one_voice():
+        with only_first_prints():
             run(Path(workdir), int(seed), *map(int, stop_after))
     except PreemptedError:
         raise SystemExit(EXIT_STATUS) from None

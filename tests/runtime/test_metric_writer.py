@@ -21,11 +21,11 @@ def test_a_resumed_run_drops_what_it_will_write_again_and_a_torn_line(tmp_path):
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "ki')
     with MetricWriter(tmp_path, lines=2) as writer:
-        writer.note(4, "setback", {"to": 4})
-        assert (writer.lines, writer.setbacks) == (3, 0)
-    assert steps(tmp_path) == [(2, "train"), (4, "train"), (4, "setback")]
+        writer.note(4, "rollback", {"to": 4})
+        assert (writer.lines, writer.rollbacks) == (3, 0)
+    assert steps(tmp_path) == [(2, "train"), (4, "train"), (4, "rollback")]
     with MetricWriter(tmp_path, lines=4) as writer:
-        assert (writer.lines, writer.setbacks) == (3, 1)
+        assert (writer.lines, writer.rollbacks) == (3, 1)
     with MetricWriter(tmp_path) as writer:
         assert writer.lines == 0
     assert steps(tmp_path) == []

@@ -12,7 +12,13 @@ import pytest
 
 from modessm_jax.runs.checkpoints import load_weights
 from modessm_jax.runtime.preemption import EXIT_STATUS
-from modessm_jax.runtime.processes import agree, is_first, join, own_folder, told
+from modessm_jax.runtime.processes import (
+    agree,
+    broadcast_from_first,
+    first_process_folder,
+    is_first,
+    join,
+)
 from tests import toy
 from tests.runtime import one_of_several
 
@@ -115,9 +121,9 @@ def test_processes_of_different_configs_are_refused(tmp_path):
 
 def test_a_process_alone_is_the_first_and_tells_itself(tmp_path):
     assert is_first()
-    assert told(lambda: {"a": [1, 2.5, None]}) == {"a": [1, 2.5, None]}
+    assert broadcast_from_first(lambda: {"a": [1, 2.5, None]}) == {"a": [1, 2.5, None]}
     agree("config", {"a": 1})
-    with own_folder(tmp_path) as folder:
+    with first_process_folder(tmp_path) as folder:
         assert folder == tmp_path
 
 

@@ -17,7 +17,7 @@ ON = dataclasses.replace(OFF, divergence=True)
 
 
 def watch(losses, norms=None, settings=ON, history=None):
-    """The first setback in a course; a loss of NaN stands for a step that was skipped."""
+    """The first rollback in a course; a loss of NaN stands for a step that was skipped."""
     history = History() if history is None else history
     guard = Guard(settings, history)
     norms = np.ones(len(losses)) if norms is None else norms
@@ -86,7 +86,7 @@ def test_knows_after_a_restart_what_it_knew():
     guard = Guard(ON, History.from_json(history.to_json()))
     steps = range(1006, 1100)
     found = [guard.judge(s, {"skipped": 0.0, "loss": 0.8, "gradient_norm": 1.0}) for s in steps]
-    first = next(setback for setback in found if setback is not None)
+    first = next(rollback for rollback in found if rollback is not None)
     assert first == watch(losses)
     assert json.loads(history.to_json())["trend"] == history.trend
 

@@ -58,7 +58,7 @@ def test_a_setback_whose_line_a_deeper_one_removed_is_written_with_that(monkeypa
         GUARD, steps=40, ema_decay=0.0, log_every=10, eval_every=40, save_every=8, keep=1
     )
     results = run(tmp_path / "straight", config=config)
-    assert [(s["found"], s["to"]) for s in results["setbacks"]] == [(36, 32), (37, 24)]
+    assert [(s["found"], s["to"]) for s in results["rollbacks"]] == [(36, 32), (37, 24)]
     whole = [(10, "train"), (20, "train"), (24, 36), (24, 37), (30, "train"), (40, "train")]
     assert found(tmp_path / "straight") == [*whole, (40, "evaluation")]
 
@@ -78,16 +78,16 @@ def test_a_setback_whose_line_a_deeper_one_removed_is_written_with_that(monkeypa
 
 
 def test_setbacks_that_the_log_has_are_not_written_again(tmp_path):
-    clock, history = Clock(), History(setbacks=[{"found": 36}, {"found": 37}])
+    clock, history = Clock(), History(rollbacks=[{"found": 36}, {"found": 37}])
     training: dict[str, Any] = TRAINING
     settings = Settings(
         **{name: value for name, value in training.items() if name not in loop.BY_STAGE}
     )
     for lines, after in ((0, [36, 37]), (1, [36, 37]), (2, [36, 37, 38])):
         if lines == 2:
-            history.setbacks.append({"found": 38})
+            history.rollbacks.append({"found": 38})
         with MetricWriter(tmp_path, lines=lines) as writer:
             progress = Progress(40, clock)
-            Logbook(history, writer, progress, clock, str, settings, []).setbacks(24)
+            Logbook(history, writer, progress, clock, str, settings, []).rollbacks(24)
             assert writer.lines == len(after)
         assert [name for _, name in found(tmp_path)] == after

@@ -34,7 +34,7 @@ def lines_of(workdir, *kinds):
 
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted_and_named(tmp_path, capsys):
     results = run(tmp_path, change=spoil(4, 6))
-    assert results["skipped"] == 2 and results["setbacks"] == []
+    assert results["skipped"] == 2 and results["rollbacks"] == []
     # Trials are numbered through: batch 4 begins with 32, batch 6 with 48.
     assert [(line["step"], line["trials"]) for line in lines_of(tmp_path, "skipped")] == [
         (5, ["trial 35"]),
@@ -72,12 +72,14 @@ def test_too_many_in_a_row_send_the_run_back_and_a_fault_that_passes_is_got_over
 
     config = configuration({"nonfinite_budget": 1})
     results = run(tmp_path / "back", config=config, change=fail_once)
-    assert [(s["cause"], s["found"], s["to"]) for s in results["setbacks"]] == [("nonfinite", 7, 4)]
+    assert [(s["cause"], s["found"], s["to"]) for s in results["rollbacks"]] == [
+        ("nonfinite", 7, 4)
+    ]
     assert results["skipped"] == 0 and results["seconds"]["lost"] > 0
     assert "step 7: too many steps in a row were not finite; back to step 4" in (
         capsys.readouterr().out
     )
-    assert lines_of(tmp_path / "back", "setback")[0]["step"] == 4
+    assert lines_of(tmp_path / "back", "rollback")[0]["step"] == 4
     run(tmp_path / "straight")
     assert fingerprint(tmp_path / "back", 10) == fingerprint(tmp_path / "straight", 10)
 
@@ -98,7 +100,7 @@ def test_a_run_that_does_not_get_over_it_stops_with_a_diagnosis(tmp_path):
         with pytest.raises(NonFiniteError, match=r"(?s)step 7: .*went back 2 times.*\n6 48\n"):
             run(tmp_path, config=config, change=spoil(5, 6))
         saved = load_weights(tmp_path / "checkpoints", toy.initial_params(), 4)
-        assert len(saved.history.setbacks) == 2
+        assert len(saved.history.rollbacks) == 2
 
 
 @pytest.mark.slow
@@ -148,19 +150,22 @@ def recovered(tmp_path_factory):
 def test_a_loss_that_keeps_rising_sends_the_run_back_to_before_with_a_lower_rate(recovered):
     workdir, results = recovered
     # Three of the latest four steps; then the three that follow, which were not skipped.
-    assert [(s["cause"], s["found"], s["sound"], s["to"]) for s in results["setbacks"]] == [
+    assert [(s["cause"], s["found"], s["sound"], s["to"]) for s in results["rollbacks"]] == [
         ("divergence", 33, 30, 24),
         ("divergence", 27, 24, 24),
     ]
-    assert [(s["batches_skipped"], s["rate"]) for s in results["setbacks"]] == [(9, 0.5), (3, 0.25)]
-    lines = lines_of(workdir, "train", "evaluation", "setback")
+    assert [(s["batches_skipped"], s["rate"]) for s in results["rollbacks"]] == [
+        (9, 0.5),
+        (3, 0.25),
+    ]
+    lines = lines_of(workdir, "train", "evaluation", "rollback")
     steps = [line["step"] for line in lines]
     assert steps == sorted(steps) and steps[-1] == 60 and steps.count(24) == 2
     last = lines_of(workdir, "train")[-1]
     assert last["learning_rate"] < 0.5 * 1e-2 and results["seconds"]["lost"] > 0.0
 
 
-# After the first setback; before the rise, in it, and after the second setback.
+# After the first rollback; before the rise, in it, and after the second rollback.
 SLOWLY = [pytest.param(end, marks=pytest.mark.slow) for end in (29, 32, 50)]
 
 
@@ -191,7 +196,7 @@ def test_a_rise_without_end_stops_the_run(tmp_path):
 
 @pytest.mark.slow
 def test_two_steps_are_a_spike_and_the_guard_lets_them_pass(tmp_path):
-    assert run_marked(tmp_path, 30, 32)["setbacks"] == []
+    assert run_marked(tmp_path, 30, 32)["rollbacks"] == []
 
 
 class Told:
@@ -243,7 +248,7 @@ def nan_once(*steps):
 
 
 def places(results):
-    return [(setback["found"], setback["to"]) for setback in results["setbacks"]]
+    return [(rollback["found"], rollback["to"]) for rollback in results["rollbacks"]]
 
 
 def test_it_goes_back_to_what_was_scheduled_then(tmp_path, run_told):
@@ -264,7 +269,7 @@ def test_skipped_steps_make_the_guard_look_back_further(tmp_path, run_told):
 
     guard = {"divergence": True, "window": 16, "rise": 1.3, "tries": 3, "lr_factor": 0.5}
     results = run_told(tmp_path, loss, guard, steps=90, eval_every=90, save_every=8)
-    assert [(s["sound"], s["to"]) for s in results["setbacks"]] == [(48, 48)]
+    assert [(s["sound"], s["to"]) for s in results["rollbacks"]] == [(48, 48)]
 
 
 def test_a_damaged_checkpoint_sends_it_to_another_sound_one(tmp_path, run_told, capsys):
