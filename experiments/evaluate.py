@@ -12,17 +12,19 @@ transducer's beam; choose its weight on val.
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 from modessm_jax.data.recordings import SPLITS
 from modessm_jax.evaluation.picture import write_picture
 from modessm_jax.evaluation.report import format_table
-from modessm_jax.evaluation.scoring import evaluate_run, write_predictions
+from modessm_jax.evaluation.scoring import evaluate_run
 from modessm_jax.language.ngram import NGram
 from modessm_jax.language.phoneme_ngram import phoneme_fusion
 from modessm_jax.runs.load import load_run
-from modessm_jax.runtime.compile_cache import compiled_programs
+from modessm_jax.runtime.compile_cache import compile_cache
+from modessm_jax.runtime.files import write_text
 
 LM_WEIGHT = 0.2
 
@@ -51,13 +53,14 @@ def main(arguments: list[str] | None = None) -> None:
         if options.phoneme_lm is not None:
             weight = LM_WEIGHT if options.lm_weight is None else options.lm_weight
             scoring["fusion"] = phoneme_fusion(NGram(options.phoneme_lm), weight)
-        with compiled_programs(options.workdir / "compiled"):
+        with compile_cache(options.workdir / "compiled"):
             run = load_run(options.workdir)
             evaluation = evaluate_run(run, options.split, options.data_root, **scoring)
         print(f"{options.workdir}, best model, step {run.step}")
         print(format_table(evaluation))
         if options.predictions is not None:
-            write_predictions(options.predictions, evaluation)
+            lines = [json.dumps(result.prediction()) + "\n" for result in evaluation.trials]
+            write_text(options.predictions, "".join(lines))
         if options.picture is not None:
             write_picture(options.picture, evaluation.example)
     except (ValueError, OSError, ImportError) as error:

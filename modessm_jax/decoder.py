@@ -1,10 +1,4 @@
-"""A trained decoder in a few lines: NumPy features in, phonemes and words out.
-
-import modessm_jax
-
-decoder = modessm_jax.load("runs/demo")
-decoder.decode(features, session="t15.2023.08.11").phonemes
-"""
+"""A trained decoder from Python: NumPy features in, phonemes, words and their times out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +7,7 @@ from typing import Any, overload
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from modessm_jax.evaluation.posteriors import best_path, log_probabilities
 from modessm_jax.evaluation.results import BIN_SECONDS
@@ -67,6 +62,7 @@ def load(
     Raises:
         CheckpointError: the directory holds no trained model, or one that cannot be read.
         ValueError: the lexicon, the n-gram or an option is unfit, or there is no lexicon for them.
+        TypeError: there is no such option.
         ImportError: the packages of the word search are not installed.
     """
     search = None
@@ -94,9 +90,7 @@ class Decoder:
     """
 
     def __init__(self, workdir: Path, run: Run, search: Any):
-        self.config: dict[str, Any] = run.config
-        self.sessions: tuple[str, ...] = run.sessions
-        self.channels: int = run.channels
+        self.config, self.sessions, self.channels = run.config, run.sessions, run.channels
         self._title = f"{run.config['model']['name']} of {workdir}, step {run.step}"
         self._search = search
         self._multiple = run.functional.multiple
@@ -110,11 +104,11 @@ class Decoder:
 
     def __repr__(self) -> str:
         words = "" if self._search is None else f", {len(self._search.words):,} words"
-        sessions = f"{len(self.sessions)} sessions"
-        return f"<Decoder: {self._title}; {self.channels} channels, {sessions}{words}>"
+        known = f"{self.channels} channels, {len(self.sessions)} sessions{words}"
+        return f"<Decoder: {self._title}; {known}>"
 
     @overload
-    def decode(self, features: np.ndarray, session: str) -> Decoded: ...
+    def decode(self, features: Float[np.ndarray, "bins channels"], session: str) -> Decoded: ...
 
     @overload
     def decode(
@@ -164,9 +158,7 @@ class Decoder:
         values = np.asarray(features)
         if values.ndim != 2 or values.dtype.kind != "f" or not len(values):
             problem = f"{values.dtype} of shape {values.shape}, not floats [bins, channels]"
-            raise ValueError(
-                f"{name}: {problem}; give one bin or more, and several trials as a list"
-            )
+            raise ValueError(f"{name}: {problem}; give one bin or more, several trials as a list")
         if values.shape[1] != self.channels:
             problem = f"{values.shape[1]} channels, but the model was trained on {self.channels}"
             raise ValueError(f"{name}: {problem}; give the same features as in training")

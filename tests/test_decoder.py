@@ -18,7 +18,7 @@ from modessm_jax.evaluation.scoring import evaluate_run
 from modessm_jax.phonemes import symbols
 from modessm_jax.runs.checkpoints import Checkpoints
 from modessm_jax.runs.history import History
-from modessm_jax.runs.load import build_model, describe_data, load_run
+from modessm_jax.runs.load import build_shapes, describe_data, load_run
 from modessm_jax.runs.state import create_state
 from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.words.nbest import read_nbest
@@ -55,8 +55,8 @@ def workdir(tmp_path_factory) -> Path:
     (workdir / "dataset.json").write_text(json.dumps(describe_data(recordings)))
     random = np.random.default_rng(0)
     params = jax.tree.map(
-        lambda x: x + 0.5 * random.normal(size=x.shape).astype(np.float32),
-        build_model(config, recordings.channels, 2).params,
+        lambda shape: 0.7 * random.normal(size=shape.shape).astype(np.float32),
+        build_shapes(config, recordings.channels, 2).params,
     )
     state = create_state(params, optax.sgd(0.1), data_mesh(), ema=False)
     Checkpoints(workdir, keep=1).save_best(7, state, History())
@@ -159,7 +159,7 @@ FITTING = np.zeros((30, 20), np.float32)
         (FITTING, "c", "features: session 'c' is not one of the model's: a, b"),
         (FITTING[:, :5], "a", "features: 5 channels, but the model was trained on 20"),
         (FITTING[0], "a", r"features: float32 of shape \(20,\), not floats \[bins, channels\]"),
-        (FITTING[None], "a", "and several trials as a list"),
+        (FITTING[None], "a", "several trials as a list"),
         (FITTING.astype(int), "a", "features: int64 of shape"),
         (FITTING[:0], "a", r"features: float32 of shape \(0, 20\), .* give one bin or more"),
         (

@@ -107,11 +107,9 @@ def _read_sessions(path: Path) -> list[str]:
     """The sessions in the order of the official pipeline's configuration."""
     remedy = "Copy args.yaml from the checkpoint folder of the official pipeline next to the logits"
     try:
-        arguments = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        sessions = yaml.safe_load(path.read_text(encoding="utf-8"))["dataset"]["sessions"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, LookupError) as error:
         raise data_error(path, "", "", f"cannot be read ({error})", remedy) from error
-    dataset = arguments.get("dataset") if isinstance(arguments, dict) else None
-    sessions = dataset.get("sessions") if isinstance(dataset, dict) else None
     if not isinstance(sessions, list) or not sessions:
         raise data_error(path, "", "dataset.sessions", "is no list of names", remedy)
     return [str(session) for session in sessions]

@@ -115,16 +115,13 @@ class Noise(NamedTuple):
         return features.with_values(features.values + noise * features.mask[:, :, None])
 
 
-CLEAN = Noise(0.0, 0)
-
-
 def posteriors_of(
     run: Run,
     split: str,
     data_root: str | Path | None = None,
     *,
     head: str = "ctc",
-    noise: Noise = CLEAN,
+    noise: Noise | None = None,
     denoise: bool = False,
 ) -> Posteriors:
     """Runs the best model of a run over a split of its data, up to the head that is to be searched.
@@ -150,7 +147,7 @@ def posteriors_of(
     further = {"denoise": True} if denoise else {}
 
     def score(params: Any, batch: Batch) -> tuple[Sequence, Sequence | None, Joint | None]:
-        if noise.deviation:
+        if noise is not None and noise.deviation:
             batch = replace(batch, features=noise.added_to(batch.features, batch.trial))
         outputs = run.functional.apply(params, batch.features, batch.session, **further)
         if predict is None:

@@ -50,7 +50,6 @@ _RATES = {
 }
 
 Records = Collection[dict[str, Any]]
-Curve = dict[int, float]
 
 
 def write_report(path: str | Path, metrics: str | Path, evaluation: Evaluation, best: int) -> None:
@@ -127,14 +126,10 @@ def format_stages(stages: Collection[dict[str, Any]]) -> str:
       stages: as in the run's `results.json`.
     """
     rates = [key for key in _RATES if any(key in stage["end"] for stage in stages)]
-    rows = [
-        [
-            stage["name"],
-            str(stage["end"]["step"]),
-            *(percent(stage["end"].get(key)) for key in rates),
-        ]
-        for stage in stages
-    ]
+    rows = []
+    for stage in stages:
+        name, end = stage["name"], stage["end"]
+        rows.append([name, str(end["step"]), *(percent(end.get(key)) for key in rates)])
     return columns(["stage", "until step", *(_RATES[key] for key in rates)], rows)
 
 
@@ -148,7 +143,7 @@ def columns(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
-def _plot(axes: Axes, records: Records, key: str, factor: float = 1.0, **style: Any) -> Curve:
+def _plot(axes: Axes, records: Records, key: str, factor: float = 1.0, **style: Any) -> dict:
     """Plots what was logged under a key; of a step that was logged twice, the later value."""
     curve = {record["step"]: record[key] for record in records if key in record}
     curve = dict(sorted(curve.items()))

@@ -54,11 +54,6 @@ class TrialResult:
         return phoneme_edits(self.reference, self.phonemes)
 
     @cached_property
-    def edits_no_silence(self) -> Edits:
-        """Edits against the labels, silence left out of both."""
-        return phoneme_edits(self.reference, self.phonemes, silence=False)
-
-    @cached_property
     def rnnt_edits(self) -> Edits:
         """Edits of the transducer's phonemes, silence counted."""
         return phoneme_edits(self.reference, self.rnnt or [])
@@ -188,7 +183,9 @@ def _figures(trials: Sequence[TrialResult]) -> dict[str, Any]:
     if trials[0].trial.labels is None:
         return found
     edits = total(result.edits for result in trials)
-    without_silence = total(result.edits_no_silence for result in trials)
+    without_silence = total(
+        phoneme_edits(result.reference, result.phonemes, silence=False) for result in trials
+    )
     feasible = [result for result in trials if result.feasible]
     nats = sum(result.nats for result in feasible)
     found |= {

@@ -1,6 +1,5 @@
 """Scoring a split: the CTC cost of the labels and the greedy phonemes of every trial."""
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -30,8 +29,7 @@ from modessm_jax.losses.transducer import Joint
 from modessm_jax.models.build import Functional, Predict
 from modessm_jax.models.outputs import JointInputs
 from modessm_jax.runs.load import Run, read_split
-from modessm_jax.runtime.files import write_text
-from modessm_jax.runtime.mesh import data_mesh, divide, replicated, split_over_batch
+from modessm_jax.runtime.mesh import data_mesh, replicated, split_batch, split_over_batch
 from modessm_jax.runtime.watchdog import alive
 from modessm_jax.sequence import Sequence
 
@@ -119,7 +117,7 @@ def over_batches(function: Callable[[Any, Batch], Any], mesh: Mesh) -> Callable[
     compiled = jax.jit(
         function, in_shardings=(everywhere, split_over_batch(mesh)), out_shardings=everywhere
     )
-    return lambda params, batch: compiled(params, divide(batch, mesh))
+    return lambda params, batch: compiled(params, split_batch(batch, mesh))
 
 
 def damaged(features: Sequence, trial: Int[Array, "batch"], corruption: Corruption) -> Sequence:
@@ -139,9 +137,8 @@ def damaged(features: Sequence, trial: Int[Array, "batch"], corruption: Corrupti
 
 def transducer_of(predict: Predict, params: Any, joint: Joint) -> Transducer:
     """A model's predictor and joint network, ready for a search."""
-    return make_transducer(
-        partial(predict.initial_state, params), partial(predict.step, params), joint
-    )
+    start, step = (partial(function, params) for function in predict)
+    return make_transducer(start, step, joint)
 
 
 def _search(
@@ -256,12 +253,3 @@ def _loss(trials: list[TrialResult], normalize_by: str) -> float:
     labels = jnp.asarray([len(result.reference) for result in trials], jnp.int32)
     loss, _ = total({"phoneme": cost}, {"phoneme": 1.0}, frames, labels, normalize_by)
     return float(loss)
-
-
-def write_predictions(path: str | Path, evaluation: Evaluation) -> None:
-    """Writes one line of JSON for each trial: session, block_num, trial_num and phoneme ids.
-
-    The folder is made if need be, and the file replaced in one go.
-    """
-    lines = [json.dumps(result.prediction()) + "\n" for result in evaluation.trials]
-    write_text(Path(path), "".join(lines))

@@ -1,6 +1,5 @@
 """An evaluation of known predictions must add up to figures worked out by hand."""
 
-import json
 import math
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from modessm_jax.data.hdf5 import Trial
 from modessm_jax.data.recordings import Recordings, read_recordings
 from modessm_jax.decoding.transducer_beam import Fusion
 from modessm_jax.evaluation import scoring
-from modessm_jax.evaluation.scoring import damaged, evaluate, make_scorer, write_predictions
+from modessm_jax.evaluation.scoring import damaged, evaluate, make_scorer
 from modessm_jax.models.build import Functional, build
 from modessm_jax.models.outputs import Outputs
 from modessm_jax.phonemes import CLASSES, SILENCE
@@ -190,7 +189,7 @@ def test_a_trial_is_damaged_alike_in_whatever_batch_it_is():
     assert len(np.unique(silent, axis=0)) == 4  # each trial loses channels of its own
 
 
-def test_a_split_without_labels_gets_predictions_and_counts_only(tmp_path):
+def test_a_split_without_labels_gets_predictions_and_counts_only():
     recordings = recordings_of([(s, c, path, None) for s, c, path, _ in TRIALS])
     batches = EvaluationBatches(recordings, 4, 8, 2)
     evaluation = evaluate(SCORER, PARAMS, batches, recordings)
@@ -203,15 +202,12 @@ def test_a_split_without_labels_gets_predictions_and_counts_only(tmp_path):
     assert found["sessions"]["b"] == {"trials": 3, "decoded_phonemes": 3}
     with pytest.raises(ValueError, match="no labels"):
         _ = evaluation.edits
-    write_predictions(tmp_path / "predictions.jsonl", evaluation)
-    lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
-    assert json.loads(lines[1]) == {
+    assert [result.prediction() for result in evaluation.trials][1] == {
         "session": "b",
         "block_num": 2,
         "trial_num": 11,
         "phonemes": [3, 4],
     }
-    assert len(lines) == 5
 
 
 def test_batches_that_miss_a_trial_are_refused():
