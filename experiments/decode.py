@@ -45,7 +45,7 @@ from modessm_jax.evaluation.posteriors import (
 from modessm_jax.evaluation.scoring import check_abilities
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.runs.load import load_run
-from modessm_jax.runtime.compile_cache import compiled_programs
+from modessm_jax.runtime.compile_cache import compile_cache
 
 try:
     from modessm_jax.words.decoder import Vocabulary
@@ -102,7 +102,7 @@ def decode(given: argparse.Namespace) -> None:
         texts.append(read_transcripts(root, "train", sessions))
     else:
         print(f"{root} has no training split; only sentences of --text count as seen")
-    with compiled_programs((given.workdir or job.folder) / "compiled"):
+    with compile_cache((given.workdir or job.folder) / "compiled"):
         evaluation = job.decode(source, given.split, chain.from_iterable(texts))
     written = job.write(evaluation)
     if given.save_logits is not None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from modessm_jax.runtime.compile_cache import compiled_programs
+from modessm_jax.runtime.compile_cache import compile_cache
 from modessm_jax.runtime.preemption import EXIT_STATUS, PreemptedError, Preemption
 from modessm_jax.runtime.processes import join, only_first_prints
 from modessm_jax.training.job import run
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
             join(_DISTRIBUTED.value)
         with (
             only_first_prints(),
-            compiled_programs(workdir / "compiled"),
+            compile_cache(workdir / "compiled"),
             Preemption() as preemption,
         ):
             run(_CONFIG.value, workdir, stop=preemption.reached)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are written whole or not at all."""
 
 import json
 import os
@@ -12,10 +12,10 @@ PARTIAL = ".partial"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A place for the new content of a file; it takes the file's name when the block has ended.
+    """Yields a path to write the new content of a file to; it replaces the file at the end.
 
-    A process that ends in between leaves the old file as it was, and the place, `<name>.partial`,
-    beside it; so does an error in the block. The folder is made if need be.
+    A process that ends in between leaves the old file as it was, and `<name>.partial` beside it; so
+    does an error in the block. The folder is made if need be.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL)

@@ -1,4 +1,4 @@
-"""One run at a time in a working directory."""
+"""A lock file, so that one process at a time trains in a run directory."""
 
 import fcntl
 import os
@@ -11,19 +11,19 @@ NAME = "run.lock"
 
 
 class BusyError(ValueError):
-    """Another process is training in the working directory."""
+    """Another process is training in the run directory."""
 
 
 @contextmanager
-def only_run(workdir: Path) -> Iterator[None]:
-    """Holds `run.lock`, which the kernel releases when the process ends, however it ends.
+def run_lock(workdir: Path) -> Iterator[None]:
+    """Holds a lock on `run.lock`; the kernel releases it when the process ends, however it ends.
 
     The file itself stays: removing it would let two processes each lock a file of that name.
 
     Raises:
-      BusyError: another process holds it; the message says which.
+      BusyError: another process holds the lock; the message names it.
     """
-    # Opened for appending: what the holder wrote about itself must survive a refused attempt.
+    # Opened for appending: a refused attempt must not erase what the holder wrote about itself.
     with (workdir / NAME).open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

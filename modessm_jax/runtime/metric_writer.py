@@ -1,4 +1,4 @@
-"""Where a run's figures go: JSON lines as the record, TensorBoard for the eye."""
+"""Writes the metrics of a run, as JSON lines and for TensorBoard."""
 
 import json
 import os
@@ -53,21 +53,21 @@ class MetricWriter:
         self._file.close()
         self._board.close()
 
-    def write(self, step: int, kind: str, figures: Mapping[str, float]) -> None:
+    def write(self, step: int, kind: str, metrics: Mapping[str, float]) -> None:
         """Writes one line, and a point of each curve; on disk when this returns."""
-        self.note(step, kind, figures)
-        self.chart(step, kind, figures)
+        self.note(step, kind, metrics)
+        self.chart(step, kind, metrics)
 
     def note(self, step: int, kind: str, facts: Mapping[str, Any]) -> None:
-        """Writes one line, of values of any kind that JSON has, and no curve."""
+        """Writes one line, of plain JSON values, and no curve."""
         self._file.write(json.dumps({"step": step, "kind": kind, **facts}) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
         self.lines += 1
 
-    def chart(self, step: int, kind: str, figures: Mapping[str, float]) -> None:
-        """Adds a point to each curve in TensorBoard, and nothing to the record."""
-        for name, value in figures.items():
+    def chart(self, step: int, kind: str, metrics: Mapping[str, float]) -> None:
+        """Adds a point to each curve in TensorBoard, and no line to `metrics.jsonl`."""
+        for name, value in metrics.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
 
 

@@ -1,7 +1,7 @@
-"""Ending a run in good order when the machine is wanted back.
+"""Preemption: a run that gets SIGTERM or SIGINT saves and exits, and can be resumed.
 
-The first SIGTERM or SIGINT asks the run to save at its next step boundary and to exit with status
-75 (EX_TEMPFAIL of sysexits.h: try again); the second one ends the process at once, with 143 or 130.
+After the first signal the run saves at its next step boundary and exits with status 75 (EX_TEMPFAIL
+of sysexits.h: try again). The second one ends the process at once, with status 143 or 130.
 """
 
 import contextlib
@@ -21,19 +21,19 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class PreemptedError(RuntimeError):
-    """The run was asked to end, and has saved; run again, it goes on from there."""
+    """The run was stopped by a signal, and has saved; the same command resumes it."""
 
 
 class Preemption:
-    """Waits for signals while it is entered, in the main thread.
+    """Receives the signals while it is entered, in the main thread.
 
-    Python runs signal handlers only between two instructions of the main thread, so that one who
-    waits for XLA to compile would not hear a second signal for minutes. The interpreter does write
-    each signal's number to a file descriptor the moment it arrives; a thread of ours reads there.
+    Python runs signal handlers only between two instructions of the main thread: while that waits
+    for XLA to compile, a second signal would have no effect for minutes. But the interpreter writes
+    each signal's number to a file descriptor as soon as it arrives, and a thread reads that here.
     """
 
     def __init__(self):
-        self._asked = threading.Event()
+        self._requested = threading.Event()
 
     def __enter__(self) -> "Preemption":
         self._reader, self._writer = socket.socketpair()
@@ -64,25 +64,25 @@ class Preemption:
             number = received[0]
             if number not in _SIGNALS:
                 continue
-            if self._asked.is_set():
+            if self._requested.is_set():
                 os._exit(128 + number)
-            self._asked.set()
+            self._requested.set()
             name = signal.Signals(number).name
-            # Who read the output may have been ended by the same Ctrl-C; we must go on listening.
+            # The reader of the output may have been ended by the same Ctrl-C; keep listening.
             with contextlib.suppress(OSError):
                 print(f"{name}: saving after this step; once more ends the run at once", flush=True)
 
     def reached(self, step: int) -> bool:
         """Whether to save and end now that `step` updates are made.
 
-        Under `jax.distributed` a signal may reach one process only, or several at different steps:
-        there the processes ask each other, so all must call this at every step, and all get the
-        same answer.
+        Under `jax.distributed` a signal may reach one process only, or several at different steps.
+        So all processes must call this at every step; they exchange what they received, and all get
+        the same result.
         """
-        asked = self._asked.is_set()
+        requested = self._requested.is_set()
         if jax.process_count() == 1:
-            return asked
-        return bool(np.any(multihost_utils.process_allgather(np.array([asked]))))
+            return requested
+        return bool(np.any(multihost_utils.process_allgather(np.array([requested]))))
 
 
 def _ignore(number: int, frame: object) -> None:

@@ -1,9 +1,9 @@
 """Several processes that make one run, on one machine or on many (`jax.distributed`).
 
-Every process makes the same run: it reads the same data, takes the same steps and comes to the same
-figures, and its devices compute their part of every batch. The first one alone writes files and
-decides what it finds on disk; the others are told. All must ask at the same places: one that fails
-elsewhere leaves the rest waiting, until the runtime notices and ends them.
+Every process reads the same data, takes the same steps and gets the same metrics; its devices
+compute their part of every batch. Only the first one writes files and inspects the disk; what it
+finds is broadcast to the others. These functions are collective: all processes must call them in
+the same order. A process that fails elsewhere leaves the rest waiting, until the runtime ends them.
 """
 
 import contextlib
@@ -22,24 +22,24 @@ from jax.experimental import multihost_utils
 _Plain = TypeVar("_Plain")
 
 
-def join(place: str) -> None:
-    """Makes this process one of several; to be called before anything is computed.
+def join(group: str) -> None:
+    """Makes this process one of several; call it before anything is computed.
 
     Args:
-      place: "auto" where the surroundings tell (SLURM, Open MPI, Kubernetes, TPU pods), otherwise
+      group: "auto" under SLURM, Open MPI or Kubernetes and on TPU pods, otherwise
         "HOST:PORT,PROCESSES,INDEX": where the first process listens, how many there are, and which
         this one is, from 0.
 
     Raises:
       ValueError: it is neither.
     """
-    if place == "auto":
+    if group == "auto":
         jax.distributed.initialize()
         return
-    address, *numbers = place.split(",")
+    address, *numbers = group.split(",")
     if ":" not in address or len(numbers) != 2 or not all(n.isdigit() for n in numbers):
         raise ValueError(
-            f"--distributed is {place!r}; give auto, or HOST:PORT,PROCESSES,INDEX, for example "
+            f"--distributed is {group!r}; give auto, or HOST:PORT,PROCESSES,INDEX, for example "
             "node0:1234,2,0 in the first of two processes and node0:1234,2,1 in the other"
         )
     processes, index = map(int, numbers)
@@ -47,14 +47,14 @@ def join(place: str) -> None:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes; a process alone is."""
+    """Whether this process is the first, which writes the files; a single process is."""
     return jax.process_index() == 0
 
 
 def broadcast_from_first(find: Callable[[], _Plain]) -> _Plain:
-    """What `find` returns, plain JSON values, in the first process; the others wait for it.
+    """Calls `find` in the first process, and returns its result, plain JSON values, in all.
 
-    So it also keeps them from going on before the first has done what `find` does.
+    The other processes wait until it is done.
     """
     if jax.process_count() == 1:
         return find()
@@ -64,11 +64,14 @@ def broadcast_from_first(find: Callable[[], _Plain]) -> _Plain:
     return json.loads(np.asarray(text).tobytes())
 
 
-def agree(name: str, value: Any) -> None:
-    """Checks that all processes were given the same plain JSON values.
+def check_equal(name: str, value: Any) -> None:
+    """Checks that all processes have the same plain JSON values.
+
+    Args:
+      name: of the value, for the message.
 
     Raises:
-      ValueError: in all of them, if one has others.
+      ValueError: a process has others; raised in all of them.
     """
     if jax.process_count() == 1:
         return
@@ -84,7 +87,7 @@ def agree(name: str, value: Any) -> None:
 
 @contextlib.contextmanager
 def first_process_folder(workdir: Path) -> Iterator[Path]:
-    """The working directory in the first process; elsewhere a folder that is thrown away."""
+    """The run directory in the first process; a temporary one in the others."""
     if is_first():
         yield workdir
         return
@@ -94,7 +97,7 @@ def first_process_folder(workdir: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def only_first_prints() -> Iterator[None]:
-    """Lets the first process alone print; errors of all still reach stderr."""
+    """Silences stdout in all processes but the first; stderr stays as it is."""
     if is_first():
         yield
         return

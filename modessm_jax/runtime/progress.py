@@ -1,4 +1,4 @@
-"""What a run is doing and how long each part of it takes."""
+"""The progress line of a run, and the wall time that each part of it takes."""
 
 import json
 import sys
@@ -11,32 +11,32 @@ from typing import Any
 from modessm_jax.runtime.files import write_json
 from modessm_jax.text import percent
 
-WORK = ("step", "input", "evaluation")  # what is lost where a run has to do it again
-ACCOUNTS = ("compile", *WORK, "checkpoint", "lost")
-_SECONDS_BETWEEN_NOTES = 5.0
+_WORK = ("step", "input", "evaluation")  # counts as lost where a run has to do it again
+_ACCOUNTS = ("compile", *_WORK, "checkpoint", "lost")
+_SECONDS_BETWEEN_WRITES = 5.0
 
 
 class Clock:
-    """Seconds of wall time by what they were spent on.
+    """Seconds of wall time by account: what they were spent on.
 
-    "input" is the time the loop waits for its next batch, "step" the time it takes to place the
-    batch, start the update and fetch the figures of the one before: on an accelerator, about the
-    time the device computes. "lost" is work that no checkpoint kept, because the process was killed
-    or the run went back.
+    "input" is the time the loop waits for its next batch. "step" is the time it takes to copy the
+    batch to the devices, start the update and fetch the metrics of the one before: on an
+    accelerator, about the time the device computes. "lost" is work that no checkpoint kept, because
+    the process was killed or the run rolled back.
 
     Args:
-      path: where to note the accounts now and then, so that the work of a process that is killed is
-        known to be lost; begins with what an earlier process noted there.
+      path: file that the accounts are written to now and then, so that the work of a process that
+        is killed can be counted as lost; the clock starts from what an earlier process wrote there.
     """
 
     def __init__(self, path: Path | None = None):
         self._path = path
-        self.seconds = {name: 0.0 for name in ACCOUNTS} | _noted(path)
-        self._noted = time.monotonic()
+        self.seconds = {name: 0.0 for name in _ACCOUNTS} | _read(path)
+        self._written = time.monotonic()
 
     @contextmanager
     def account(self, name: str) -> Iterator[None]:
-        """Charges the time spent inside to `name`."""
+        """Adds the time spent inside to the account `name`."""
         start = time.perf_counter()
         try:
             yield
@@ -46,28 +46,28 @@ class Clock:
     def go_back(self, seconds: Mapping[str, float]) -> None:
         """Counts as lost the work done since the accounts stood at `seconds`.
 
-        The others go on; where the file that notes them was lost, from what they stood at then.
+        The other accounts keep what they have; where the file was lost, they restart at `seconds`.
         """
-        for name in ACCOUNTS:
-            if name not in WORK:
+        for name in _ACCOUNTS:
+            if name not in _WORK:
                 self.seconds[name] = max(self.seconds[name], seconds.get(name, 0.0))
-        for name in WORK:
+        for name in _WORK:
             kept = seconds.get(name, 0.0)
             self.seconds["lost"] += max(self.seconds[name] - kept, 0.0)
             self.seconds[name] = kept
 
-    def note(self, *, now: bool = False) -> None:
-        """Writes the accounts to the file; at most every few seconds if it is not to be now."""
-        due = time.monotonic() - self._noted > _SECONDS_BETWEEN_NOTES
+    def save(self, *, now: bool = False) -> None:
+        """Writes the accounts to the file; unless `now`, at most every few seconds."""
+        due = time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES
         if self._path is not None and (now or due):
-            self._noted = time.monotonic()
+            self._written = time.monotonic()
             # A full disk is no reason to end a run that has nothing else to write.
             with suppress(OSError):
                 write_json(self._path, self.seconds)
 
     @property
     def input_stall(self) -> float:
-        """Fraction of the accounted time, but for what was lost, spent waiting for data."""
+        """Fraction of the time, without what was lost, that was spent waiting for data."""
         counted = sum(self.seconds.values()) - self.seconds["lost"]
         return self.seconds["input"] / max(counted, 1e-9)
 
@@ -77,17 +77,22 @@ class Clock:
         return self.seconds["step"] + self.seconds["input"]
 
 
-def _noted(path: Path | None) -> dict[str, float]:
+def _read(path: Path | None) -> dict[str, float]:
     try:
         return {} if path is None else json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
-        return {}  # no earlier process, or one that fell with the machine: its loss is not known
+        return {}  # no earlier process, or the machine crashed: what was lost is not known
 
 
 class Progress:
-    """One line that is rewritten on a terminal; plain lines now and then anywhere else.
+    """Shows progress: on a terminal one line that is rewritten, elsewhere a line per logged step.
 
-    `steps` is how many there will be; it may change while they are made. `noun` says of what.
+    Args:
+      steps: how many there will be; the attribute may be changed later.
+      clock: whose "step" and "input" accounts give the rate and the time left.
+      start: the step to start from.
+      stream: stdout by default.
+      noun: what a step is called.
     """
 
     def __init__(
@@ -103,18 +108,18 @@ class Progress:
         self._last = (start, clock.stepping)
         self._shown = 0.0
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Prints a line that stays."""
         self._clear()
         print(text, file=self._stream, flush=True)
 
     def rate(self, step: int) -> float:
-        """Steps per second since the last call, compilation, evaluation and saving left out."""
+        """Steps per second since the last call, without compilation, evaluation and saving."""
         (before, seconds), self._last = self._last, (step, self._clock.stepping)
         return (step - before) / max(self._last[1] - seconds, 1e-9)
 
     def show(self, step: int, figures: str, rate: float) -> None:
-        """Reports a step that is logged."""
+        """Shows a step that is logged."""
         self._draw(self._line(step, figures, rate), keep=not self._terminal)
 
     def tick(self, step: int, figures: str) -> None:
@@ -146,7 +151,7 @@ class Progress:
 
 
 def format_accounts(seconds: Mapping[str, float]) -> str:
-    """What a run spent its time on, in all its processes, as one line."""
+    """What a run spent its time on, resumptions included, as one line."""
     total = max(sum(seconds.values()), 1e-9)
     parts = [f"{name} {_duration(spent)} ({percent(spent / total)})"
              for name, spent in sorted(seconds.items(), key=lambda item: -item[1])]  # fmt: skip

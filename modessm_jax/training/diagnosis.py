@@ -14,7 +14,7 @@ import optax
 from modessm_jax.data.batches import Batch
 from modessm_jax.phonemes import BLANK, CLASSES
 from modessm_jax.runs.state import TrainState
-from modessm_jax.runtime.mesh import divide
+from modessm_jax.runtime.mesh import split_batch
 from modessm_jax.training.stages import StagePlan
 from modessm_jax.training.step import StepSpec, make_gradient
 
@@ -60,7 +60,7 @@ def diagnose(
         return loss, optax.tree.norm(gradient), jax.tree.map(optax.tree.norm, gradient)
 
     def measure(batch: Batch) -> tuple[Any, Any, Any]:
-        return jax.device_get(figures(params, divide(batch, spec.mesh)))
+        return jax.device_get(figures(params, split_batch(batch, spec.mesh)))
 
     loss, norm, norms = measure(batch)
     alone = [measure(_only(batch, row)) if real[row] else (0.0, 0.0) for row in range(len(real))]

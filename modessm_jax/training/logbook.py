@@ -73,7 +73,7 @@ class Logbook:
         """Writes and shows an evaluation."""
         self._writer.write(step, "evaluation", metrics)
         mark = " (best so far)" if best else ""
-        self.progress.say(f"step {step}: {self._rates(metrics)}{mark}")
+        self.progress.print(f"step {step}: {self._rates(metrics)}{mark}")
 
     def rollbacks(self, step: int) -> None:
         """Writes the rollbacks that the log of the run up to `step`, where it goes on, lacks.
@@ -105,7 +105,7 @@ class Logbook:
         new = [name for name in self._names(trials) if name not in self._history.infeasible]
         if new:
             self._history.infeasible += new
-            self.progress.say(
+            self.progress.print(
                 f"step {step}: too few frames for the labels of {_some(new)}; left out of the loss"
             )
 
@@ -114,7 +114,7 @@ class Logbook:
         loss, norm = (float(report.scalars[name]) for name in ("loss", "gradient_norm"))
         facts = {"loss": repr(loss), "gradient_norm": repr(norm), "trials": trials}
         self._writer.note(step, "skipped", facts)
-        self.progress.say(
+        self.progress.print(
             f"step {step}: skipped, the loss is {loss:g} and the gradient norm {norm:g}; "
             f"look at {_some(trials)}"
         )

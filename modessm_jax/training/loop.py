@@ -19,11 +19,11 @@ from modessm_jax.runs.history import History
 from modessm_jax.runs.identity import check_identity
 from modessm_jax.runs.state import TrainState, all_finite, create_state, evaluation_params
 from modessm_jax.runtime.files import write_json, write_text
-from modessm_jax.runtime.lock import only_run
+from modessm_jax.runtime.lock import run_lock
 from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.runtime.metric_writer import MetricWriter
 from modessm_jax.runtime.preemption import PreemptedError
-from modessm_jax.runtime.processes import agree, broadcast_from_first, first_process_folder
+from modessm_jax.runtime.processes import broadcast_from_first, check_equal, first_process_folder
 from modessm_jax.runtime.progress import Clock, Progress, format_accounts
 from modessm_jax.runtime.watchdog import Watchdog, alive
 from modessm_jax.training.guard import NONFINITE, Guard, Rollback
@@ -137,14 +137,14 @@ def train(
 
     with ExitStack() as stack:
         own = stack.enter_context(first_process_folder(workdir))
-        stack.enter_context(only_run(own))
+        stack.enter_context(run_lock(own))
         stack.enter_context(Watchdog(own / "stacks.txt"))
         checkpoints = Checkpoints(workdir, keep=settings.keep)
-        agree("config or data set", [plain, dataset])
+        check_equal("config or data set", [plain, dataset])
         resuming = checkpoints.begun
         broadcast_from_first(lambda: check_identity(workdir, plain, dataset, resuming=resuming))
         clock = Clock(own / "seconds.json")
-        stack.callback(clock.note, now=True)
+        stack.callback(clock.save, now=True)
         stages = [plan.stage for plan in plans]
         recovery = Recovery(begin, stages[0].name, batches, checkpoints, clock, settings, guard)
         state, history = recovery.resume()
@@ -223,13 +223,13 @@ class _Run:
         logbook.progress.steps = self._last_step
         last_stage = len(history.stages) == len(self._stages)
         if last_stage and history.last_evaluated == start and self._stage_over(start):
-            logbook.progress.say(f"already complete: {start} steps")
+            logbook.progress.print(f"already complete: {start} steps")
             return
         if start:
-            logbook.progress.say(f"resuming after step {start}")
+            logbook.progress.print(f"resuming after step {start}")
         for done in itertools.count(start):
             alive()
-            self._clock.note()
+            self._clock.save()
             unsaved = done > start
             if self._stop(done):
                 self._end_early(done, state, batches, unsaved=unsaved)
@@ -275,7 +275,7 @@ class _Run:
         stage = self._stages[len(self._history.stages)]
         self._history.stages.append({"name": stage.name, "begun": done})
         self._logbook.progress.steps = self._last_step
-        self._logbook.progress.say(f"step {done}: stage {stage.name} begins")
+        self._logbook.progress.print(f"step {done}: stage {stage.name} begins")
         return dataclasses.replace(state, begun=jnp.copy(state.step))
 
     def _end_early(self, done: int, state: TrainState, batches: Any, *, unsaved: bool) -> NoReturn:

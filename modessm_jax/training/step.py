@@ -15,7 +15,12 @@ from modessm_jax.losses.cost import Cost, total
 from modessm_jax.models.outputs import Outputs
 from modessm_jax.phonemes import BLANK, CLASSES
 from modessm_jax.runs.state import TrainState, averaged
-from modessm_jax.runtime.mesh import divide, replicated, split_over_batch, split_over_second_axis
+from modessm_jax.runtime.mesh import (
+    replicated,
+    split_batch,
+    split_over_batch,
+    split_over_second_axis,
+)
 from modessm_jax.sequence import Sequence
 from modessm_jax.training import objectives
 from modessm_jax.training.stages import StagePlan
@@ -86,7 +91,7 @@ def shard_batch(batch: Batch, mesh: Mesh, accumulate: int = 1) -> Batch:
             f"data.batch_size is {rows}; it must be a multiple of training.accumulate "
             f"({accumulate}) times the number of devices ({mesh.size})"
         )
-    return divide(batch, mesh)
+    return split_batch(batch, mesh)
 
 
 def make_gradient(spec: StepSpec, plan: StagePlan) -> GradientOf:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from configs import common
-from modessm_jax.runtime.compile_cache import compiled_programs
+from modessm_jax.runtime.compile_cache import compile_cache
 from modessm_jax.runtime.preemption import EXIT_STATUS, PreemptedError, Preemption
 from modessm_jax.runtime.processes import broadcast_from_first, join, only_first_prints
 from modessm_jax.training.loop import train
@@ -48,11 +48,11 @@ def configuration(seed: int) -> ConfigDict:
 
 def run(workdir: Path, seed: int, stop_after: int | None = None) -> dict:
     norm = jax.jit(lambda params: sum(jnp.abs(x).sum() for x in jax.tree.leaves(params)))
-    with compiled_programs(workdir.parent / "compiled"), Preemption() as preemption:
+    with compile_cache(workdir.parent / "compiled"), Preemption() as preemption:
 
         def stop(step: int) -> bool:
             if step == stop_after:
-                preemption._asked.set()
+                preemption._requested.set()
             return preemption.reached(step)
 
         return train(

@@ -5,7 +5,7 @@ import shutil
 import jax
 import pytest
 
-from modessm_jax.runtime.compile_cache import compiled_programs
+from modessm_jax.runtime.compile_cache import compile_cache
 
 
 def place() -> str | None:
@@ -21,14 +21,14 @@ def unnamed():
 
 
 def test_programs_are_kept_in_the_folder_while_the_context_lasts(tmp_path) -> None:
-    with compiled_programs(tmp_path):
+    with compile_cache(tmp_path):
         assert place() == str(tmp_path)
     assert place() is None
 
 
 def test_a_place_the_user_has_named_is_left_alone(tmp_path) -> None:
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "named"))
-    with compiled_programs(tmp_path):
+    with compile_cache(tmp_path):
         assert place() == str(tmp_path / "named")
     assert place() == str(tmp_path / "named")
 
@@ -42,7 +42,7 @@ def test_a_folder_that_has_moved_serves_on(tmp_path) -> None:
         return 3 * x + 1
 
     def kept(folder) -> set[str]:
-        with compiled_programs(folder):
+        with compile_cache(folder):
             jax.jit(program).lower(1.0).compile()
         return {file.name for file in folder.glob("*-cache")}
 

@@ -6,8 +6,8 @@ from jax.sharding import AxisType
 
 from modessm_jax.runtime.mesh import (
     data_mesh,
-    divide,
     replicated,
+    split_batch,
     split_over_batch,
     split_over_second_axis,
 )
@@ -28,7 +28,7 @@ def test_a_mesh_is_of_all_devices_unless_some_are_named() -> None:
 
 def test_batches_are_divided_in_order_and_everything_else_is_everywhere() -> None:
     mesh = data_mesh()
-    found = divide({"x": X, "rows": np.arange(8)}, mesh)
+    found = split_batch({"x": X, "rows": np.arange(8)}, mesh)
     np.testing.assert_array_equal(found["x"], X)
     for n, (rows, part) in enumerate(zip(pieces(found["rows"]), pieces(found["x"]), strict=True)):
         assert rows.tolist() == [2 * n, 2 * n + 1]

@@ -5,7 +5,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from modessm_jax.runtime import metric_writer
-from modessm_jax.runtime.metric_writer import MetricWriter, write_text
+from modessm_jax.runtime.files import write_text
+from modessm_jax.runtime.metric_writer import MetricWriter
 
 
 def steps(workdir):

@@ -13,8 +13,8 @@ import pytest
 from modessm_jax.runs.checkpoints import load_weights
 from modessm_jax.runtime.preemption import EXIT_STATUS
 from modessm_jax.runtime.processes import (
-    agree,
     broadcast_from_first,
+    check_equal,
     first_process_folder,
     is_first,
     join,
@@ -122,7 +122,7 @@ def test_processes_of_different_configs_are_refused(tmp_path):
 def test_a_process_alone_is_the_first_and_tells_itself(tmp_path):
     assert is_first()
     assert broadcast_from_first(lambda: {"a": [1, 2.5, None]}) == {"a": [1, 2.5, None]}
-    agree("config", {"a": 1})
+    check_equal("config", {"a": 1})
     with first_process_folder(tmp_path) as folder:
         assert folder == tmp_path
 

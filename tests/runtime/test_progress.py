@@ -51,7 +51,7 @@ def test_what_was_done_since_the_checkpoint_is_lost_and_nothing_else(passing, tm
     for name in ("compile", "input", "step", "evaluation", "checkpoint"):
         with clock.account(name):
             passing(1.0)
-    clock.note(now=True)
+    clock.save(now=True)
     resumed = Clock(path)
     resumed.go_back(saved)
     assert resumed.seconds == saved | {"compile": 1.0, "checkpoint": 1.0, "lost": 3.0}
@@ -76,10 +76,10 @@ def test_accounts_are_noted_now_and_then_and_a_torn_file_is_none(passing, tmp_pa
     path.write_text("{")
     clock = Clock(path)
     assert clock.seconds["step"] == 0.0
-    clock.note()
+    clock.save()
     assert path.read_text() == "{"
     passing(6.0)
-    clock.note()
+    clock.save()
     assert Clock(path).seconds == clock.seconds
 
 
@@ -103,7 +103,7 @@ def test_one_line_rewritten_on_a_terminal(passing):
     shown.tick(2, "too soon")
     passing(1.0)
     shown.tick(3, "loss 1")
-    shown.say("evaluated")
+    shown.print("evaluated")
     text = stream.getvalue()
     assert "too soon" not in text and "\n" not in text[: text.index("evaluated")]
     assert text.count("\r") == 4 and text.endswith("evaluated\n")

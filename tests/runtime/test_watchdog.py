@@ -48,7 +48,7 @@ def test_a_hang_is_shown_with_the_function_that_hangs(path, capsys):
     assert text.startswith("of an earlier run\nTimeout (0:00:00.2")
     assert "in wait_for" in text
     said = capsys.readouterr().out
-    assert f"nothing done for 0.2 s; where it waits is in {path}" in said
+    assert f"nothing done for 0.2 s; the stacks are in {path}" in said
     assert said[:4] == time.strftime("%Y")
 
 

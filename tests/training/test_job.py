@@ -19,7 +19,7 @@ from modessm_jax.data.validation import DataError
 from modessm_jax.language.lexicon import build_lexicon
 from modessm_jax.runs.checkpoints import CheckpointError
 from modessm_jax.runs.load import load_run
-from modessm_jax.runtime.compile_cache import compiled_programs
+from modessm_jax.runtime.compile_cache import compile_cache
 from modessm_jax.runtime.preemption import PreemptedError, Preemption
 from modessm_jax.training import job
 from tests.data.layout import write_split
@@ -38,7 +38,7 @@ TINY = {
 
 @pytest.fixture(scope="module", autouse=True)
 def shared_programs(tmp_path_factory):
-    with compiled_programs(tmp_path_factory.mktemp("programs")):
+    with compile_cache(tmp_path_factory.mktemp("programs")):
         yield
 
 
