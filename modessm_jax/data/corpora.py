@@ -1,4 +1,4 @@
-"""Which corpus the sentences of a block were drawn from.
+"""The corpus that the sentences of each block come from.
 
 T15's publishers give one row per block: `Date` (YYYY-MM-DD), `Post-implant day`, `Block number`,
 `Number of sentences`, `Corpus`, `Split`. Sessions are named for their date (`t15.2023.08.11`).

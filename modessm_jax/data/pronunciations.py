@@ -1,7 +1,7 @@
-"""Phonemes of words, from the CMU Pronouncing Dictionary and a file of one's own.
+"""Phonemes of words, from the CMU Pronouncing Dictionary and a user's file.
 
-Labels take the first of several pronunciations, as `g2p_en` does for words in the dictionary, which
-made the labels of the Brain-to-Text benchmarks.
+Labels take the first of several pronunciations, like `g2p_en`, with which the labels of the
+Brain-to-Text benchmarks were made.
 """
 
 from collections.abc import Iterable
@@ -21,14 +21,14 @@ LEXICON_FORMAT = "one word a line with its ARPAbet phonemes, e.g. `snark S N AA1
 
 
 class Pronunciations:
-    """Looks up words; additions come first, and a hyphenated word falls back on its parts."""
+    """Looks up words: first among the additions; a hyphenated word also by its parts."""
 
     def __init__(self, additions: Path | None = None):
         """Reads the dictionary.
 
         Args:
-            additions: a file in the dictionary's format: one word a line, then its phonemes; a word
-                may have several lines, which stand in place of the dictionary's.
+            additions: a file of words, each on a line with its phonemes. A word may have several
+                lines, which replace the dictionary's pronunciations.
 
         Raises:
             DataError: a line of `additions` is malformed.

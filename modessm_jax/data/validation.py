@@ -1,4 +1,4 @@
-"""What makes a recording unusable, and the errors that say so.
+"""The error for unusable data, and the rules for bad trials.
 
 A file that contradicts itself (labels longer than the frames, a channel count that changes), or is
 incomplete, raises `DataError`: a guess might be wrong without anybody noticing. Bad recordings

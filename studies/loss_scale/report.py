@@ -90,7 +90,7 @@ def _findings(starts: Collection[Start]) -> str:
         f"{final.rnnt:.2f} (ratio {final.ratio:.2f}) here.",
         f"{len(starts)} shapes: {_range([start.ratio for start in starts], BALANCED)}",
         f"Equally likely classes: {_range([pair.ratio for pair in theory], BALANCED)} The losses "
-        f"give what theory says to within {error:.1e} of it.",
+        f"agree with theory to within {error:.1e} of it.",
         "The rule (nats, per label, per frame, MODE-SSM's) changes no ratio: all examples of a "
         f"shape are divided by the same number. Largest difference: {spread:.1e} of the ratio.",
         "RNN-T by MODE-SSM's rule over CTC per label, the pair of its remedy: "

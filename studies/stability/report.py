@@ -85,7 +85,7 @@ def _draw_rate(axes: Axes, study: Study) -> None:
 
 
 def _smooth(losses: list[tuple[int, float]], width: int = 8) -> tuple[list[int], list[float]]:
-    """Means of a few neighbours, so that lines can be told apart."""
+    """Means of a few neighbours, so that the lines can be distinguished."""
     groups = [losses[i : i + width] for i in range(0, len(losses), width)]
     means = [statistics.fmean(loss for _, loss in group) for group in groups]
     return [group[-1][0] for group in groups], means
