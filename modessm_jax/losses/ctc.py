@@ -1,4 +1,4 @@
-"""The CTC loss (connectionist temporal classification), its gradient and its soft alignment.
+"""The CTC loss (connectionist temporal classification) and its gradient.
 
 The lattice of an example has two kinds of states: blank u (before label u; u = 0..U) and label u
 (u = 0..U-1). The sum over alignments runs from the last frame to the first, so that examples of
@@ -48,23 +48,6 @@ def ctc_cost(logits: Sequence, labels: Sequence) -> Cost:
     valid = feasible(logits, labels)
     nats = _nats(logits.values, _ids(labels), logits.lengths, labels.lengths)
     return Cost(nats=jnp.where(valid, nats, 0.0), valid=valid)
-
-
-def ctc_posteriors(logits: Sequence, labels: Sequence) -> Float[Array, "batch frames labels"]:
-    """The soft alignment: the probability that a frame emits a label, given all labels.
-
-    The rest of a frame, up to 1, is the probability of a blank. Zero in padding and in examples
-    that are not `feasible`. The gradient of the cost is `softmax(logits)` minus these, added up by
-    class.
-
-    Args:
-      logits: as for `ctc_cost`.
-      labels: as for `ctc_cost`.
-    """
-    _, kept = _forward(logits.values, _ids(labels), logits.lengths, labels.lengths)
-    occupancy = _occupancy(kept)[:, :, : labels.mask.shape[1]]
-    real = logits.expanded_mask() & feasible(logits, labels)[:, None, None]
-    return jnp.where(real & labels.mask[:, None, :], occupancy, 0.0)
 
 
 def _ids(labels: Sequence) -> Int[Array, "batch labels"]:

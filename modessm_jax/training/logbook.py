@@ -1,6 +1,7 @@
 """What a run writes and prints: its figures, and the trials to look at."""
 
-from collections.abc import Collection, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from modessm_jax.runs.history import History
@@ -16,62 +17,48 @@ _COUNTS = ("infeasible", "skipped", "valid")
 _NAMED_AT_ONCE = 8
 
 
+@dataclasses.dataclass
 class Logbook:
-    """Sums up the steps since the last line in the history, and writes the lines.
+    """Sums up the steps since the last line in the history, and writes the lines."""
 
-    Args:
-      trial_name: names a trial by its index.
-      stages: of the run.
-    """
-
-    def __init__(
-        self,
-        history: History,
-        writer: MetricWriter,
-        progress: Progress,
-        clock: Clock,
-        trial_name: Any,
-        settings: Settings,
-        stages: Collection[Stage],
-    ):
-        self._history = history
-        self._writer = writer
-        self.progress = progress
-        self._clock = clock
-        self._trial_name = trial_name
-        self._settings = settings
-        self._stages = tuple(stages)
+    history: History
+    writer: MetricWriter
+    progress: Progress
+    clock: Clock
+    trial_name: Callable[[int], str]
+    settings: Settings
+    stages: Sequence[Stage]  # of the run
 
     @property
     def lines(self) -> int:
         """How many the log has."""
-        return self._writer.lines
+        return self.writer.lines
 
     def step(self, step: int, report: StepReport) -> None:
         """Adds the report of an update, in host memory."""
-        self._history.add(report.scalars)
+        self.history.add(report.scalars)
         self._name_infeasible(step, report.infeasible)
         if report.scalars["skipped"]:
             self._skipped(step, report)
-        if step % self._settings.log_every == 0 or step == self.progress.steps:
+        if step % self.settings.log_every == 0 or step == self.progress.steps:
             self.line(step)
         elif not report.scalars["skipped"]:
             self.progress.tick(step, self._figures(float(report.scalars["loss"])))
 
     def line(self, step: int) -> None:
         """Writes and shows the means over the steps since the last line, if there were any."""
-        if not self._history.window:
+        if not self.history.window:
             return
-        means = self._history.drain(counts=_COUNTS)
-        self._writer.write(step, "train", means)
+        means = self.history.drain(counts=_COUNTS)
+        self.writer.write(step, "train", means)
         rate = self.progress.rate(step)
-        times = {"steps_per_second": rate, "input_stall": self._clock.input_stall}
-        self._writer.chart(step, "time", times)
+        times = {"steps_per_second": rate, "input_stall": self.clock.input_stall}
+        self.writer.chart(step, "time", times)
         self.progress.show(step, self._figures(means.get("loss")), rate)
 
     def evaluation(self, step: int, metrics: Mapping[str, float], *, best: bool) -> None:
         """Writes and shows an evaluation."""
-        self._writer.write(step, "evaluation", metrics)
+        self.writer.write(step, "evaluation", metrics)
         mark = " (best so far)" if best else ""
         self.progress.print(f"step {step}: {self._rates(metrics)}{mark}")
 
@@ -80,31 +67,31 @@ class Logbook:
 
         The last one led there; those before it may have led to later steps, whose lines are gone.
         """
-        for rollback in self._history.rollbacks[self._writer.rollbacks :]:
-            self._writer.note(step, "rollback", rollback)
+        for rollback in self.history.rollbacks[self.writer.rollbacks :]:
+            self.writer.note(step, "rollback", rollback)
 
     def _figures(self, loss: float | None) -> str:
         parts = ["no step was finite" if loss is None else f"loss {loss:.4f}"]
-        if self._history.evaluations:
-            parts.append(self._rates(self._history.evaluations[-1]))
-        parts.append(f"waiting for data {percent(self._clock.input_stall)}")
+        if self.history.evaluations:
+            parts.append(self._rates(self.history.evaluations[-1]))
+        parts.append(f"waiting for data {percent(self.clock.input_stall)}")
         return "  ".join(parts)
 
     def _rates(self, metrics: Mapping[str, float | int]) -> str:
         """The error rate that is selected by, beside the usual one."""
-        select_by = self._stages[len(self._history.stages) - 1].select_by
+        select_by = self.stages[len(self.history.stages) - 1].select_by
         names = [name for name in dict.fromkeys(("per", select_by)) if name in metrics]
         return "  ".join(
             f"{name.upper().replace('_', ' ')} {percent(metrics[name])}" for name in names
         )
 
     def _names(self, trials: Any) -> list[str]:
-        return [self._trial_name(int(trial)) for trial in sorted(set(trials.tolist()) - {-1})]
+        return [self.trial_name(int(trial)) for trial in sorted(set(trials.tolist()) - {-1})]
 
     def _name_infeasible(self, step: int, trials: Any) -> None:
-        new = [name for name in self._names(trials) if name not in self._history.infeasible]
+        new = [name for name in self._names(trials) if name not in self.history.infeasible]
         if new:
-            self._history.infeasible += new
+            self.history.infeasible += new
             self.progress.print(
                 f"step {step}: too few frames for the labels of {_some(new)}; left out of the loss"
             )
@@ -113,7 +100,7 @@ class Logbook:
         trials = self._names(report.nonfinite)
         loss, norm = (float(report.scalars[name]) for name in ("loss", "gradient_norm"))
         facts = {"loss": repr(loss), "gradient_norm": repr(norm), "trials": trials}
-        self._writer.note(step, "skipped", facts)
+        self.writer.note(step, "skipped", facts)
         self.progress.print(
             f"step {step}: skipped, the loss is {loss:g} and the gradient norm {norm:g}; "
             f"look at {_some(trials)}"

@@ -77,10 +77,10 @@ def train(
 
     Several processes can make one run, see `modessm_jax.runtime.processes`: all call this alike.
 
-    Left in `workdir`: config.json, dataset.json, parameters.txt, metrics.jsonl, tensorboard/,
-    checkpoints/, best/, results.json, seconds.json (time spent), run.lock, and compiled/ (XLA's
-    programs, so that a restart neither waits for compilation nor gets other programs than the run
-    began with); and stacks.txt if it ever hung.
+    Left in `workdir`: config.json, dataset.json, format.json, parameters.txt, metrics.jsonl,
+    tensorboard/, checkpoints/, best/, results.json, seconds.json (time spent), run.lock,
+    compiled/ (XLA's programs, so that a restart neither waits for compilation nor gets other
+    programs than the run began with); and stacks.txt if it ever hung.
 
     Args:
       config: `training` (see `Settings`), `guard` (see `GuardSettings`), `optimizer` (see
@@ -175,31 +175,20 @@ def train(
     return results
 
 
+@dataclasses.dataclass
 class _Run:
     """One process's part of a run, until it ends or has to go back."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        mesh: Mesh,
-        stages: list[Stage],
-        steps: list[Any],
-        checkpoints: Checkpoints,
-        recovery: Recovery,
-        clock: Clock,
-        evaluate: Callable[[Any, Stage], Mapping[str, float]],
-        stop: Callable[[int], bool],
-    ):
-        self._settings = settings
-        self._mesh = mesh
-        self._stages = stages
-        self._steps = steps
-        self._checkpoints = checkpoints
-        self._recovery = recovery
-        self._clock = clock
-        self._evaluate = evaluate
-        self._stop = stop
-        self._programs: dict[Any, Any] = {}
+    settings: Settings
+    mesh: Mesh
+    stages: list[Stage]
+    steps: list[Any]
+    checkpoints: Checkpoints
+    recovery: Recovery
+    clock: Clock
+    evaluate: Callable[[Any, Stage], Mapping[str, float]]
+    stop: Callable[[int], bool]
+    programs: dict[Any, Any] = dataclasses.field(default_factory=dict)  # by stage and shapes
 
     def until_done(
         self,
@@ -221,7 +210,7 @@ class _Run:
         self._pending: tuple[int, StepReport, Any] | None = None
         start = int(state.step)
         logbook.progress.steps = self._last_step
-        last_stage = len(history.stages) == len(self._stages)
+        last_stage = len(history.stages) == len(self.stages)
         if last_stage and history.last_evaluated == start and self._stage_over(start):
             logbook.progress.print(f"already complete: {start} steps")
             return
@@ -229,23 +218,23 @@ class _Run:
             logbook.progress.print(f"resuming after step {start}")
         for done in itertools.count(start):
             alive()
-            self._clock.save()
+            self.clock.save()
             unsaved = done > start
-            if self._stop(done):
+            if self.stop(done):
                 self._end_early(done, state, batches, unsaved=unsaved)
             # The order matters: what is saved is the state that was evaluated, with an iterator
             # that has not been drawn from since. A run that ended early may have saved before it
             # could evaluate.
-            evaluation_due = self._stage_over(done) or done % self._settings.eval_every == 0
+            evaluation_due = self._stage_over(done) or done % self.settings.eval_every == 0
             if evaluation_due and history.last_evaluated < done:
                 self._evaluate_now(done, state)
                 alive()
                 unsaved = True
             over = self._stage_over(done)
-            last = over and len(history.stages) == len(self._stages)
+            last = over and len(history.stages) == len(self.stages)
             if over and not last:
                 state = self._begin_stage(done, state)
-            if unsaved and (over or done % self._settings.save_every == 0):
+            if unsaved and (over or done % self.settings.save_every == 0):
                 self._save_now(done, state, batches)
             if last:
                 break
@@ -253,12 +242,12 @@ class _Run:
 
     @property
     def _stage(self) -> Stage:
-        return self._stages[len(self._history.stages) - 1]
+        return self.stages[len(self._history.stages) - 1]
 
     @property
     def _last_step(self) -> int:
         """Of the run, if no further stage ends early."""
-        to_come = self._stages[len(self._history.stages) - 1 :]
+        to_come = self.stages[len(self._history.stages) - 1 :]
         return self._history.stages[-1]["begun"] + sum(stage.steps for stage in to_come)
 
     def _stage_over(self, done: int) -> bool:
@@ -272,7 +261,7 @@ class _Run:
         """Goes over to the next stage, with all of the state."""
         self._logbook.line(done)  # the next stage has other figures
         self._guard.begin_stage()
-        stage = self._stages[len(self._history.stages)]
+        stage = self.stages[len(self._history.stages)]
         self._history.stages.append({"name": stage.name, "begun": done})
         self._logbook.progress.steps = self._last_step
         self._logbook.progress.print(f"step {done}: stage {stage.name} begins")
@@ -284,13 +273,13 @@ class _Run:
         raise PreemptedError(f"ended early after step {done}, and saved; run again to go on")
 
     def _advance(self, done: int, state: TrainState, batches: Iterator[Any]) -> TrainState:
-        with self._clock.account("input"):
+        with self.clock.account("input"):
             batch = next(batches)
         with jax.transfer_guard("disallow"):
-            with self._clock.account("step"):
-                placed = shard_batch(batch, self._mesh, self._settings.accumulate)
+            with self.clock.account("step"):
+                placed = shard_batch(batch, self.mesh, self.settings.accumulate)
             program = self._program(state, placed)
-            with self._clock.account("step"):
+            with self.clock.account("step"):
                 state, report = program(state, placed)
                 self._take_pending(state)
                 self._pending = (done + 1, report, batch)
@@ -300,18 +289,18 @@ class _Run:
         """The compiled step for batches of this shape."""
         stage = len(self._history.stages) - 1
         key = stage, *(leaf.shape for leaf in jax.tree.leaves(batch))
-        if key not in self._programs:
+        if key not in self.programs:
             # Tracing may place the model's constants on the device; once is no harm.
-            with self._clock.account("compile"), jax.transfer_guard("allow"):
-                if not self._programs:
+            with self.clock.account("compile"), jax.transfer_guard("allow"):
+                if not self.programs:
                     self._try_later_stages(stage, state, batch)
-                self._programs[key] = self._steps[stage].lower(state, batch).compile()
+                self.programs[key] = self.steps[stage].lower(state, batch).compile()
             alive()
-        return self._programs[key]
+        return self.programs[key]
 
     def _try_later_stages(self, stage: int, state: TrainState, batch: Any) -> None:
         """Traces the later stages now: what the model lacks for them should not end it in days."""
-        for later, step in zip(self._stages[stage + 1 :], self._steps[stage + 1 :], strict=True):
+        for later, step in zip(self.stages[stage + 1 :], self.steps[stage + 1 :], strict=True):
             try:
                 jax.eval_shape(step, state, batch)
             except ValueError as error:
@@ -329,26 +318,26 @@ class _Run:
             raise RollbackError(rollback, state, batch)
 
     def _evaluate_now(self, done: int, state: TrainState) -> None:
-        with self._clock.account("step"):
+        with self.clock.account("step"):
             self._take_pending(state)
             self._assert_finite(done, state)
-        with self._clock.account("evaluation"):
-            measured = self._evaluate(evaluation_params(state), self._stage)
+        with self.clock.account("evaluation"):
+            measured = self.evaluate(evaluation_params(state), self._stage)
         metrics = {name: float(value) for name, value in sorted(measured.items())}
         best = self._history.evaluated(done, metrics, self._stage.select_by)
         self._logbook.evaluation(done, metrics, best=best)
         if best:
-            with self._clock.account("checkpoint"):
-                self._checkpoints.save_best(done, state, self._history)
+            with self.clock.account("checkpoint"):
+                self.checkpoints.save_best(done, state, self._history)
 
     def _save_now(self, done: int, state: TrainState, batches: Any) -> None:
-        with self._clock.account("step"):
+        with self.clock.account("step"):
             self._take_pending(state)
             self._assert_finite(done, state)
         self._history.lines = self._logbook.lines
-        self._history.seconds = dict(self._clock.seconds)
-        with self._clock.account("checkpoint"):
-            self._recovery.save(done, state, batches, self._history)
+        self._history.seconds = dict(self.clock.seconds)
+        with self.clock.account("checkpoint"):
+            self.recovery.save(done, state, batches, self._history)
 
     def _assert_finite(self, done: int, state: TrainState) -> None:
         """Skipped steps keep the state finite; this is for what only a checkpoint would show."""
@@ -367,8 +356,8 @@ class _Run:
             "infeasible": sorted(history.infeasible),
             "skipped": history.skipped,
             "rollbacks": history.rollbacks,
-            "seconds": {name: round(value, 3) for name, value in self._clock.seconds.items()},
-            "input_stall": round(self._clock.input_stall, 5),
+            "seconds": {name: round(value, 3) for name, value in self.clock.seconds.items()},
+            "input_stall": round(self.clock.input_stall, 5),
         }
 
     def _stage_results(self) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Resuming and rolling back: the checkpoint a run goes on from, and the error that ends it."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -40,49 +41,36 @@ class Resumed(NamedTuple):
     history: History
 
 
+@dataclasses.dataclass
 class Recovery:
     """Restores a run.
 
     A run goes back to scheduled checkpoints, those that it would have made had it never been
     interrupted: after every `save_every` steps, and where a stage begins. So one that was killed,
     or stopped and saved in between, goes back to the same as one that was not (with the same
-    `save_every`). Each checkpoint says whether it is one, because `save_every` may change. Only
-    where those are damaged do others do; and the beginning only where none was due before the
-    trouble.
-
-    Args:
-      begin: makes the state before the first step.
-      first_stage: its name.
-      batches: the run's iterator, not yet drawn from.
+    `save_every`). Each checkpoint records whether it is one, because `save_every` may change. Only
+    where those are damaged are others used; and the beginning only where none was due before.
     """
 
-    def __init__(
-        self,
-        begin: Callable[[], TrainState],
-        first_stage: str,
-        batches: Any,
-        checkpoints: Checkpoints,
-        clock: Clock,
-        settings: Settings,
-        guard: GuardSettings,
-    ):
-        self._begin = begin
-        self._first_stage = first_stage
-        self._batches = batches
-        self._first_batch = copy.deepcopy(batches.get_state())
-        self._checkpoints = checkpoints
-        self._clock = clock
-        self._settings = settings
-        self._guard = guard
+    begin: Callable[[], TrainState]  # makes the state before the first step
+    first_stage: str  # its name
+    batches: Any  # the run's iterator, not yet drawn from
+    checkpoints: Checkpoints
+    clock: Clock
+    settings: Settings
+    guard: GuardSettings
+
+    def __post_init__(self) -> None:
+        self._first_batch = copy.deepcopy(self.batches.get_state())
 
     def resume(self) -> Resumed:
         """The latest checkpoint, or the beginning."""
-        state = self._begin()
-        return self._at(self._checkpoints.restore(state, self._batches) or self._start(state))
+        state = self.begin()
+        return self._at(self.checkpoints.restore(state, self.batches) or self._start(state))
 
     def out_of_retries(self, cause: str, history: History) -> bool:
         """Whether the run has gone back for this cause as often as it may."""
-        return sum(past["cause"] == cause for past in history.rollbacks) >= self._guard.tries
+        return sum(past["cause"] == cause for past in history.rollbacks) >= self.guard.tries
 
     def go_back(self, rollback: Rollback, former: History) -> Resumed:
         """The last checkpoint from before the trouble; the later ones are removed.
@@ -91,26 +79,26 @@ class Recovery:
         are skipped: Chowdhery et al. 2022, "PaLM", got over every spike of the loss that way. The
         result replaces the checkpoint, so that this is done once, and the history records it.
         """
-        state = self._begin()
+        state = self.begin()
         if former.first_saved is None or former.first_saved > rollback.sound:
             found = self._start(state)
         else:
-            found = self._checkpoints.restore(state, self._batches, until=rollback.sound)
+            found = self.checkpoints.restore(state, self.batches, until=rollback.sound)
             assert found is not None
         state, history = self._at(found)
         to, skipped = int(state.step), 0
         # Only now that there is a place to go on from.
-        self._checkpoints.drop_after(to)
+        self.checkpoints.drop_after(to)
         if rollback.cause == DIVERGENCE:
             # Batches that were skipped between the checkpoint and now have been drawn as well.
             unknown = former.rollbacks[len(history.rollbacks) :]
             skipped = rollback.found - to + sum(past["batches_skipped"] for past in unknown)
-            history.rate = former.rate * self._guard.lr_factor
+            history.rate = former.rate * self.guard.lr_factor
         else:
             history.rate = former.rate
-        with self._clock.account("input"):
+        with self.clock.account("input"):
             for _ in range(skipped):
-                next(self._batches)
+                next(self.batches)
         record = {
             **rollback._asdict(),
             "to": to,
@@ -120,14 +108,14 @@ class Recovery:
         # Sorted, as it comes back from a checkpoint: the log of a resumed run has the same bytes.
         history.rollbacks = [*former.rollbacks, dict(sorted(record.items()))]
         history.skipped_in_a_row = 0
-        history.seconds = dict(self._clock.seconds)
+        history.seconds = dict(self.clock.seconds)
         state = with_rate(state, history.rate)
-        self._save(to, state, self._batches, history, scheduled=True)
+        self._save(to, state, self.batches, history, scheduled=True)
         return Resumed(state, history)
 
     def save(self, done: int, state: TrainState, batches: Any, history: History) -> None:
         """Saves the run after `done` updates; see `Checkpoints.save`."""
-        scheduled = done % self._settings.save_every == 0 or done == history.stages[-1]["begun"]
+        scheduled = done % self.settings.save_every == 0 or done == history.stages[-1]["begun"]
         self._save(done, state, batches, history, scheduled=scheduled)
 
     def _save(
@@ -136,24 +124,24 @@ class Recovery:
         if scheduled and history.first_saved is None:
             history.first_saved = done
         needed = self._needed(done, history)
-        self._checkpoints.save(done, state, batches, history, scheduled=scheduled, needed=needed)
+        self.checkpoints.save(done, state, batches, history, scheduled=scheduled, needed=needed)
 
     def _needed(self, done: int, history: History) -> set[int]:
         """Steps whose checkpoints the run may have to go back to."""
         # No trouble found from here on can have begun before the guard's earliest step, however
         # many of the steps since were skipped.
         sound = history.trend.get("steps", [done + 1])[0] - 1
-        steps = self._checkpoints.scheduled
+        steps = self.checkpoints.scheduled
         latest = max((step for step in steps if step <= sound), default=0)
         return {step for step in steps if step >= latest}
 
     def _start(self, state: TrainState) -> tuple[TrainState, History]:
-        self._batches.set_state(copy.deepcopy(self._first_batch))
-        return state, History(stages=[{"name": self._first_stage, "begun": 0}])
+        self.batches.set_state(copy.deepcopy(self._first_batch))
+        return state, History(stages=[{"name": self.first_stage, "begun": 0}])
 
     def _at(self, found: tuple[TrainState, History]) -> Resumed:
         resumed = Resumed(*found)
-        self._clock.go_back(resumed.history.seconds)
+        self.clock.go_back(resumed.history.seconds)
         return resumed
 
 

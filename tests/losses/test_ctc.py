@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from modessm_jax.losses.ctc import ctc_cost, ctc_posteriors, feasible
+from modessm_jax.losses.ctc import ctc_cost, feasible
 from modessm_jax.sequence import Sequence
 from tests.losses.enumeration import ctc_nats, padded, slopes
 
@@ -101,27 +101,6 @@ def test_ctc_agrees_with_optax():
     slope = jax.jit(jax.grad(lambda values: peer(values).sum()))(logits.values)
     np.testing.assert_allclose(cost.nats, expected, rtol=1e-5)
     assert jnp.linalg.norm(gradient - slope) < 1e-4 * jnp.linalg.norm(slope)
-
-
-def test_posteriors_are_the_alignments_weighed_by_their_probability():
-    logits, labels = random_logits(9, LENGTHS), padded(TARGETS, WIDTH)
-    posteriors = np.asarray(ctc_posteriors(logits, labels))
-    _, gradient = values_and_gradients(logits, labels)
-    for row, (target, length) in enumerate(zip(TARGETS, LENGTHS, strict=True)):
-        assert (posteriors[row, length:] == 0).all()
-        assert (posteriors[row, :, len(target) :] == 0).all()
-        # The gradient is known to be right; it holds the same probabilities, by class.
-        softmax = np.asarray(jax.nn.softmax(logits.values[row, :length]))
-        of_class = np.zeros((length, CLASSES))
-        for label, id_ in enumerate(target):
-            of_class[:, id_] += posteriors[row, :length, label]
-        of_class[:, 0] = 1 - posteriors[row, :length].sum(axis=-1)
-        np.testing.assert_allclose(softmax - of_class, gradient[row, :length], atol=1e-5)
-        # Every label is emitted: its frames add up to at least one, in the order of the labels.
-        spent = posteriors[row, :length, : len(target)]
-        assert (spent.sum(axis=0) >= 1 - 1e-5).all()
-        centres = (spent * np.arange(length)[:, None]).sum(axis=0) / spent.sum(axis=0)
-        assert (np.diff(centres) > 0).all()
 
 
 def test_frames_needed_are_labels_and_repeats():

@@ -125,6 +125,7 @@ def test_leaves_everything_a_reader_needs(straight):
     assert names == {
         "config.json",
         "dataset.json",
+        "format.json",
         "run.lock",
         "seconds.json",
         "parameters.txt",
