@@ -31,7 +31,7 @@ demo: .venv/has-$(EXTRAS)
 		--predictions $(RUN)/val.jsonl
 
 test: check
-	$(BIN)/pytest -m 'not slow' -n 2
+	$(BIN)/pytest -m 'not slow' -n 2 --dist loadfile
 
 check: .venv/has-dev
 	$(BIN)/ruff check .
