@@ -1,14 +1,14 @@
-"""What the guards cost a healthy run: the small recipe's step with and without, paired.
+"""The time that the guards take: a training step of the small recipe with them and without.
 
     python -m benchmarks.guard_cost --out benchmarks/results/guard_cost
 
-One process; the two take turns on the same batch, of the size of spoken digits. "Guarded" selects
-between the new state and the old, fetches the figures and judges them, divergence included; the
-other applies the update and fetches the figures. Before every evaluation and before every save the
-loop also checks that the whole state (parameters, average, optimiser's state) is finite; a check is
-measured in every round, and of its seconds `1 / eval_every + 1 / save_every`, by the recipe, are
-counted to the guarded step of the round. Seconds are those of the processor, so that other
-processes do not count; give it one core (`taskset -c 0`). Writes OUT.md.
+One process; the two steps take turns on the same batch, as large as one of spoken digits. The
+guarded step selects between the new state and the old, and its metrics are fetched and judged,
+divergence included. The plain step applies the update, and its metrics are fetched. Before every
+evaluation and every save the loop also checks that the whole state (parameters, average,
+optimiser's state) is finite. This check is timed in every round, and `1 / eval_every +
+1 / save_every` of it, by the recipe, is added to the guarded step. Times are processor time, which
+other processes do not change; give it one core (`taskset -c 0`). Writes OUT.md.
 """
 
 import argparse
@@ -22,36 +22,29 @@ import numpy as np
 
 from benchmarks import paired
 from benchmarks.losses.measure import Spread, spread
-from benchmarks.step import CHANNELS, SESSIONS, batch
+from benchmarks.recipe import first_step
+from benchmarks.step import CHANNELS, SESSIONS, digits_batch
 from configs.multiscale import get_config
-from modessm_jax.data.augment import Augmentation
 from modessm_jax.runs.history import History
 from modessm_jax.runs.load import build_model
-from modessm_jax.runs.state import TrainState, all_finite, create_state
+from modessm_jax.runs.state import TrainState, all_finite
 from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.training import step as training
 from modessm_jax.training.guard import Guard
 from modessm_jax.training.settings import GuardSettings
-from modessm_jax.training.stages import plan_stages
 
 Judge = Callable[[int, Any], Any]
 
 
 def build(config: dict[str, Any], *, guarded: bool) -> tuple[Any, TrainState, Judge]:
-    """A compiled step, its first state, and what is done with its figures."""
+    """A compiled step, its first state, and the function that judges its metrics."""
     model = build_model(config, CHANNELS, SESSIONS)
     mesh = data_mesh(jax.devices()[:1])
-    plan = plan_stages(config, model.params)[0]
     choose = training._choose
     if not guarded:
-        training._choose = lambda finite, new, old: new  # the step calls it when it is traced
-    spec = training.StepSpec(
-        model.apply, config["objective"]["normalize_by"], seed=0, mesh=mesh,
-        augment=Augmentation(**config["augment"]), ema_decay=0.99,
-    )  # fmt: skip
-    step = training.make_step(spec, plan)
-    state = create_state(model.params, plan.optimizer, mesh, ema=True)
-    placed = training.shard_batch(batch(config["data"]["batch_size"]), mesh)
+        training._choose = lambda finite, new, old: new  # looked up when the step is traced
+    step, state = first_step(config, model, mesh, ema_decay=0.99)
+    placed = training.shard_batch(digits_batch(config), mesh)
     state, _ = jax.block_until_ready(step(state, placed))
     training._choose = choose
     judge = Guard(GuardSettings(**{**config["guard"], "divergence": True}), History()).judge
@@ -63,7 +56,7 @@ def build(config: dict[str, Any], *, guarded: bool) -> tuple[Any, TrainState, Ju
 
 
 def measure(rounds: int) -> dict[str, Spread]:
-    """Processor seconds of a step of each kind and of a check, and the steps' ratio by round."""
+    """Processor seconds of each step and of a check, and the ratio of the steps by round."""
     config = get_config("small").to_dict()
     every = config["training"]
     checks = 1 / every["eval_every"] + 1 / every["save_every"]  # a step
@@ -93,7 +86,7 @@ def measure(rounds: int) -> dict[str, Spread]:
 
 
 def _finite(state: TrainState) -> Any:
-    """As `loop` asks before it evaluates or saves."""
+    """The check that the loop makes before it evaluates or saves."""
     return all_finite((state.params, state.ema, state.opt_state))
 
 
@@ -106,7 +99,7 @@ def main() -> None:
     names = {
         "plain": "step without guards",
         "guarded": "step with guards",
-        "judge": "of this, judging its figures",
+        "judge": "of this, judging its metrics",
         "check": "one check of the whole state",
     }
     paired.write(options.out, "small recipe, one step", names, measure(options.rounds))

@@ -1,4 +1,4 @@
-"""How far apart results are that ought to be equal: padding, and one device against four.
+"""How much results differ that should be equal: with padding and without, on one device and four.
 
     python -m benchmarks.invariance
 
@@ -12,35 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.recipe import first_step, random_batch
 from configs.multiscale import get_config
-from modessm_jax.data.augment import Augmentation
-from modessm_jax.data.batches import Batch
 from modessm_jax.losses.ctc import ctc_cost
 from modessm_jax.models.build import Functional
 from modessm_jax.runs.load import build_model
-from modessm_jax.runs.state import create_state
 from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.sequence import Sequence
-from modessm_jax.training.stages import plan_stages
-from modessm_jax.training.step import StepSpec, make_step, shard_batch
+from modessm_jax.training.step import shard_batch
 
-ROWS, BINS, CHANNELS, SESSIONS, LABELS = 8, 96, 24, 3, 12
-LENGTHS = np.array([96, 96, 96, 40, 40, 40, 40, 14])  # each length is compiled once
-
-
-def batch() -> Batch:
-    """Random trials of unequal lengths; the last has too few frames for its labels."""
-    random = np.random.default_rng(0)
-    features = random.normal(size=(ROWS, BINS, CHANNELS)).astype(np.float32)
-    ids = random.integers(1, 41, (ROWS, LABELS)).astype(np.int32)
-    mask = np.arange(BINS)[None, :] < LENGTHS[:, None]
-    return Batch(
-        Sequence(np.where(mask[..., None], features, 0).astype(np.float32), mask),
-        Sequence(ids, np.ones_like(ids, bool)),
-        (np.arange(ROWS) % SESSIONS).astype(np.int32),
-        np.zeros(ROWS, np.int32),
-        np.arange(ROWS, dtype=np.int32),
-    )
+CHANNELS, SESSIONS, LABELS = 24, 3, 12
+# Each length is compiled once. The last has too few frames for its labels.
+LENGTHS = [96, 96, 96, 40, 40, 40, 40, 14]
 
 
 def relative(a: Any, b: Any) -> float:
@@ -51,7 +34,7 @@ def relative(a: Any, b: Any) -> float:
 
 def padding(model: Functional) -> None:
     """Alone, in a padded batch, and with NaN in the padding."""
-    given = batch()
+    given = random_batch(LENGTHS, CHANNELS, SESSIONS, LABELS)
 
     @jax.jit
     def pull(values: jax.Array, mask: jax.Array, session: jax.Array, ids: jax.Array) -> Any:
@@ -64,8 +47,8 @@ def padding(model: Functional) -> None:
 
     mask, ids = given.features.mask, given.labels.values
     (_, logits), (grads, inputs) = pull(given.features.values, mask, given.session, ids)
-    spoilt = np.where(mask[..., None], given.features.values, np.nan)
-    (_, other), (other_grads, other_inputs) = pull(spoilt, mask, given.session, ids)
+    with_nan = np.where(mask[..., None], given.features.values, np.nan)
+    (_, other), (other_grads, other_inputs) = pull(with_nan, mask, given.session, ids)
     print(f"NaN padding: logits {relative(other, logits):.1e}, gradients "
           f"{relative((other_grads, other_inputs), (grads, inputs)):.1e}")  # fmt: skip
     worst, worst_inputs, total = 0.0, 0.0, None
@@ -89,14 +72,9 @@ def devices(model: Functional, config: dict[str, Any]) -> None:
     found = []
     for count in (1, 4):
         mesh = data_mesh(jax.devices()[:count])
-        plan = plan_stages(config, model.params)[0]
-        spec = StepSpec(
-            model.apply, config["objective"]["normalize_by"], seed=0, mesh=mesh,
-            augment=Augmentation(**config["augment"]),
-        )  # fmt: skip
-        step = make_step(spec, plan)
-        state = create_state(model.params, plan.optimizer, mesh, ema=False)
-        state, report = step(state, shard_batch(batch(), mesh))
+        step, state = first_step(config, model, mesh, ema_decay=0.0)
+        batch = random_batch(LENGTHS, CHANNELS, SESSIONS, LABELS)
+        state, report = step(state, shard_batch(batch, mesh))
         # After one step Adam's first moment is a fixed multiple of the clipped gradient.
         moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
         scalars = {name: report.scalars[name] for name in ("loss", "gradient_norm", "infeasible")}

@@ -13,8 +13,8 @@ def write(out: Path, title: str, names: Mapping[str, str], found: Mapping[str, S
     Args:
         out: path without suffix.
         title: of the first column.
-        names: in words, of what was measured.
-        found: seconds of each of these, and their "ratio".
+        names: a description of each measurement, by its key in `found`.
+        found: the seconds of each measurement, and under "ratio" their ratio.
     """
     rows = [
         (name, milliseconds(found[key].median),

@@ -1,4 +1,4 @@
-"""Time and memory of both forms of the state-space recurrence, forward and back, against length.
+"""Time and memory of the state-space recurrence in chunks, against frame by frame, by length.
 
     python -m benchmarks.scan --out benchmarks/results/scan
     python -m benchmarks.scan --out runs/scan --heads 4 --width 32 --state 32 --rounds 5
@@ -21,18 +21,42 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from modessm_jax.models.scan import CHUNK, chunked, recurrent
+from modessm_jax.models.ssm import CHUNK, selective_scan
 
 LENGTHS = (256, 1024, 4096)
 CHUNKS = (CHUNK // 2, CHUNK, 2 * CHUNK)
-FORMS: dict[str, Callable[..., Any]] = {
-    "frame by frame": recurrent,
-    **{f"chunks of {chunk}": partial(chunked, chunk=chunk) for chunk in CHUNKS},
-}
 COLUMNS = (
     "form", "frames", "forward and back, ms", "quartiles", "against a quarter of the frames",
     "memory, MiB",
 )  # fmt: skip
+
+
+def frame_by_frame(
+    x: jax.Array, log_decay: jax.Array, b: jax.Array, c: jax.Array, state: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The recurrence as it is written down; `selective_scan` has the shapes."""
+
+    def advance(h: jax.Array, frame: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        x, log_decay, b, c = frame
+        h = jnp.exp(log_decay)[..., None, None] * h + x[..., None] * b[:, None, None, :]
+        return h, jnp.einsum("bhpn,bn->bhp", h, c)
+
+    frames = [jnp.moveaxis(part, 1, 0) for part in (x, log_decay, b, c)]
+    state, y = jax.lax.scan(advance, state, tuple(frames))
+    return jnp.moveaxis(y, 0, 1), state
+
+
+def in_chunks(
+    x: jax.Array, log_decay: jax.Array, b: jax.Array, c: jax.Array, state: jax.Array, *, chunk: int
+) -> tuple[jax.Array, jax.Array]:
+    """This package's scan, without padding."""
+    return selective_scan(x, log_decay, b, c, jnp.ones(x.shape[:2], bool), state, chunk=chunk)
+
+
+FORMS: dict[str, Callable[..., Any]] = {
+    "frame by frame": frame_by_frame,
+    **{f"chunks of {chunk}": partial(in_chunks, chunk=chunk) for chunk in CHUNKS},
+}
 
 
 class Row(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a training step gains from this package's CTC: the small recipe, paired with optax's.
+"""A training step with this package's CTC loss against one with optax's, on the small recipe.
 
     python -m benchmarks.step --out benchmarks/results/step
 
@@ -18,38 +18,28 @@ import optax
 
 from benchmarks import paired
 from benchmarks.losses.measure import Spread, spread
+from benchmarks.recipe import first_step, random_batch
 from configs.multiscale import get_config
-from modessm_jax.data.augment import Augmentation
 from modessm_jax.data.batches import Batch
 from modessm_jax.losses.cost import Cost
 from modessm_jax.losses.ctc import ctc_cost, feasible
 from modessm_jax.runs.load import build_model
-from modessm_jax.runs.state import create_state
 from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.sequence import Sequence
 from modessm_jax.training import objectives
-from modessm_jax.training import step as training
-from modessm_jax.training.stages import plan_stages
+from modessm_jax.training.step import shard_batch
 
 BINS, CHANNELS, SESSIONS, LABELS = 168, 48, 6, 32
 
 
-def batch(rows: int) -> Batch:
-    """Random features and labels."""
-    random = np.random.default_rng(0)
-    features = random.normal(size=(rows, BINS, CHANNELS)).astype(np.float32)
-    ids = random.integers(1, 41, (rows, LABELS)).astype(np.int32)
-    return Batch(
-        Sequence(features, np.ones((rows, BINS), bool)),
-        Sequence(ids, np.ones_like(ids, bool)),
-        (np.arange(rows) % SESSIONS).astype(np.int32),
-        np.zeros(rows, np.int32),
-        np.arange(rows, dtype=np.int32),
-    )
+def digits_batch(config: dict[str, Any]) -> Batch:
+    """Random trials, as large as a batch of spoken digits."""
+    rows = config["data"]["batch_size"]
+    return random_batch([BINS] * rows, CHANNELS, SESSIONS, LABELS)
 
 
 def optax_cost(logits: Sequence, labels: Sequence) -> Cost:
-    """optax's loss in the place of ours."""
+    """optax's CTC loss, with the signature of `ctc_cost`."""
     nats = optax.ctc_loss(
         logits.values,
         (~logits.mask).astype(jnp.float32),
@@ -60,18 +50,12 @@ def optax_cost(logits: Sequence, labels: Sequence) -> Cost:
 
 
 def build(config: dict[str, Any], cost: Any) -> tuple[Any, Any]:
-    """The step that charges `cost`, and its first state."""
+    """The step with this CTC loss, and its first state."""
     model = build_model(config, CHANNELS, SESSIONS)
     mesh = data_mesh(jax.devices()[:1])
-    plan = plan_stages(config, model.params)[0]
-    objectives.ctc_cost = cost  # the step calls it by this name when it is traced
-    spec = training.StepSpec(
-        model.apply, config["objective"]["normalize_by"], seed=0, mesh=mesh,
-        augment=Augmentation(**config["augment"]), ema_decay=0.99,
-    )  # fmt: skip
-    step = training.make_step(spec, plan)
-    state = create_state(model.params, plan.optimizer, mesh, ema=True)
-    placed = training.shard_batch(batch(config["data"]["batch_size"]), mesh)
+    objectives.ctc_cost = cost  # looked up by this name when the step is traced
+    step, state = first_step(config, model, mesh, ema_decay=0.99)
+    placed = shard_batch(digits_batch(config), mesh)
     state, _ = jax.block_until_ready(step(state, placed))
     return lambda state: step(state, placed), state
 

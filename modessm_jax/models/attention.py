@@ -1,10 +1,8 @@
-"""Scaled dot-product attention with a bias, laid out for the memory of each backend.
+"""Multi-head attention with a learned bias for relative position, over all frames or in chunks.
 
 On CPU the scores of a whole batch are far larger than the caches, and moving them costs several
 times what computing them does. There, one example is attended at a time and recomputed in the
 backward pass; accelerators get JAX's own attention over the whole batch.
-
-Multi-head attention with a learned bias for relative position, whole or in chunks.
 """
 
 from typing import Any
@@ -18,7 +16,9 @@ from jaxtyping import Array, Bool, Float, Int
 from modessm_jax.models.block import require_whole_steps
 from modessm_jax.sequence import Sequence
 
-MASKED = -1e9  # finite, so that a query that sees nothing yields numbers, not NaN
+MASKED = -1e9  # finite, so that a query without visible keys yields numbers, not NaN
+BUCKETS = 32
+MAX_DISTANCE = 128  # frames
 
 
 def attend(
@@ -30,10 +30,8 @@ def attend(
 ) -> Float[Array, "batch queries heads width"]:
     """`softmax(query key^T / sqrt(width) + bias) value` over the visible keys.
 
-    Scores and softmax are float32 at least, also where the arguments are of half precision.
-
-    A bias of `MASKED` hides a key from a query. What a query that sees nothing gets is undefined
-    but finite.
+    Scores and softmax are float32 at least, also where the arguments are of half precision. A bias
+    of `MASKED` hides a key from a query. Without visible keys the result is undefined but finite.
     """
     return jax.lax.platform_dependent(
         query, key, value, bias, visible, cpu=_by_example, default=_at_once
@@ -66,14 +64,11 @@ def _by_example(
     return jax.lax.map(one, (query, key, value, visible))
 
 
-BUCKETS = 32
-MAX_DISTANCE = 128
-
-
 def relative_buckets(distance: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
-    """Buckets of relative positions (key minus query): near ones exact, far ones logarithmic.
+    """Buckets of relative positions (key minus query, in frames), from 0 to `BUCKETS` - 1.
 
-    Raffel et al. 2020 (T5), bidirectional: half of the `BUCKETS` for keys after the query.
+    Near positions have one bucket each, far ones share logarithmic buckets (Raffel et al. 2020, T5,
+    bidirectional). Half of the buckets are for keys after the query.
     """
     half = BUCKETS // 2
     exact = half // 2
@@ -104,7 +99,7 @@ class RelativeBias(nnx.Module):
 
 @struct.dataclass
 class Memory:
-    """Keys, values and mask of the frames a stream may still look back on."""
+    """Keys, values and mask of the past frames that a stream still attends to."""
 
     keys: Any  # [batch, frames, heads, d / heads]
     values: Any
@@ -114,8 +109,8 @@ class Memory:
 class RelativeAttention(nnx.Module):
     """Attention from one sequence to another of the same frame rate (or to itself).
 
-    With `chunk` frames, a query sees its own chunk and the `left` frames before that chunk, so a
-    stream waits for a chunk at most and keeps `left` frames; without, it sees everything.
+    With `chunk` frames, a query attends to its own chunk and the `left` frames before that chunk,
+    so a stream waits for a chunk at most and keeps `left` frames. Without, it attends to all.
     """
 
     def __init__(
@@ -131,50 +126,41 @@ class RelativeAttention(nnx.Module):
         self.out = nnx.Linear(d, d, dtype=dtype, rngs=rngs)
         self.bias = RelativeBias(heads, rngs=rngs)
 
-    def __call__(self, x: Sequence, memory: Sequence) -> Float[Array, "batch time d"]:
-        """Attends from the frames of `x` to the real frames of `memory`."""
-        past = self.initial_state(x.mask.shape[0], frames=0)
-        return self._attend(x, self._extend(past, memory), offset=0)
-
-    def initial_state(self, batch: int, frames: int | None = None) -> Memory:
+    def initial_state(self, batch: int) -> Memory:
         """An empty past of `left` frames."""
-        frames = self.left if frames is None else frames
-        empty = jnp.zeros((batch, frames, self.heads, self.width), self.dtype)
-        return Memory(empty, empty, jnp.zeros((batch, frames), bool))
+        empty = jnp.zeros((batch, self.left, self.heads, self.width), self.dtype)
+        return Memory(empty, empty, jnp.zeros((batch, self.left), bool))
 
-    def step(
-        self, state: Memory, x: Sequence, memory: Sequence
-    ) -> tuple[Memory, Float[Array, "batch time d"]]:
-        """Attends from the next whole chunks of `x` to those of `memory` and the past.
+    def run(
+        self, state: Memory | None, x: Sequence, memory: Sequence
+    ) -> tuple[Memory | None, Float[Array, "batch time d"]]:
+        """Attends from the frames of `x` to the real frames of `memory`, frames of the same time.
+
+        Args:
+            state: of a stream, whose next chunks these frames are; None for whole sequences.
+            x: the queries.
+            memory: the keys and values.
 
         Raises:
-            ValueError: the frames do not fill whole chunks.
+            ValueError: the frames of a stream do not fill whole chunks.
         """
-        require_whole_steps(x, self.chunk or 1)
-        new = x.mask.shape[1]
-        state = self._extend(state, memory)
-        out = self._attend(x, state, offset=-self.left)
-        return jax.tree.map(lambda frames: frames[:, new:], state), out
-
-    def _extend(self, past: Memory, x: Sequence) -> Memory:
-        keys, values = self._heads(self.key(x.values)), self._heads(self.value(x.values))
-        new = Memory(keys, values, x.mask)
-        return jax.tree.map(lambda old, fresh: jnp.concatenate([old, fresh], axis=1), past, new)
-
-    def _heads(
-        self, values: Float[Array, "batch time d"]
-    ) -> Float[Array, "batch time heads width"]:
-        return values.reshape(*values.shape[:2], self.heads, self.width)
-
-    def _attend(self, x: Sequence, memory: Memory, offset: int) -> Float[Array, "batch time d"]:
-        queries, keys = x.mask.shape[1], memory.mask.shape[1]
-        bias = self.bias(queries, keys, offset).astype(self.dtype)
+        heads = (*memory.mask.shape, self.heads, self.width)
+        keys, values = (project(memory.values) for project in (self.key, self.value))
+        context, offset = Memory(keys.reshape(heads), values.reshape(heads), memory.mask), 0
+        queries = x.mask.shape[1]
+        if state is not None:
+            require_whole_steps(x, self.chunk or 1)
+            context = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), state, context)
+            state = jax.tree.map(lambda frames: frames[:, queries:], context)
+            offset = -self.left
+        sizes = queries, context.mask.shape[1], offset
+        bias = self.bias(*sizes).astype(self.dtype)
         if self.chunk is not None:
-            visible = jnp.asarray(self._visible(queries, keys, offset))
+            visible = jnp.asarray(self._visible(*sizes))
             bias = jnp.where(visible[None], bias, jnp.asarray(MASKED, bias.dtype))
-        query = self._heads(self.query(x.values))
-        attended = attend(query, memory.keys, memory.values, bias, memory.mask)
-        return self.out(attended.reshape(x.values.shape))
+        query = self.query(x.values).reshape(*x.mask.shape, self.heads, self.width)
+        attended = attend(query, context.keys, context.values, bias, context.mask)
+        return state, self.out(attended.reshape(x.values.shape))
 
     def _visible(self, queries: int, keys: int, offset: int) -> Bool[np.ndarray, "queries keys"]:
         assert self.chunk is not None

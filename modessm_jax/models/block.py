@@ -1,4 +1,4 @@
-"""What a block is: the same module run whole for training, or step by step in real time."""
+"""Blocks: modules that run whole trials for training, or step by step in real time."""
 
 import math
 from collections.abc import Sequence as Collection
@@ -12,14 +12,15 @@ from modessm_jax.sequence import Sequence
 
 
 class Block(nnx.Module):
-    """A map of padded sequences that owns what it does to their lengths.
+    """A map of padded sequences that also maps their lengths.
 
     Time is cut into steps of `block_size` input frames, which give `block_size / stride` output
     frames. An output frame depends on the input frames of its own step, on at most `back` frames
-    before that step and on at most `ahead` frames after it (`None`: without bound). A block with
-    `ahead == 0` streams: it has `initial_state` and `step`, which accept any whole number of steps
-    at once and give the same result as the whole call. Its latency is the wait for the step to
-    fill: `block_size - 1` frames for the first frame of a step, none for the last.
+    before that step and on at most `ahead` frames after it (`None`: without bound).
+
+    A block with `ahead == 0` streams: it has `initial_state` and `step`, which accept any whole
+    number of steps at once and give the same result as the whole call. Its latency is the wait for
+    the step to fill: `block_size - 1` frames for the first frame of a step, none for the last.
     """
 
     block_size: int = 1
@@ -39,16 +40,32 @@ class Block(nnx.Module):
         """Maps the next frames, a whole number of steps.
 
         Raises:
-            ValueError: the block looks beyond its step, or the frames do not fill whole steps.
+            ValueError: see `check_step`.
+            TypeError: the block depends on past frames and does not define this.
         """
-        if self.ahead != 0 or self.back != 0:
-            raise ValueError(f"{type(self).__name__} looks beyond its step and cannot stream")
-        require_whole_steps(x, self.block_size)
+        self.check_step(x)
+        if self.back != 0:
+            raise TypeError(f"{type(self).__name__} does not define step")
         return state, self(x)
+
+    def run(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
+        """`step`, or the whole call where `state` is None."""
+        return (None, self(x)) if state is None else self.step(state, x)
+
+    def check_step(self, x: Sequence) -> None:
+        """Checks the frames given to `step`.
+
+        Raises:
+            ValueError: the block depends on later frames, or the frames do not fill whole steps.
+        """
+        if self.ahead != 0:
+            needs = "the whole trial" if self.ahead is None else f"{self.ahead} frames ahead"
+            raise ValueError(f"{type(self).__name__} is not causal: it needs {needs}")
+        require_whole_steps(x, self.block_size)
 
 
 def require_whole_steps(x: Sequence, block_size: int) -> None:
-    """Refuses the next frames of a stream that are no whole number of steps.
+    """Checks that the frames are a whole number of steps.
 
     Raises:
         ValueError: they are not.
@@ -66,13 +83,10 @@ class Serial(Block):
 
     def __init__(self, blocks: Collection[Block]):
         self.blocks = nnx.List(blocks)
-        self.stride = math.prod(block.stride for block in blocks)
-        rate, self.block_size = 1, 1
         for block in blocks:
-            self.block_size = math.lcm(self.block_size, rate * block.block_size)
-            rate *= block.stride
-        self.back = _reach([(block.block_size, block.stride, block.back) for block in blocks])
-        self.ahead = _reach([(block.block_size, block.stride, block.ahead) for block in blocks])
+            self.block_size = math.lcm(self.block_size, self.stride * block.block_size)
+            self.stride *= block.stride
+        self.back, self.ahead = (_reach(blocks, side) for side in ("back", "ahead"))
 
     def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
         for block, block_key in zip(self.blocks, split(key, len(self.blocks)), strict=True):
@@ -90,17 +104,18 @@ class Serial(Block):
         return tuple(states), x
 
 
-def _reach(fields: Collection[tuple[int, int, int | None]]) -> int | None:
-    """How many input frames beyond its step a chain of (block_size, stride, reach) depends on.
+def _reach(blocks: Collection[Block], side: str) -> int | None:
+    """How many input frames "back" or "ahead" of its step a chain of blocks depends on.
 
-    Frames needed beyond a step belong to neighbouring steps, which are needed whole.
+    Frames beyond a step belong to neighbouring steps, which are needed whole.
     """
     total = 0
-    for block_size, stride, reach in reversed(fields):
+    for block in reversed(blocks):
+        reach = getattr(block, side)
         if reach is None:
             return None
-        steps = -(-total // (block_size // stride))
-        total = steps * block_size + reach
+        steps = -(-total // (block.block_size // block.stride))
+        total = steps * block.block_size + reach
     return total
 
 
@@ -113,11 +128,14 @@ class Dropout(nnx.Module):
     """Drops features of an example for its whole duration (Gal and Ghahramani 2016).
 
     Sharing the draw over time regularises as well, and it spares the random bits of every frame,
-    which on CPU would cost as much as the matrix products around them. Stores no random state.
+    which on CPU would cost as much as the matrix products around them. Without a key nothing is
+    dropped.
     """
 
+    shared_axes: tuple[int, ...] = (1,)
+
     def __init__(self, rate: float):
-        self.layer = nnx.Dropout(rate, broadcast_dims=(1,))
+        self.layer = nnx.Dropout(rate, broadcast_dims=self.shared_axes)
 
     def __call__(
         self, x: Float[Array, "batch time d"], key: jax.Array | None
@@ -125,13 +143,7 @@ class Dropout(nnx.Module):
         return self.layer(x, deterministic=key is None, rngs=key)
 
 
-class DropPath(nnx.Module):
+class DropPath(Dropout):
     """Drops a residual branch of an example altogether: stochastic depth (Huang et al. 2016)."""
 
-    def __init__(self, rate: float):
-        self.layer = nnx.Dropout(rate, broadcast_dims=(1, 2))
-
-    def __call__(
-        self, x: Float[Array, "batch time d"], key: jax.Array | None
-    ) -> Float[Array, "batch time d"]:
-        return self.layer(x, deterministic=key is None, rngs=key)
+    shared_axes = (1, 2)

@@ -1,4 +1,4 @@
-"""The door out of `models/`: a module becomes a pure function and a plain tree of parameters."""
+"""Models by name, as pure functions of a plain tree of parameters."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -17,8 +17,10 @@ MODELS: dict[str, Any] = {"multiscale": MultiScale, "modessm": ModeSSM}
 
 
 class Predict(NamedTuple):
-    """A transducer's predictor as pure functions: `initial_state(params, batch) -> state` and
-    `step(params, state, labels) -> (state, output)`."""
+    """The predictor of a transducer as pure functions.
+
+    `initial_state(params, batch) -> state` and `step(params, state, labels) -> (state, output)`.
+    """
 
     initial_state: Callable[..., Any]
     step: Callable[..., Any]
@@ -27,24 +29,23 @@ class Predict(NamedTuple):
 class Functional(NamedTuple):
     """A model as pure functions of its parameters.
 
-    `apply(params, features, session, hidden=None, key=None, **further) -> Outputs`, where what else
-    it takes is up to the model; its first parameters; `multiple`: trials padded to a multiple of it
-    give encoder frames without further padding; and its predictor, if it is a transducer.
+    `apply(params, features, session, hidden=None, key=None, **further) -> Outputs`; the further
+    arguments depend on the model.
     """
 
     apply: Callable[..., Outputs]
-    params: dict[str, Any]
-    multiple: int
-    predict: Predict | None
+    params: dict[str, Any]  # at initialisation
+    multiple: int  # bins; trials padded to a multiple of it are not padded further
+    predict: Predict | None  # of a transducer
 
 
 def build_module(
     config: Mapping[str, Any], *, channels: int, sessions: int, hides_bins: bool, seed: int
 ) -> Any:
-    """Builds the Flax NNX module a model config names.
+    """Builds the Flax NNX module of a model config; arguments as for `build`.
 
     Raises:
-        ValueError: an unknown model name, or a key the model does not know or misses.
+        ValueError: an unknown model name, or a key that the model does not have or lacks.
     """
     options = {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}
     name = options.pop("name")
@@ -65,15 +66,19 @@ def build_module(
 def build(
     config: Mapping[str, Any], *, channels: int, sessions: int, hides_bins: bool, seed: int
 ) -> Functional:
-    """Builds a model and takes it apart into a pure function and a plain dict of parameters.
+    """Builds a model and splits it into pure functions and a plain dict of parameters.
 
     Args:
         config: `name` and that model's keyword arguments.
         channels: features in a bin.
-        sessions: recording sessions the model tells apart.
-        hides_bins: whether training hides bins, for which the model then learns a vector;
-            otherwise `hidden` is ignored.
+        sessions: number of recording sessions.
+        hides_bins: whether training hides bins; the model then has a mask vector, and otherwise
+            ignores `hidden`.
         seed: of the parameters.
+
+    Raises:
+        ValueError: see `build_module`; and by `apply`, for an argument that the model does not
+            take.
     """
     module = build_module(
         config, channels=channels, sessions=sessions, hides_bins=hides_bins, seed=seed

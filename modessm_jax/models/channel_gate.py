@@ -1,4 +1,4 @@
-"""Channel normalisation and the channel gate, by the statistics of the real frames alone."""
+"""Channel normalisation and the channel gate, from statistics of the real frames."""
 
 from typing import Any
 
@@ -17,15 +17,14 @@ PRIOR_FRAMES = 50.0
 class ChannelGate(Block):
     """Each channel of a trial normalised over time, then weighted by squeeze and excitation.
 
-    The squeeze is what the normalisation takes away, the mean and log deviation of every channel
-    (after it, every mean would read zero); two layers and a sigmoid turn it into a weight for each
-    channel (Hu et al. 2018; pooled deviations: Lee et al. 2019). So a trial's overall level, which
-    electrodes are dead, and how loudly the rest speak still reach the model.
+    The squeeze is what the normalisation removes: the mean and log deviation of every channel. Two
+    layers and a sigmoid turn it into a weight for each channel (Hu et al. 2018; pooled deviations:
+    Lee et al. 2019). So the level of a trial, and which electrodes are dead, still reach the model.
 
-    Causal, the statistics of a frame are those of the frames so far, and the running sums are the
-    state of a stream; otherwise those of the whole trial. Both start as though `PRIOR_FRAMES`
-    frames (1 s at 20 ms) of mean 0 and variance 1 had been seen, which z-scored features have:
-    the first frames of a stream, short trials and silent channels are not blown up.
+    A causal gate takes the statistics of the frames so far, and its running sums are the state of a
+    stream; otherwise they are those of the whole trial. Both start with `PRIOR_FRAMES` frames (1 s
+    at 20 ms) of mean 0 and variance 1, which z-scored features have: without them the first frames
+    of a stream, short trials and silent channels would be scaled up enormously.
     """
 
     def __init__(self, channels: int, *, hidden: int, causal: bool, dtype: Any, rngs: nnx.Rngs):
@@ -45,12 +44,9 @@ class ChannelGate(Block):
         return running_statistics.prior(batch, self.channels, PRIOR_FRAMES)
 
     def step(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
-        if not self.causal:
-            raise ValueError(
-                "a gate over the statistics of the whole trial cannot stream: not causal"
-            )
-        state, seen = running_statistics.so_far(state, x)
-        return state, self._weigh(x, *seen)
+        self.check_step(x)
+        state, statistics = running_statistics.so_far(state, x)
+        return state, self._weigh(x, *statistics)
 
     def _weigh(
         self,
@@ -59,6 +55,6 @@ class ChannelGate(Block):
         variance: Float[Array, "batch #time channels"],
     ) -> Sequence:
         normed = (x.masked().values.astype(jnp.float32) - mean) * jax.lax.rsqrt(variance)
-        seen = jnp.concatenate([mean, 0.5 * jnp.log(variance)], axis=-1)
-        weights = jax.nn.sigmoid(self.excite(jax.nn.relu(self.squeeze(seen))))
+        squeezed = jnp.concatenate([mean, 0.5 * jnp.log(variance)], axis=-1)
+        weights = jax.nn.sigmoid(self.excite(jax.nn.relu(self.squeeze(squeezed))))
         return x.with_values(normed.astype(self.dtype) * weights)

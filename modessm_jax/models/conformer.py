@@ -1,12 +1,12 @@
-"""The Conformer block (Gulati et al. 2020) with masks, relative positions and LayerNorm only."""
+"""The Conformer block (Gulati et al. 2020), with relative positions and without BatchNorm."""
 
 from typing import Any
 
 import jax
 from flax import nnx
 
-from modessm_jax.models.attention import Memory, RelativeAttention
-from modessm_jax.models.block import Block, Dropout, DropPath, require_whole_steps, split
+from modessm_jax.models.attention import RelativeAttention
+from modessm_jax.models.block import Block, Dropout, DropPath, split
 from modessm_jax.models.convolution import DepthwiseConv
 from modessm_jax.sequence import Sequence
 
@@ -29,9 +29,9 @@ class ConformerBlock(Block):
     """Half feed-forward, self-attention, convolution, half feed-forward, final LayerNorm.
 
     The convolution module normalises by LayerNorm: batch statistics would depend on padding and on
-    neighbours in the batch. With `chunk` (frames) the block streams: attention by chunks with
-    `left` frames of past, convolution causal. `rate` and `drop_path` are the
-    chances of `Dropout` and `DropPath` in training.
+    neighbours in the batch. With `chunk` (frames) the block streams: attention in chunks with
+    `left` frames of past, causal convolution. `rate` and `drop_path` are the probabilities of
+    `Dropout` and `DropPath` in training.
     """
 
     def __init__(
@@ -66,16 +66,13 @@ class ConformerBlock(Block):
         self.drop_path = DropPath(drop_path)
 
     def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
-        _, y = self._run(None, x, key)
-        return y
+        return self._run((None, None), x, key)[1]
 
     def initial_state(self, batch: int) -> Any:
         return self.attention.initial_state(batch), self.conv.initial_state(batch)
 
     def step(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
-        if self.ahead != 0:
-            raise ValueError("a Conformer block without chunks sees the whole trial: not causal")
-        require_whole_steps(x, self.block_size)
+        self.check_step(x)
         return self._run(state, x, None)
 
     def _run(self, state: Any, x: Sequence, key: jax.Array | None) -> tuple[Any, Sequence]:
@@ -85,19 +82,11 @@ class ConformerBlock(Block):
         h = self._add(h, 0.5 * self.first(h, keys[0]), keys[1], keys[2])
 
         normed = x.with_values(self.attention_norm(h))
-        attention_state: Memory | None = None
-        if state is None:
-            attended = self.attention(normed, normed)
-        else:
-            attention_state, attended = self.attention.step(state[0], normed, normed)
+        attention_state, attended = self.attention.run(state[0], normed, normed)
         h = self._add(h, attended, keys[3], keys[4])
 
         gated = x.with_values(nnx.glu(self.gate(self.conv_norm(h))))
-        conv_state = None
-        if state is None:
-            filtered = self.conv(gated)
-        else:
-            conv_state, filtered = self.conv.step(state[1], gated)
+        conv_state, filtered = self.conv.run(state[1], gated)
         branch = self.conv_out(jax.nn.silu(self.filtered_norm(filtered.values)))
         h = self._add(h, branch, keys[5], keys[6])
 

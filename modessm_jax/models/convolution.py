@@ -1,10 +1,8 @@
-"""Depthwise convolution in time that is fast on every backend.
+"""Convolutions in time: depthwise, Gaussian smoothing, and strided to lower the frame rate.
 
 XLA's grouped convolution is several times slower on CPU than a loop over the taps, each a fused
 multiply-add over the whole array; its gradient more so. Accelerators get the grouped convolution.
 Like that, the loop adds up in float32 at least and rounds once.
-
-Convolutions in time as blocks: smoothing, depthwise, and the strided stem of a pathway.
 """
 
 from typing import Any
@@ -15,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from modessm_jax.models.block import Block, Dropout, require_whole_steps
+from modessm_jax.models.block import Block, Dropout, Serial
 from modessm_jax.sequence import Sequence
 
 
@@ -82,11 +80,11 @@ _by_taps.defvjp(_by_taps_forward, _by_taps_backward)
 
 
 class Convolution(Block):
-    """Shared frame bookkeeping of a convolution with `kernel` taps every `stride` frames.
+    """Base of the convolutions with `kernel` taps every `stride` frames: windows, lengths, streams.
 
-    Causal: an output frame sees its own stride of input frames and what came before. Otherwise the
-    window is centred on the stride. A frame is real when the first input frame of its stride is.
-    The state of a stream is the last `back` input frames.
+    Causal: the window of an output frame ends with its own stride of input frames. Otherwise it is
+    centred on the stride. A frame is real when the first input frame of its stride is. The state of
+    a stream is the last `back` input frames.
     """
 
     def __init__(self, channels: int, kernel: int, stride: int, causal: bool, dtype: Any):
@@ -111,16 +109,14 @@ class Convolution(Block):
         return jnp.zeros((batch, self.margins[0], self.channels), self.dtype)
 
     def step(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
-        if self.ahead != 0:
-            raise ValueError(f"{type(self).__name__} looks {self.ahead} frames ahead: not causal")
-        require_whole_steps(x, self.stride)
+        self.check_step(x)
         values = jnp.concatenate([state, x.masked().values.astype(self.dtype)], axis=1)
         kept = values[:, x.mask.shape[1] :]
         return kept, Sequence(self.filter(values), x.mask[:, :: self.stride])
 
 
 class DepthwiseConv(Convolution):
-    """One learned filter for each channel, at stride 1, at random unless `init` makes the taps."""
+    """One learned filter for each channel, at stride 1; `init` makes the taps, else random."""
 
     def __init__(
         self,
@@ -143,10 +139,10 @@ class DepthwiseConv(Convolution):
 
 
 class GaussianSmoothing(Convolution):
-    """Fixed Gaussian smoothing of every channel, `sigma` in frames, taps below 1 % left out.
+    """Fixed Gaussian smoothing of every channel, `sigma` in frames, without taps below 1 %.
 
-    Causal smoothing keeps the past half of the kernel alone; both kernels sum to one, and beyond
-    the ends of a trial the features count as zero, the mean of z-scored features.
+    A causal kernel has only the past half. Both kernels sum to one. Beyond the ends of a trial the
+    features count as zero, the mean of z-scored features.
     """
 
     def __init__(self, channels: int, sigma: float, *, causal: bool, dtype: Any):
@@ -159,6 +155,13 @@ class GaussianSmoothing(Convolution):
     def filter(self, values: Float[Array, "batch padded channels"]) -> Float[Array, "batch time d"]:
         taps = jnp.asarray(self.weights, self.dtype)[:, None]
         return depthwise_conv(values, jnp.broadcast_to(taps, (len(taps), self.channels)))
+
+
+def make_smoothing(channels: int, sigma: float, *, causal: bool, dtype: Any) -> Block:
+    """Gaussian smoothing of `sigma` frames; none where it is 0."""
+    if not sigma:
+        return Serial([])
+    return GaussianSmoothing(channels, sigma, causal=causal, dtype=dtype)
 
 
 class StridedConv(Convolution):
@@ -177,8 +180,8 @@ class StridedConv(Convolution):
         rngs: nnx.Rngs,
     ):
         super().__init__(channels, kernel, stride, causal, dtype)
-        # Windows of zeros (hidden bins, silence) would give LayerNorm a vector without direction,
-        # where its gradient is enormous: the bias gives them one.
+        # Windows of zeros (hidden bins, silence) would give LayerNorm a zero vector, where its
+        # gradient is enormous. Random biases keep it from zero.
         self.conv = nnx.Conv(
             channels,
             d,

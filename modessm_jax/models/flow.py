@@ -1,4 +1,4 @@
-"""The flow bridge: carries features of corrupted input to where those of clean input would lie."""
+"""The flow bridge: denoises features of corrupted input by flow matching."""
 
 from typing import Any
 
@@ -29,23 +29,21 @@ class FlowLayer(nnx.Module):
         """Frames of a whole trial if `state` is `None`, else the next frames of a stream."""
         scale, shift = jnp.split(self.modulate(time)[:, None, :], 2, axis=-1)
         normed = x.with_values(self.norm(x.values) * (1 + scale) + shift)
-        if state is None:
-            filtered = self.conv(normed)
-        else:
-            state, filtered = self.conv.step(state, normed)
+        state, filtered = self.conv.run(state, normed)
         return state, x.with_values(x.values + self.out(jax.nn.silu(filtered.values)))
 
 
 class FlowBridge(Block):
-    """Four Euler steps along a learned velocity, from features of corrupted input to clean ones.
+    """`EULER_STEPS` steps along a learned velocity, from features of corrupted input to clean ones.
 
     Conditional flow matching (Lipman et al. 2023) between paired points: `x_t = (1 - t) h0 + t h1`,
     and a network learns the velocity `h1 - h0` from `x_t`, `t` and `h0`. Both features go in
     through LayerNorm, the time as sines through two layers, and `layers` residual convolutions of
-    `kernel` frames follow. Causal, each Euler step keeps the window of each of its convolutions.
+    `kernel` frames follow. A causal bridge keeps the window of each convolution for each Euler
+    step.
 
-    The output layer starts at zero, so that the bridge starts as the identity. Its own weights are
-    then all that the first update moves; from the second on every parameter has a gradient.
+    The output layer starts at zero, so that the bridge starts as the identity. The first update
+    therefore changes that layer alone; from the second on every parameter has a gradient.
     """
 
     def __init__(
@@ -65,44 +63,42 @@ class FlowBridge(Block):
         self.norm = nnx.LayerNorm(d, dtype=dtype, rngs=rngs)
         # Float32 throughout, for small steps would be lost in half precision.
         self.out = nnx.Linear(d, d, kernel_init=nnx.initializers.zeros_init(), rngs=rngs)
-        past, ahead = self.layers[0].conv.margins
-        self.back, self.ahead = EULER_STEPS * layers * past, EULER_STEPS * layers * ahead
+        self.back, self.ahead = (EULER_STEPS * layers * x for x in self.layers[0].conv.margins)
 
     def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
         return self._carry((None,) * len(self.layers), x)[1]
 
     def initial_state(self, batch: int) -> Any:
-        """Of each layer the windows of its Euler steps, `[batch, EULER_STEPS, frames, d]`."""
+        """For each layer the windows of all Euler steps, `[batch, EULER_STEPS, frames, d]`."""
         windows = tuple(layer.conv.initial_state(batch) for layer in self.layers)
         return jax.tree.map(lambda x: jnp.repeat(x[:, None], EULER_STEPS, axis=1), windows)
 
     def step(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
-        if self.ahead != 0:
-            raise ValueError(f"the flow bridge looks {self.ahead} frames ahead: not causal")
+        self.check_step(x)
         return self._carry(state, x)
 
     def velocity(self, x_t: Sequence, t: Float[Array, "batch"], h0: Sequence) -> Sequence:
-        """Where the features at `x_t` move at time `t` (0: corrupted, 1: clean), float32.
+        """The velocity of the features at `x_t` at time `t` (0: corrupted, 1: clean), float32.
 
         Args:
-            x_t: points on the way, `[batch, frames, d]`.
+            x_t: points on the path, `[batch, frames, d]`.
             t: the flow time of each example.
-            h0: where the way began; frames as in `x_t`.
+            h0: the start of the path; frames as in `x_t`.
         """
         return self._velocity((None,) * len(self.layers), x_t.masked(), t, h0.masked())[1]
 
     def training_pair(
         self, h0: Sequence, h1: Sequence, key: Key[Array, ""]
     ) -> tuple[Sequence, Sequence]:
-        """The velocity at a random time of each example, and what it should be.
+        """The velocity at a random time of each example, and the true one.
 
-        No gradient passes to `h0` and `h1`: features free to move would meet in one point, where
-        the velocity is easy to tell.
+        No gradient passes to `h0` and `h1`: features that could move would collapse to one point,
+        where the velocity is easy to predict.
 
         Args:
             h0: features of the corrupted input, `[batch, frames, d]`.
             h1: features of the clean input, frame by frame of the same time.
-            key: of the times, uniform between 0 and 1.
+            key: draws the times, uniform between 0 and 1.
 
         Returns:
             Predicted and true velocity, on the frames real in both.

@@ -1,4 +1,4 @@
-"""Fusion of three time scales at the rate of the middle one."""
+"""Fusion of three pathways of different frame rates, at the middle rate."""
 
 from typing import Any
 
@@ -28,9 +28,8 @@ def raise_rate(x: Sequence, ratio: int) -> Sequence:
 class CrossScaleFusion(nnx.Module):
     """The middle pathway attends to the fast and the slow one; the three are mixed and added to it.
 
-    `ratios` are the frame rates (fast over medium, medium over slow). Everything happens within a
-    chunk and its bounded past, so the fusion streams whenever its attention has chunks. The sum
-    is normalised where `final_norm` is set.
+    `ratios` are those of the frame rates (fast over medium, medium over slow). The fusion streams
+    where its attention has chunks. The sum is normalised if `final_norm`.
     """
 
     def __init__(
@@ -47,42 +46,41 @@ class CrossScaleFusion(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.ratios = ratios
-
-        def attention() -> RelativeAttention:
-            return RelativeAttention(d, heads, chunk=chunk, left=left, dtype=dtype, rngs=rngs)
-
-        self.to_fast, self.to_slow = attention(), attention()
+        self.to_fast, self.to_slow = (
+            RelativeAttention(d, heads, chunk=chunk, left=left, dtype=dtype, rngs=rngs)
+            for _ in range(2)
+        )
         self.norm = nnx.LayerNorm(3 * d, dtype=dtype, rngs=rngs)
         self.mix = nnx.Linear(3 * d, d, dtype=dtype, rngs=rngs)
         self.final_norm = nnx.LayerNorm(d, dtype=dtype, rngs=rngs) if final_norm else None
         self.dropout = Dropout(rate)
 
-    def __call__(
-        self, fast: Sequence, medium: Sequence, slow: Sequence, *, key: jax.Array | None = None
-    ) -> Sequence:
-        fast, medium, slow = self._align(fast, medium, slow)
-        return self._mix(self.to_fast(medium, fast), medium, self.to_slow(medium, slow), key=key)
-
     def initial_state(self, batch: int) -> Any:
         return self.to_fast.initial_state(batch), self.to_slow.initial_state(batch)
 
-    def step(
-        self, state: Any, fast: Sequence, medium: Sequence, slow: Sequence
+    def run(
+        self,
+        state: Any,
+        fast: Sequence,
+        medium: Sequence,
+        slow: Sequence,
+        *,
+        key: jax.Array | None = None,
     ) -> tuple[Any, Sequence]:
-        require_whole_steps(fast, self.ratios[0])
-        fast, medium, slow = self._align(fast, medium, slow)
-        fast_state, from_fast = self.to_fast.step(state[0], medium, fast)
-        slow_state, from_slow = self.to_slow.step(state[1], medium, slow)
-        return (fast_state, slow_state), self._mix(from_fast, medium, from_slow, key=None)
+        """Fuses whole sequences if `state` is None, else the next frames of a stream.
 
-    def _align(self, fast: Sequence, medium: Sequence, slow: Sequence) -> list[Sequence]:
+        Raises:
+            ValueError: the frames of a stream do not fill whole steps.
+        """
+        if state is not None:
+            require_whole_steps(fast, self.ratios[0])
+        fast_state, slow_state = state or (None, None)
         aligned = lower_rate(fast, self.ratios[0]), medium, raise_rate(slow, self.ratios[1])
-        return [x.masked() for x in aligned]
-
-    def _mix(
-        self, from_fast: jax.Array, medium: Sequence, from_slow: jax.Array, key: jax.Array | None
-    ) -> Sequence:
+        fast, medium, slow = (x.masked() for x in aligned)
+        fast_state, from_fast = self.to_fast.run(fast_state, medium, fast)
+        slow_state, from_slow = self.to_slow.run(slow_state, medium, slow)
         joined = jnp.concatenate([from_fast, medium.values, from_slow], axis=-1)
         mixed = jax.nn.gelu(self.mix(self.norm(joined)))
         mixed = medium.values + self.dropout(mixed, key)
-        return medium.with_values(mixed if self.final_norm is None else self.final_norm(mixed))
+        mixed = mixed if self.final_norm is None else self.final_norm(mixed)
+        return (fast_state, slow_state), medium.with_values(mixed)

@@ -10,20 +10,19 @@ from jaxtyping import Array, Bool, Float, Int
 
 from modessm_jax.models.block import Serial, require_whole_steps, split
 from modessm_jax.models.channel_gate import ChannelGate
-from modessm_jax.models.convolution import DepthwiseConv, GaussianSmoothing, StridedConv
+from modessm_jax.models.convolution import DepthwiseConv, StridedConv, make_smoothing
 from modessm_jax.models.flow import FlowBridge
-from modessm_jax.models.masking import hide
+from modessm_jax.models.inputs import SessionAdaptation, hide
 from modessm_jax.models.mode import FiLM, ModeHead
 from modessm_jax.models.outputs import JointInputs, Outputs, frame_norm
 from modessm_jax.models.predictor import make_predictor
-from modessm_jax.models.session import SessionAdaptation
 from modessm_jax.models.ssm import SelectiveBlock
 from modessm_jax.phonemes import BLANK, CLASSES
 from modessm_jax.sequence import Sequence
 
 
 class TransducerHead(nnx.Module):
-    """What turns encoder frames and labels into the inputs of the joint network, `width` wide."""
+    """Encoder frames and labels to the inputs of the joint network, `width` wide."""
 
     def __init__(
         self, d: int, width: int, predictor: str, *, rate: float, dtype: Any, rngs: nnx.Rngs
@@ -32,8 +31,8 @@ class TransducerHead(nnx.Module):
         self.predictor = make_predictor(predictor, width, rate=rate, dtype=dtype, rngs=rngs)
         init = nnx.initializers.normal(0.1 / math.sqrt(width))
         self.kernel = nnx.Param(init(rngs.params(), (width, CLASSES)))
-        # A blank is as likely as all labels together: untrained, a search says nothing at all
-        # rather than as many labels as it may.
+        # A blank is as likely as all labels together: untrained, a search emits no labels rather
+        # than as many as it may.
         self.bias = nnx.Param(jnp.zeros((CLASSES,)).at[BLANK].set(math.log(CLASSES - 1)))
 
     def __call__(
@@ -42,7 +41,7 @@ class TransducerHead(nnx.Module):
         predicted = None
         if labels is not None:
             predicted = self.predictor(labels, key=key)
-            # Once for each trial, in however many modes it is decoded.
+            # Computed once for each trial, in however many modes it is decoded.
             predicted = jnp.repeat(predicted, x.mask.shape[0] // labels.shape[0], axis=0)
         encoded = x.with_values(self.encoder(x.values))
         return JointInputs(encoded, predicted, self.kernel[...], self.bias[...])
@@ -53,13 +52,13 @@ class ModeSSM(nnx.Module):
 
     Gaussian smoothing, channel normalisation and gate, session adaptation, a learned vector in
     place of time-masked bins, depthwise stem, one frame for every `stride` bins, `layers` selective
-    blocks. Before the last `upper` of them the flow bridge (where `denoise` asks for it) mends the
-    features, and FiLM makes them depend on the speaking mode.
+    blocks. Before the last `upper` of them the flow bridge denoises the features (if `denoise`),
+    and FiLM makes them depend on the speaking mode.
 
-    `smoothing` (sigma), `stem` and `patch` (kernels) and `stride` are in bins, `kernel` in frames;
-    `gate` is the width of the channel gate, `joint` of the joint network, `flow` the number of
-    layers of the flow bridge. `causal` runs in one direction, and `step` then takes any multiple of
-    `stride` bins.
+    `smoothing` (sigma), `stem` and `patch` (kernels) and `stride` are in bins, `kernel` in frames.
+    `gate` is the width of the channel gate, `joint` that of the joint network, `flow` the number of
+    layers of the flow bridge. A `causal` model runs in one direction and streams: `step` takes any
+    multiple of `stride` bins.
     """
 
     def __init__(
@@ -93,59 +92,29 @@ class ModeSSM(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if not 0 < upper < layers:
-            raise ValueError(f"upper = {upper}: some of the layers = {layers}, and not all")
+            raise ValueError(f"upper = {upper}: give at least 1 and less than layers = {layers}")
         compute: Any = jnp.dtype(dtype)
+        built: Any = dict(causal=causal, dtype=compute, rngs=rngs)
         self.causal, self.modes, self.block_size = causal, modes, stride
-        self.smoothing = (
-            GaussianSmoothing(channels, smoothing, causal=causal, dtype=compute)
-            if smoothing
-            else Serial([])
-        )
-        self.gate = ChannelGate(channels, hidden=gate, causal=causal, dtype=compute, rngs=rngs)
-        self.adaptation = (
-            None
-            if session == "none"
-            else SessionAdaptation(session, channels=channels, sessions=sessions, dtype=compute)
+        self.smoothing = make_smoothing(channels, smoothing, causal=causal, dtype=compute)
+        self.gate = ChannelGate(channels, hidden=gate, **built)
+        self.adaptation = SessionAdaptation(
+            session, channels=channels, sessions=sessions, dtype=compute
         )
         self.mask_vector = nnx.Param(jnp.zeros((channels,))) if hides_bins else None
-        # It begins by adding nothing. Random filters blur hundreds of noisy channels, each in its
-        # own way, before anything has been learned of them: CTC then stays for hundreds of steps
-        # where it says next to nothing.
+        # It begins by adding nothing. Random filters would blur hundreds of noisy channels before
+        # anything has been learned of them: CTC then emits next to nothing for hundreds of steps.
         zeros = nnx.initializers.zeros_init()
-        self.stem = DepthwiseConv(
-            channels, stem, causal=causal, dtype=compute, rngs=rngs, init=zeros
-        )
-        self.patch = StridedConv(
-            channels,
-            d,
-            kernel=patch,
-            stride=stride,
-            causal=causal,
-            dropout=dropout,
-            dtype=compute,
-            rngs=rngs,
-        )
+        self.stem = DepthwiseConv(channels, stem, init=zeros, **built)
+        self.patch = StridedConv(channels, d, kernel=patch, stride=stride, dropout=dropout, **built)
+        sizes: Any = dict(heads=heads, state=state, expand=expand, kernel=kernel, layers=layers)
+        paths = [stochastic_depth * (layer + 1) / layers for layer in range(layers)]
         blocks = [
-            SelectiveBlock(
-                d,
-                heads=heads,
-                state=state,
-                expand=expand,
-                kernel=kernel,
-                layers=layers,
-                rate=dropout,
-                drop_path=stochastic_depth * (layer + 1) / layers,
-                causal=causal,
-                dtype=compute,
-                rngs=rngs,
-            )
-            for layer in range(layers)
+            SelectiveBlock(d, rate=dropout, drop_path=path, **sizes, **built) for path in paths
         ]
         self.lower, self.upper = Serial(blocks[:-upper]), Serial(blocks[-upper:])
-        self.flow = FlowBridge(
-            d, layers=flow, kernel=kernel, causal=causal, dtype=compute, rngs=rngs
-        )
-        self.mode = ModeHead(d, modes=modes, hidden=d, causal=causal, dtype=compute, rngs=rngs)
+        self.flow = FlowBridge(d, layers=flow, kernel=kernel, **built)
+        self.mode = ModeHead(d, modes=modes, hidden=d, **built)
         self.film = FiLM(d, modes=modes, dtype=compute)
         self.norm = nnx.LayerNorm(d, dtype=compute, rngs=rngs)
         init = nnx.initializers.normal(head_scale / math.sqrt(d))
@@ -175,18 +144,17 @@ class ModeSSM(nnx.Module):
             hidden: bins to replace by the learned mask vector, in training.
             key: turns on dropout and stochastic depth.
             labels: for the predictor, 0 in the padding.
-            corrupted: the features as bad electrodes would have them, to train the flow bridge: it
-                learns to carry them to the clean ones, and it is these mended features, not the
-                clean ones, that are decoded.
+            corrupted: the features as bad electrodes would record them, to train the flow bridge on
+                the pair; it is these features, denoised, that are decoded.
             mode: weights of the modes of each trial; by default they are inferred.
             every_mode: decode each trial once in every mode.
-            denoise: whether the flow bridge mends the features; it has to be trained first.
+            denoise: whether the flow bridge denoises the features; it has to be trained first.
         """
         keys = split(key, 5)
         lower = self._lower(features, session, hidden, keys)
         flow = None
         if corrupted is not None:
-            # The same dropout as of the clean features: nothing else is to tell the two apart.
+            # With the same dropout as the clean features, so that only the corruption differs.
             clean, lower = lower, self._lower(corrupted, session, hidden, keys)
             of_times = jax.random.key(0) if keys[4] is None else keys[4]
             flow = self.flow.training_pair(lower, clean, of_times)
@@ -198,7 +166,7 @@ class ModeSSM(nnx.Module):
             return self.upper(self.film(lower, z), key=keys[2])
 
         if every_mode:
-            # In all modes the same dropout: nothing but the mode is to tell them apart.
+            # The same dropout in all modes, so that only the mode differs.
             upper = jax.vmap(decode, out_axes=1)(jnp.eye(self.modes)[:, None, None, :])
             upper = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), upper)
         else:
@@ -222,12 +190,12 @@ class ModeSSM(nnx.Module):
             ValueError: the model was not built causal, or the bins do not fill whole steps.
         """
         if not self.causal:
-            raise ValueError("this model sees whole trials; build it with model.causal = True")
+            raise ValueError("this model needs whole trials; build it with model.causal = True")
         require_whole_steps(features, self.block_size)
         new = dict(state)
         new["smoothing"], x = self.smoothing.step(state["smoothing"], features)
         new["gate"], x = self.gate.step(state["gate"], x)
-        x = self._adapt(x, state["session"])
+        x = self.adaptation(x, state["session"])
         new["stem"], filtered = self.stem.step(state["stem"], x)
         new["patch"], x = self.patch.step(state["patch"], _add(x, filtered))
         new["lower"], lower = self.lower.step(state["lower"], x)
@@ -245,12 +213,9 @@ class ModeSSM(nnx.Module):
         keys: list[jax.Array | None],
     ) -> Sequence:
         x = self.smoothing(features.pad_to_multiple(self.block_size))
-        x = self._adapt(self.gate(x), session)
+        x = self.adaptation(self.gate(x), session)
         x = hide(x, hidden, self.mask_vector)
         return self.lower(self.patch(_add(x, self.stem(x)), key=keys[0]), key=keys[1])
-
-    def _adapt(self, x: Sequence, session: Int[Array, "batch"]) -> Sequence:
-        return x.masked() if self.adaptation is None else self.adaptation(x, session)
 
     def _outputs(
         self,

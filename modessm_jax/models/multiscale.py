@@ -1,7 +1,4 @@
-"""The multi-scale Conformer CTC decoder: three strided pathways fused at the middle rate.
-
-From diphones to phonemes: a phoneme is as likely as its diphones together.
-"""
+"""The multi-scale Conformer CTC decoder: three strided pathways fused at the middle rate."""
 
 import math
 from typing import Any
@@ -11,13 +8,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from modessm_jax.models.block import Serial, require_whole_steps, split
+from modessm_jax.models.block import Block, Serial, require_whole_steps, split
 from modessm_jax.models.conformer import ConformerBlock
-from modessm_jax.models.convolution import GaussianSmoothing, StridedConv
+from modessm_jax.models.convolution import StridedConv, make_smoothing
 from modessm_jax.models.fusion import CrossScaleFusion
-from modessm_jax.models.masking import hide
+from modessm_jax.models.inputs import SessionAdaptation, hide
 from modessm_jax.models.outputs import Outputs, frame_norm
-from modessm_jax.models.session import SessionAdaptation
 from modessm_jax.phonemes import CLASSES, DIPHONES, by_previous
 from modessm_jax.sequence import Sequence
 
@@ -30,9 +26,10 @@ class MultiScale(nnx.Module):
     Smoothing, session adaptation, a learned vector in place of time-masked bins, one strided
     convolution and a stack of Conformer blocks for each scale, cross-scale fusion (normalised if
     `fusion_norm`), linear CTC head (over diphones, summed to phonemes, if `diphones`).
+
     `strides`, `patches` (kernels of the strided convolutions), `smoothing` (sigma; 0: none),
-    `chunk` and `left` are in bins. `causal` makes every part streamable: `step` then takes any
-    multiple of `block_size` bins, a chunk, and gives what the whole call gives.
+    `chunk` and `left` are in bins. A `causal` model streams: `step` takes any multiple of
+    `block_size` bins, a chunk, and gives what the whole call gives.
     """
 
     def __init__(
@@ -71,71 +68,45 @@ class MultiScale(nnx.Module):
                 f" stride {slow}, and left = {left} to be a multiple of chunk"
             )
         compute: Any = jnp.dtype(dtype)
-        self.sessions, self.causal = sessions, causal
+        built: Any = dict(dtype=compute, rngs=rngs)
+        self.causal, self.diphones = causal, diphones
         self.block_size = chunk if causal else math.lcm(*strides)
         self.stride = medium
-        self.smoothing = (
-            GaussianSmoothing(channels, smoothing, causal=causal, dtype=compute)
-            if smoothing
-            else Serial([])
-        )
-        self.adaptation = (
-            None
-            if session == "none"
-            else SessionAdaptation(session, channels=channels, sessions=sessions, dtype=compute)
+        self.smoothing = make_smoothing(channels, smoothing, causal=causal, dtype=compute)
+        self.adaptation = SessionAdaptation(
+            session, channels=channels, sessions=sessions, dtype=compute
         )
         self.mask_vector = nnx.Param(jnp.zeros((channels,))) if hides_bins else None
 
-        def pathway(scale: int) -> tuple[StridedConv, list[ConformerBlock]]:
-            stem = StridedConv(
-                channels,
-                d,
-                kernel=patches[scale],
-                stride=strides[scale],
-                causal=causal,
-                dropout=dropout,
-                dtype=compute,
-                rngs=rngs,
-            )
-            blocks = [
-                ConformerBlock(
-                    d,
-                    heads=heads,
-                    ff=ff,
-                    kernel=kernel,
-                    rate=dropout,
-                    drop_path=stochastic_depth * (layer + 1) / layers[scale],
-                    chunk=chunk // strides[scale] if causal else None,
-                    left=left // strides[scale],
-                    dtype=compute,
-                    rngs=rngs,
-                )
-                for layer in range(layers[scale])
-            ]
-            return stem, blocks
+        def attended(stride: int) -> dict[str, Any]:
+            return dict(chunk=chunk // stride if causal else None, left=left // stride)
 
-        stem, blocks = pathway(0)
-        self.fast = Serial([stem, *blocks])
-        stem, blocks = pathway(1)
-        middle = (len(blocks) + 1) // 2
-        self.medium_lower = Serial([stem, *blocks[:middle]])
-        self.medium_upper = Serial(blocks[middle:])
-        stem, blocks = pathway(2)
-        self.slow = Serial([stem, *blocks])
+        def pathway(stride: int, patch: int, depth: int) -> list[Block]:
+            stem = StridedConv(
+                channels, d, kernel=patch, stride=stride, causal=causal, dropout=dropout, **built
+            )
+            sizes: Any = dict(heads=heads, ff=ff, kernel=kernel, rate=dropout)
+            sizes |= attended(stride) | built
+            paths = [stochastic_depth * (layer + 1) / depth for layer in range(depth)]
+            return [stem, *(ConformerBlock(d, drop_path=path, **sizes) for path in paths)]
+
+        pathways = zip(strides, patches, layers, strict=True)
+        fast_blocks, medium_blocks, slow_blocks = [pathway(*sizes) for sizes in pathways]
+        middle = 1 + (layers[1] + 1) // 2
+        self.fast, self.slow = Serial(fast_blocks), Serial(slow_blocks)
+        self.medium_lower = Serial(medium_blocks[:middle])
+        self.medium_upper = Serial(medium_blocks[middle:])
         self.fusion = CrossScaleFusion(
             d,
             ratios=(medium // fast, slow // medium),
             heads=heads,
             rate=dropout,
             final_norm=fusion_norm,
-            chunk=chunk // medium if causal else None,
-            left=left // medium,
-            dtype=compute,
-            rngs=rngs,
+            **attended(medium),
+            **built,
         )
-        self.diphones = diphones
-        # CTC holds on to the alignment it first finds. Small initial weights make it come of the
-        # features; large ones find some alignment sooner.
+        # CTC keeps the alignment that it finds first. Small initial weights make it one that
+        # follows the features; large ones find some alignment sooner.
         init = nnx.initializers.normal(head_scale / math.sqrt(d))
         classes = DIPHONES if diphones else CLASSES
         self.head = nnx.Linear(d, classes, kernel_init=init, rngs=rngs)
@@ -158,26 +129,21 @@ class MultiScale(nnx.Module):
             key: turns on dropout and stochastic depth.
         """
         keys = split(key, 5)
-        x = self._adapt(self.smoothing(features.pad_to_multiple(self.block_size)), session)
+        x = self.adaptation(self.smoothing(features.pad_to_multiple(self.block_size)), session)
         x = hide(x, hidden, self.mask_vector)
         fast = self.fast(x, key=keys[0])
         lower = self.medium_lower(x, key=keys[1])
         medium = self.medium_upper(lower, key=keys[2])
         slow = self.slow(x, key=keys[3])
-        fused = self.fusion(fast, medium, slow, key=keys[4])
+        _, fused = self.fusion.run(None, fast, medium, slow, key=keys[4])
         return self._outputs(fast, lower, medium, slow, fused)
 
     def initial_state(self, session: Int[Array, "batch"]) -> dict[str, Any]:
         """The state of fresh streams, one for each entry of `session`."""
         batch = session.shape[0]
-        return {
-            "session": session,
-            "smoothing": self.smoothing.initial_state(batch),
-            "fast": self.fast.initial_state(batch),
-            "medium_lower": self.medium_lower.initial_state(batch),
-            "medium_upper": self.medium_upper.initial_state(batch),
-            "slow": self.slow.initial_state(batch),
-            "fusion": self.fusion.initial_state(batch),
+        parts = ("smoothing", "fast", "medium_lower", "medium_upper", "slow", "fusion")
+        return {"session": session} | {
+            name: getattr(self, name).initial_state(batch) for name in parts
         }
 
     def step(self, state: dict[str, Any], features: Sequence) -> tuple[dict[str, Any], Outputs]:
@@ -187,20 +153,17 @@ class MultiScale(nnx.Module):
             ValueError: the model was not built causal, or the bins do not fill whole steps.
         """
         if not self.causal:
-            raise ValueError("this model sees whole trials; build it with model.causal = True")
+            raise ValueError("this model needs whole trials; build it with model.causal = True")
         require_whole_steps(features, self.block_size)
         new: dict[str, Any] = {"session": state["session"]}
         new["smoothing"], x = self.smoothing.step(state["smoothing"], features)
-        x = self._adapt(x, state["session"])
+        x = self.adaptation(x, state["session"])
         new["fast"], fast = self.fast.step(state["fast"], x)
         new["medium_lower"], lower = self.medium_lower.step(state["medium_lower"], x)
         new["medium_upper"], medium = self.medium_upper.step(state["medium_upper"], lower)
         new["slow"], slow = self.slow.step(state["slow"], x)
-        new["fusion"], fused = self.fusion.step(state["fusion"], fast, medium, slow)
+        new["fusion"], fused = self.fusion.run(state["fusion"], fast, medium, slow)
         return new, self._outputs(fast, lower, medium, slow, fused)
-
-    def _adapt(self, x: Sequence, session: Int[Array, "batch"]) -> Sequence:
-        return x.masked() if self.adaptation is None else self.adaptation(x, session)
 
     def _outputs(
         self, fast: Sequence, lower: Sequence, medium: Sequence, slow: Sequence, fused: Sequence
@@ -224,11 +187,11 @@ def _logits(head: nnx.Linear, x: Sequence) -> Sequence:
 def phoneme_log_probabilities(
     logits: Float[Array, "batch frames diphones"],
 ) -> Float[Array, "batch frames classes"]:
-    """Log probabilities of the blank and of each phoneme, summed over the phoneme before it.
+    """Float32 log probabilities of the blank and of each phoneme, summed over its diphones.
 
-    They are logits of the same distribution, and stand wherever phoneme logits do. In float32.
-    DCoND, Li et al. 2024, "Brain-to-text decoding with context-aware neural representations and
-    large language models" (arXiv:2411.10657).
+    They serve as phoneme logits, of the same distribution. DCoND, Li et al. 2024, "Brain-to-text
+    decoding with context-aware neural representations and large language models"
+    (arXiv:2411.10657).
 
     Args:
       logits: of `phonemes.DIPHONES` classes, not normalised.

@@ -11,7 +11,7 @@ from modessm_jax.sequence import Sequence
 
 @struct.dataclass
 class JointInputs:
-    """All that a transducer's joint network, `tanh(encoder + predictor) @ kernel + bias`, needs."""
+    """Inputs and parameters of a joint network, `tanh(encoder + predictor) @ kernel + bias`."""
 
     encoder: Sequence  # [batch, frames, joint d]
     predictor: Any  # [batch, labels + 1, joint d]; None where no labels were given
@@ -23,18 +23,18 @@ class JointInputs:
 class Outputs:
     """Result of one forward pass.
 
-    `logits` always holds "phoneme"; further names ("interctc", "diphone", ...) are auxiliary heads.
-    `diagnostics` holds one figure per example, for reports alone: {"norm/fast": [batch], ...}.
+    `logits` always has "phoneme"; further names ("interctc", "diphone", ...) are auxiliary heads.
+    `diagnostics` has one number per example, for reports only: {"norm/fast": [batch], ...}.
 
-    A model that was run in every mode gives `modes` rows in place of each in all but `log_modes`,
-    `flow` and `diagnostics`, those of one example one after the other.
+    A model that is run in every mode gives `modes` rows for each example, one after the other, in
+    all but `log_modes`, `flow` and `diagnostics`.
     """
 
     encoder: Sequence  # [batch, frames, d]
     logits: dict[str, Sequence]  # float32 [batch, frames, classes]
     diagnostics: dict[str, Any]
     transducer: JointInputs | None = None
-    log_modes: Any = None  # float32 [batch, modes], log-probabilities of the latent mode
+    log_modes: Any = None  # float32 [batch, modes], log probabilities of the latent mode
     flow: Any = None  # (predicted, true) velocities of the flow bridge
 
 

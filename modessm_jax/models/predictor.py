@@ -1,4 +1,4 @@
-"""The predictor of a transducer: what the labels said so far lead to expect."""
+"""The predictor of a transducer: a network over the labels emitted so far."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,15 +12,15 @@ from modessm_jax.models.block import Dropout
 from modessm_jax.models.convolution import depthwise_conv
 from modessm_jax.phonemes import BLANK, CLASSES
 
-CONTEXT = 2  # labels a stateless predictor looks back on
+CONTEXT = 2  # labels that the output of a stateless predictor depends on
 
 
 class Predictor(nnx.Module):
-    """Labels to vectors of the joint network's width `d`, one for each number of labels said.
+    """Labels to vectors of the joint network's width `d`, one after each label.
 
-    Run whole for training, or label by label for decoding. Before the first label stands the blank:
-    `step(initial_state(batch), BLANK)` gives the output at position 0. The blank is never stepped
-    again, however many of them a search takes. `rate` is the chance of `Dropout` in training.
+    Run whole for training, or label by label for decoding. A sequence starts with one blank:
+    `step(initial_state(batch), BLANK)` gives the output at position 0. The blanks of a search are
+    not given to the predictor. `rate` is the probability of `Dropout` in training.
     """
 
     def __init__(self, d: int, *, rate: float, dtype: Any, rngs: nnx.Rngs):
@@ -34,8 +34,7 @@ class Predictor(nnx.Module):
     ) -> Float[Array, "batch labels+1 d"]:
         """Output after none, one, ... and all of the labels; `key` turns on dropout.
 
-        Padding comes after an example's labels: outputs beyond its last label are finite and mean
-        nothing.
+        Outputs beyond an example's last label are finite and mean nothing.
         """
         labels = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=BLANK)
         _, hidden = self.read(self.initial_state(labels.shape[0]), labels)
@@ -66,7 +65,7 @@ class Predictor(nnx.Module):
 
 
 class StatelessPredictor(Predictor):
-    """Sees the last `CONTEXT` labels alone: embeddings, a depthwise convolution, SiLU, linear.
+    """Depends on the last `CONTEXT` labels: embeddings, a depthwise convolution, SiLU, linear.
 
     Ghodsi et al. 2020, "RNN-transducer with stateless prediction network", with a second label as
     in Botros et al. 2021, "Tied & reduced RNN-T decoder". Next to no work in decoding.
@@ -78,19 +77,19 @@ class StatelessPredictor(Predictor):
         self.taps = nnx.Param(init(rngs.params(), (CONTEXT, d)))
 
     def initial_state(self, batch: int) -> Any:
-        """The labels still seen."""
+        """The past labels that the next output depends on."""
         return jnp.full((batch, CONTEXT - 1), BLANK, jnp.int32)
 
     def read(
         self, state: Any, labels: Int[Array, "batch labels"]
     ) -> tuple[Any, Float[Array, "batch labels d"]]:
-        seen = jnp.concatenate([state, labels], axis=1)
-        filtered = depthwise_conv(self.embed(seen), self.taps[...].astype(self.dtype))
-        return seen[:, labels.shape[1] :], jax.nn.silu(filtered)
+        both = jnp.concatenate([state, labels], axis=1)
+        filtered = depthwise_conv(self.embed(both), self.taps[...].astype(self.dtype))
+        return both[:, labels.shape[1] :], jax.nn.silu(filtered)
 
 
 class LstmPredictor(Predictor):
-    """Remembers all labels: embeddings, one LSTM layer of width `d`, linear (Graves 2012)."""
+    """Depends on all labels: embeddings, one LSTM layer of width `d`, linear (Graves 2012)."""
 
     def __init__(self, d: int, *, rate: float, dtype: Any, rngs: nnx.Rngs):
         super().__init__(d, rate=rate, dtype=dtype, rngs=rngs)

@@ -1,4 +1,4 @@
-"""Mean and variance over time of the real frames, of a whole trial or of a stream so far."""
+"""Mean and variance of the real frames, of a whole trial or of a stream so far."""
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,10 @@ Sums = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def prior(batch: int, features: int, frames: float) -> Sums:
-    """Number, sum and sum of squares of `frames` frames of mean 0 and variance 1.
+    """Number, sum and sum of squares of `frames` frames of mean 0 and variance 1, in float32.
 
-    To start from these keeps the variance of a short trial, of the first frames of a stream and of
-    a silent feature well above zero. Float32, for sums of many frames.
+    Starting from these keeps the variance of a short trial, of the first frames of a stream and of
+    a constant feature well above zero.
     """
     squares = jnp.full((batch, features), frames)
     return jnp.full((batch, 1), frames), jnp.zeros_like(squares), squares
@@ -25,9 +25,9 @@ def of_trial(start: Sums, x: Sequence) -> tuple[jax.Array, jax.Array]:
 
 
 def so_far(start: Sums, x: Sequence) -> tuple[Sums, tuple[jax.Array, jax.Array]]:
-    """The sums after `x`, and the mean and variance at each frame of all frames up to it.
+    """The sums after `x`, and the mean and variance of all frames up to each frame of `x`.
 
-    These are `[batch, time, features]` each; padding repeats the last real frame.
+    Mean and variance are `[batch, time, features]` each; padding repeats the last real frame.
     """
     new = [jnp.cumsum(part, axis=1) for part in _powers(x)]
     count, total, squares = (old[:, None] + part for old, part in zip(start, new, strict=True))
@@ -39,7 +39,7 @@ def _mean_and_variance(
     count: jax.Array, total: jax.Array, squares: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     mean = total / count
-    return mean, squares / count - mean**2  # the prior keeps it well above rounding
+    return mean, squares / count - mean**2  # the prior keeps it well above rounding errors
 
 
 def _powers(x: Sequence) -> Sums:

@@ -1,7 +1,4 @@
-"""Attention example by example equals JAX's own, in values and gradients.
-
-Relative positions: the buckets of T5, and a bias that depends on distance alone.
-"""
+"""Attention against its definition and JAX's own; T5's buckets; a bias of the distance alone."""
 
 import jax
 import jax.numpy as jnp

@@ -55,15 +55,17 @@ def test_one_look_without_bound_leaves_the_series_without_bound() -> None:
 
 def test_a_block_defines_its_call_and_steps_only_within_its_step() -> None:
     class Sees(Block):
-        def __init__(self, back: int, ahead: int):
+        def __init__(self, back: int, ahead: int | None):
             self.back, self.ahead = back, ahead
 
     x = Sequence(jnp.zeros((1, 2, 3)), jnp.ones((1, 2), bool))
     with pytest.raises(TypeError, match="Block does not define"):
         Block()(x)
-    for back, ahead in ((1, 0), (0, 1)):
-        with pytest.raises(ValueError, match="Sees looks beyond its step"):
-            Sees(back, ahead).step((), x)
+    for ahead, needs in ((1, "1 frames ahead"), (None, "the whole trial")):
+        with pytest.raises(ValueError, match=f"Sees is not causal: it needs {needs}"):
+            Sees(0, ahead).step((), x)
+    with pytest.raises(TypeError, match="Sees does not define step"):
+        Sees(1, 0).step((), x)
 
 
 def test_users_draw_from_keys_of_their_own() -> None:

@@ -13,9 +13,9 @@ from modessm_jax.models.conformer import ConformerBlock
 from modessm_jax.models.convolution import DepthwiseConv, GaussianSmoothing, StridedConv
 from modessm_jax.models.flow import FlowBridge
 from modessm_jax.models.fusion import CrossScaleFusion
+from modessm_jax.models.inputs import SessionAdaptation
 from modessm_jax.models.modessm import ModeSSM
 from modessm_jax.models.multiscale import MultiScale
-from modessm_jax.models.session import SessionAdaptation
 from modessm_jax.sequence import Sequence
 from tests.models.contract import verify
 
@@ -83,14 +83,14 @@ class SelfAttention(Block):
 
     def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
         x = x.masked()
-        return x.with_values(self.attention(x, x))
+        return x.with_values(self.attention.run(None, x, x)[1])
 
     def initial_state(self, batch: int) -> Memory:
         return self.attention.initial_state(batch)
 
     def step(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
         x = x.masked()
-        state, values = self.attention.step(state, x, x)
+        state, values = self.attention.run(state, x, x)
         return state, x.with_values(values)
 
 
@@ -122,14 +122,14 @@ class Fusion(Block):
         return [jax.tree.map(lambda leaf, rate=rate: leaf[:, ::rate], x) for rate in (1, 2, 4)]
 
     def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
-        y = self.fusion(*self.views(x.pad_to_multiple(4)))
+        _, y = self.fusion.run(None, *self.views(x.pad_to_multiple(4)))
         return jax.tree.map(lambda leaf: leaf[:, : -(-x.mask.shape[1] // 2)], y)
 
     def initial_state(self, batch: int) -> Any:
         return self.fusion.initial_state(batch)
 
     def step(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
-        return self.fusion.step(state, *self.views(x))
+        return self.fusion.run(state, *self.views(x))
 
 
 @pytest.mark.parametrize("chunk", [None, 2])
@@ -148,7 +148,7 @@ class Adaptation(Block):
         return self.adaptation(x, jnp.full((x.mask.shape[0],), 1))
 
 
-@pytest.mark.parametrize("kind", ["affine", "layernorm"])
+@pytest.mark.parametrize("kind", ["affine", "layernorm", "none"])
 def test_adaptation(kind: str) -> None:
     verify(Adaptation(kind), 4)
 

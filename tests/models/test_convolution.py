@@ -1,7 +1,4 @@
-"""The two forms of the depthwise convolution agree with numpy's definition and each other.
-
-Smoothing is the Gaussian it says it is.
-"""
+"""The depthwise convolution against its definition in both forms, and smoothing against scipy."""
 
 import jax
 import jax.numpy as jnp

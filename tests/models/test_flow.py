@@ -174,5 +174,5 @@ def test_corrupted_points_are_carried_towards_clean_ones() -> None:
 
     h0, h1 = damaged(jax.random.key(2), batch=64)
     before = jnp.mean((h0.values - h1.values) ** 2)
-    mended = nnx.merge(graph, train(params))(h0)
-    assert jnp.mean((mended.values - h1.values) ** 2) < 0.5 * before
+    denoised = nnx.merge(graph, train(params))(h0)
+    assert jnp.mean((denoised.values - h1.values) ** 2) < 0.5 * before

@@ -135,8 +135,8 @@ def test_film_is_the_scale_and_shift_of_the_mode() -> None:
     np.testing.assert_allclose(by_trial.values, want, rtol=1e-5, atol=1e-6)
 
 
-# A task of two modes: features say which by their level, and the target is a scale and shift of
-# them that differs between the modes.
+# A task of two modes: the level of the features gives the mode, and the target is a scale and shift
+# of them that differs between the modes.
 
 
 def task(key: jax.Array, batch: int = 32, time: int = 20) -> tuple[Any, Sequence, jax.Array]:
@@ -199,8 +199,8 @@ def test_modes_specialise() -> None:
     params, values = train(params)
     model = nnx.merge(graph, params)
     mode, x, _ = task(jax.random.key(2), batch=200)
-    told = np.asarray(rows_of(model["head"], x)[:, 0].argmax(axis=-1))
-    agreement = np.mean(told == np.asarray(mode))
+    inferred = np.asarray(rows_of(model["head"], x)[:, 0].argmax(axis=-1))
+    agreement = np.mean(inferred == np.asarray(mode))
     assert max(agreement, 1 - agreement) > 0.95
     scale = np.sort(np.asarray(model["film"].scale[...]).mean(axis=1))
     np.testing.assert_allclose(scale, [-0.5, 0.5], atol=0.1)

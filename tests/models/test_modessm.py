@@ -41,9 +41,9 @@ def loss(apply, params, weights):
     features, session, labels = batch()
     hidden = (jnp.arange(24) % 5 == 0)[None, :] & features.mask
     corrupted = features.with_values(features.values.at[:, :, 1].set(0.0))
-    wanted = objectives.request(weights, labels, corrupted)
+    wanted = objectives.model_inputs(weights, labels, corrupted)
     outputs = apply(params, features, session, hidden, None, **wanted)
-    costs = objectives.charge(outputs, labels, weights)
+    costs = objectives.costs_of(outputs, labels, weights)
     return sum(weight * costs[name].nats.sum() for name, weight in weights.items())
 
 
@@ -126,15 +126,15 @@ def test_an_untrained_bridge_changes_nothing_and_a_trained_one_does() -> None:
     assert np.abs(logits(params) - logits(params, denoise=True)).max() > 1e-3
 
 
-def test_what_the_bridge_learns_from_is_decoded_as_it_mends_it() -> None:
+def test_what_the_bridge_learns_from_is_decoded_denoised() -> None:
     apply, params, *_ = model()
     params = moved(params)
     features, session, _ = batch()
     corrupted = features.with_values(features.values.at[:, :, 1].set(0.0))
     learning = apply(params, features, session, corrupted=corrupted)
-    mended = apply(params, corrupted, session, denoise=True)
+    denoised = apply(params, corrupted, session, denoise=True)
     clean = apply(params, features, session)
-    values = [x.logits["phoneme"].masked().values for x in (learning, mended, clean)]
+    values = [x.logits["phoneme"].masked().values for x in (learning, denoised, clean)]
     np.testing.assert_allclose(values[0], values[1], atol=1e-5)
     assert np.abs(values[0] - values[2]).max() > 1e-3
 

@@ -1,7 +1,4 @@
-"""The complete decoder: gradients everywhere, precision, streaming, and errors in plain words.
-
-Marginalised diphones against sums over a list of all pairs.
-"""
+"""The complete decoder: gradients, precision, streaming, errors; diphones summed to phonemes."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Predictors run whole or label by label, and see the labels they should."""
+"""Predictors run whole or label by label, and depend on the labels they should."""
 
 from typing import Any
 
