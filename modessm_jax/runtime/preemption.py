@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import threading
-from types import TracebackType
 
 import jax
 import numpy as np
@@ -45,12 +44,7 @@ class Preemption:
         self._former = {number: signal.signal(number, _ignore) for number in _SIGNALS}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         for number, handler in self._former.items():
             # None stands for a handler that was not set from Python and cannot be set again.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 
 _HEADING = b"Timeout ("  # of each dump that faulthandler makes
 _entered: "list[Watchdog]" = []  # one, or none
@@ -58,12 +57,7 @@ class Watchdog:
         self._reporter.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         _entered.remove(self)
         faulthandler.cancel_dump_traceback_later()
         self._left.set()
