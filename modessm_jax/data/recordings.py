@@ -176,10 +176,6 @@ def read_index(root: str | Path, split: str) -> dict[Key, str | None]:
     Sessions are in alphabetical order, which is that of their dates, and the trials of each in the
     order of recording: the benchmarks' order. Features are not read.
 
-    Args:
-        root: folder of session folders.
-        split: "train", "val" or "test".
-
     Raises:
         DataError: there are no such data, or a file is unreadable or contradicts the layout.
     """
@@ -200,13 +196,10 @@ def read_transcripts(
 ) -> list[str]:
     """The sentences of a split, normalised, in the order of `read_index`.
 
-    Args:
-        root: folder of session folders.
-        split: "train" or "val"; the sentences of "test" are withheld.
-        sessions: names to read; none or empty for all.
+    All sessions are read unless some are named.
 
     Raises:
-        DataError: there are no such data, or a trial has no sentence.
+        DataError: there are no such data, or a trial has no sentence, as those of "test" have not.
     """
     chosen, sentences = set(sessions or ()), []
     for key, sentence in read_index(root, split).items():

@@ -127,9 +127,7 @@ def posteriors_of(
     """Runs the best model of a run over a split of its data, up to the head that is to be searched.
 
     Args:
-        run: from `load_run`.
-        split: "train", "val" or "test".
-        data_root: where the data are, if not where they were in training.
+        run: as for `read_split`, like the split and the root of the data.
         head: "ctc", or "rnnt" for the encoder's frames and the transducer.
         noise: to add to the features.
         denoise: whether the flow bridge denoises the features.

@@ -79,8 +79,6 @@ def make_scorer(
     """Builds the jitted `(params, batch) -> Scores`; build it once, it compiles for each shape.
 
     Args:
-      model: what to score.
-      mesh: devices to divide each batch among.
       width: of the transducer's beam; 1 searches greedily.
       fusion: a language model of phonemes to search with.
       corruption: what bad electrodes do to the features; see `damaged`.
@@ -156,13 +154,7 @@ def _search(
 def evaluate_run(
     run: Run, split: str, data_root: str | Path | None = None, **scoring: Any
 ) -> Evaluation:
-    """Reads a split for a run and scores its best model on it.
-
-    Args:
-        run: from `load_run`.
-        split: "train", "val" or "test".
-        data_root: where the data are, if not where they were in training.
-        scoring: further arguments of `make_scorer`.
+    """Reads a split for a run and scores its best model on it; see `read_split`, `make_scorer`.
 
     Raises:
         ValueError: the model cannot be scored with these options.
@@ -185,8 +177,6 @@ def evaluate(
     """Scores every trial of a split once.
 
     Args:
-      scorer: from `make_scorer`.
-      params: parameters of the model.
       batches: `EvaluationBatches` of the recordings.
       recordings: the split; without labels there are predictions but no metrics.
       normalize_by: the rule of `Evaluation.loss`, see `modessm_jax.losses.cost.total`.

@@ -34,14 +34,7 @@ def diagnose(
 
     It compiles the gradient anew and runs it once for every trial; that takes minutes for a large
     model.
-
-    Args:
-      params: before the step.
-      step: how many there were before.
-      batch: of the step, in host memory.
-      trial_name: names a trial by its index.
-      spec: of the step, as for `make_step`.
-      plan: of its stage.
+    `params` are those before the step, of which `step` came before; `batch` is in host memory.
     """
 
     def names(rows: Any) -> str:

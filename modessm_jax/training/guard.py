@@ -61,10 +61,7 @@ class Guard:
 
     def judge(self, step: int, figures: Mapping[str, Any]) -> Rollback | None:
         """Whether the run has to go back after a step.
-
-        Args:
-          step: its number, from 1.
-          figures: "skipped", and "loss" and "gradient_norm".
+        Steps count from 1; of the figures "skipped", "loss" and "gradient_norm" are used.
         """
         if figures["skipped"]:
             return self._skipped(step)

@@ -37,11 +37,6 @@ def run(
     Left in `workdir`, beside what `train` leaves: report.png and the final results.json, which is
     returned.
 
-    Args:
-        config: of the whole job; see `configs/`.
-        workdir: of the run, made if need be.
-        stop: see `train`.
-
     Raises:
         PreemptedError: `stop` asked for it; everything is saved.
         ValueError: the config, the data or the checkpoints do not fit; the message says which.

@@ -77,17 +77,14 @@ def train(
 
     Several processes can make one run, see `modessm_jax.runtime.processes`: all call this alike.
 
-    Left in `workdir`: config.json, dataset.json, format.json, parameters.txt, metrics.jsonl,
-    tensorboard/, checkpoints/, best/, results.json, seconds.json (time spent), run.lock,
-    compiled/ (XLA's programs, so that a restart neither waits for compilation nor gets other
-    programs than the run began with); and stacks.txt if it ever hung.
+    What is left in `workdir` stands in docs/resume.md.
 
     Args:
       config: `training` (see `Settings`), `guard` (see `GuardSettings`), `optimizer` (see
         `make_optimizer`), `objective` (`normalize_by` and, if there, `tie_modes`: see `StepSpec`)
         and the stages (see `read_stages`) are used; all of it is saved and compared.
       workdir: made if need be.
-      apply: the model; see `StepSpec`.
+      apply: see `StepSpec`, as for augment, corrupt and mesh.
       params: its initial parameters, float32. They must be the same whenever the run is restarted.
       batches: endless iterator of numpy `Batch` with a state of plain JSON values (`get_state`,
         `set_state`).
@@ -95,9 +92,6 @@ def train(
         is to `select_by`.
       trial_name: names a trial by its index, for the log.
       dataset: what identifies the data, as plain JSON values; saved and compared.
-      augment: see `StepSpec`.
-      corrupt: likewise.
-      mesh: devices; all of them by default.
       stop: whether to save and end after so many updates; see `Preemption.reached`.
 
     Returns:

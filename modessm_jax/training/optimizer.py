@@ -20,12 +20,7 @@ def decayed(params: Any) -> Any:
     the end of a name such as "query_bias". All others are decayed, convolution kernels, embeddings
     and per-session maps included: a map that should stay near the identity is to be stored as its
     difference from the identity.
-
-    Args:
-      params: nested dict of arrays.
-
-    Returns:
-      The same structure holding True where decay applies.
+    The result has the structure of `params` and is True where decay applies.
     """
 
     def rule(path: tuple[Any, ...], leaf: Any) -> bool:
@@ -43,12 +38,6 @@ def make_schedule(
     The first of the `steps` updates is made at `peak_lr / (warmup_steps + 1)` rather than at 0,
     where it would be wasted; update number `warmup_steps` (from 0) is at `peak_lr`, and the last
     update, number `steps - 1`, at `end_lr`.
-
-    Args:
-      peak_lr: learning rate after the warm-up.
-      end_lr: learning rate of the last update.
-      warmup_steps: updates before the peak.
-      steps: updates of the whole stage.
 
     Raises:
       ValueError: the numbers describe no such schedule.

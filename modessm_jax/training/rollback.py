@@ -152,15 +152,7 @@ def final_error(
     spec: StepSpec,
     plan: StagePlan,
 ) -> ValueError:
-    """The error that ends a run which has gone back as often as it may.
-
-    Args:
-      trouble: the latest one.
-      tries: how often it went back.
-      trial_name: names a trial by its index.
-      spec: of the step, for the diagnosis.
-      plan: of the stage, likewise.
-    """
+    """The error that ends a run which has gone back `tries` times, with a diagnosis."""
     cause, found, sound = trouble.rollback
     if cause == DIVERGENCE:
         return DivergedError(

@@ -107,10 +107,6 @@ def make_gradient(spec: StepSpec, plan: StagePlan) -> GradientOf:
     no phonemes cost NaN: most losses would take them for others. Parameters that the stage does not
     train cost no backward pass.
 
-    Args:
-      spec: what all stages have in common.
-      plan: what the stage trains, from `plan_stages`.
-
     Raises:
       ValueError: no objective has a weight; when traced: a weight without a head of that name.
     """
@@ -210,10 +206,6 @@ def make_step(spec: StepSpec, plan: StagePlan) -> Any:
     Parameters that the stage does not train stay as they are, their average and their optimiser's
     state included. So does everything but the count of steps where the loss or the norm of the
     gradient is not finite: such a step is skipped.
-
-    Args:
-      spec: what all stages have in common.
-      plan: what the stage trains, from `plan_stages`.
 
     Raises:
       ValueError: as `make_gradient` does.
