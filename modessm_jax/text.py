@@ -30,12 +30,7 @@ class Edits:
     reference_length: int = 0
 
     def __add__(self, other: "Edits") -> "Edits":
-        return Edits(
-            self.substitutions + other.substitutions,
-            self.insertions + other.insertions,
-            self.deletions + other.deletions,
-            self.reference_length + other.reference_length,
-        )
+        return Edits(*map(sum, zip(vars(self).values(), vars(other).values(), strict=True)))
 
     @property
     def count(self) -> int:
