@@ -1,4 +1,4 @@
-"""The run that the faults befall: MODE-SSM in all its stages, with all that a resume could lose.
+"""The run on which faults are tried: MODE-SSM in all its stages, with all that a resume could lose.
 
 Dropout, a running average, augmentation, corruption, accumulation, buckets and a loader worker are
 on. It has learnt nothing when it ends; it is to be long enough to be killed, and no longer.

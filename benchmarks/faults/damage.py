@@ -94,9 +94,9 @@ class Damage:
             harm(max(files, key=lambda path: path.stat().st_size), self._random)
             victim = Victim(self._bench.data, workdir)
             victim.must_end_with(0)
-            told = f"{self._last} is damaged" in victim.said
+            reported = f"{self._last} is damaged" in victim.said
             back = f"resuming after step {self._previous}" in victim.said
-            same += told and back and fingerprint(workdir) == self._bench.fingerprint
+            same += reported and back and fingerprint(workdir) == self._bench.fingerprint
             print(f"{name}, and the whole run again: {same} the same", flush=True)
         return Row(
             "each of these in a run, and run again",
@@ -106,7 +106,7 @@ class Damage:
         )
 
     def _one(self, harm: Harm, *, by_bytes: bool) -> str:
-        """Harms one file, restores, and mends it again."""
+        """Damages one file, restores from the rest, and repairs it."""
         folder = self._workdir / "checkpoints" / str(self._last)
         aside = folder.with_name(f"{folder.name}.damaged")
         files = sorted(path for path in folder.rglob("*") if path.is_file())

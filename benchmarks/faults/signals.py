@@ -53,7 +53,7 @@ def twice(bench: Bench) -> Row:
     victim = Victim(bench.data, workdir)
     victim.wait_until_said("val: ")
     victim.signal(first)
-    heard = victim.wait_until_said(f"{first.name}: saving")
+    printed = victim.wait_until_said(f"{first.name}: saving")
     start = time.monotonic()
     victim.signal(second)
     status = victim.end()
@@ -64,7 +64,7 @@ def twice(bench: Bench) -> Row:
         f"{first.name}, then {second.name}",
         1,
         f"exit status {status} {seconds:.1f} s after the second; run again: {ending(same)}",
-        heard and status == 128 + second and seconds < 5.0 and same,
+        printed and status == 128 + second and seconds < 5.0 and same,
     )
 
 
@@ -106,7 +106,7 @@ def _to_all(bench: Bench, number: signal.Signals) -> Row:
 def killed_on_resuming(bench: Bench) -> Row:
     """Asked to end where an evaluation is due; the next process is killed once it has made it."""
     workdir = bench.workdir("on_resuming")
-    # While it saves after step 2 it is told to end, which it does after step 3.
+    # While it saves after step 2 it is asked to end, which it does after step 3.
     before = Victim(bench.data, workdir)
     before.wait_until(lambda: before.step == 2)
     before.signal(signal.SIGTERM)
@@ -146,7 +146,7 @@ def evaluated(workdir: Path, step: int) -> bool:
 
 
 def one_of_two(bench: Bench) -> Row:
-    """Of two processes that make one run under `jax.distributed`, only the second is told."""
+    """Of two processes that make one run under `jax.distributed`, only the second gets the signal."""
     whole = bench.directory / "two"
     if not (whole / "results.json").exists():  # of several devices: other programs, compiled here
         for process in _two(bench, whole):

@@ -1,4 +1,4 @@
-"""Starting the run that the faults befall, as a user would, and telling what it has come to."""
+"""Starts the run on which faults are tried, as a user would, and reads how it ended."""
 
 import hashlib
 import json
