@@ -146,7 +146,7 @@ def evaluated(workdir: Path, step: int) -> bool:
 
 
 def one_of_two(bench: Bench) -> Row:
-    """Of two processes that make one run under `jax.distributed`, only the second gets the signal."""
+    """Of two processes that make one run under `jax.distributed`, only the second gets a signal."""
     whole = bench.directory / "two"
     if not (whole / "results.json").exists():  # of several devices: other programs, compiled here
         for process in _two(bench, whole):
