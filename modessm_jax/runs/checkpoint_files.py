@@ -1,17 +1,16 @@
-"""Telling a folder that is as it was written from one that is not.
+"""Checkpoints as folders: their names, checksums and contents.
 
-Orbax does not checksum the bytes of arrays: a flipped bit is loaded as another number. So every
-checkpoint has a `json`, the last file to be written, with the size and sha256 of all the
-others, and a sha256 of its own content.
+Each is a folder named for its step; whatever ends the process, it is complete or not there.
 
-Folders named for steps: whatever ends the process, each is complete or not there.
-
+<step>           complete
 <step>.partial   being written
-<step>.former    to be replaced by one of the same step, or replaced
+<step>.former    about to be replaced, or replaced, by a new one of the same step
 <step>.removed   being removed
-<step>.damaged   set aside, for a person to look at; no program removes it
+<step>.damaged   set aside for a person to look at; no program removes it
 
-What is in the folder of a checkpoint, and reading it.
+Orbax does not checksum the bytes of arrays: a flipped bit is loaded as another number. So the last
+file to be written is `manifest.json`, with the size and sha256 of all the others, and a sha256 of
+its own content.
 """
 
 import hashlib
@@ -29,19 +28,87 @@ from modessm_jax.runs.history import History
 from modessm_jax.runs.state import TrainState
 from modessm_jax.runtime.files import json_text, write_json
 
-NAME = "manifest.json"
+MANIFEST = "manifest.json"
 
 
 class DamagedError(ValueError):
-    """A folder that is not as it was written; the message names the file and what is wrong."""
+    """A folder is not as it was written; the message names the file and what is wrong."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read or saved, or belongs to another model, config or format."""
+
+
+def steps_in(directory: Path) -> list[int]:
+    """The steps of the complete checkpoints in a directory, in order."""
+    return sorted(int(folder.name) for folder in directory.glob("*") if folder.name.isdigit())
+
+
+def damaged_in(directory: Path) -> list[Path]:
+    """The folders that were set aside."""
+    return sorted(directory.glob("*.damaged*"))
+
+
+def publish(partial: Path) -> None:
+    """Renames a complete `<step>.partial` to `<step>`, and removes one of that name."""
+    final, former = partial.with_suffix(""), partial.with_suffix(".former")
+    if final.exists():
+        final.rename(former)
+    partial.rename(final)
+    sync_names(final.parent)
+    if former.exists():
+        shutil.rmtree(former, ignore_errors=True)
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder; if the process ends meanwhile, `tidy` removes the rest."""
+    removed = folder.rename(folder.with_name(f"{folder.name}.removed"))
+    # Or a power cut could leave the old name with half of its files.
+    sync_names(folder.parent)
+    shutil.rmtree(removed)
+
+
+def set_aside(folder: Path) -> Path:
+    """Renames a damaged folder; under the new name it is neither read nor removed."""
+    aside, tries = folder.with_name(f"{folder.name}.damaged"), 1
+    while aside.exists():
+        tries += 1
+        aside = folder.with_name(f"{folder.name}.damaged-{tries}")
+    return folder.rename(aside)
+
+
+def tidy(directory: Path) -> None:
+    """Completes or undoes what a killed process left unfinished."""
+    for former in directory.glob("*.former"):
+        # A process killed between the two renames of `publish` leaves no other one of this step.
+        final = former.with_suffix("")
+        if final.exists():
+            shutil.rmtree(former)
+        else:
+            former.rename(final)
+    for removed in directory.glob("*.removed"):
+        shutil.rmtree(removed)
+    for partial in directory.glob("*.partial*"):
+        # After a failed save Orbax's threads may still be writing: the next `tidy` gets the rest.
+        shutil.rmtree(partial, ignore_errors=True)
+        print(f"{partial} was never completed; removed", flush=True)
+
+
+def sync_names(directory: Path) -> None:
+    """Flushes the names in a directory to the disk, so that a rename survives a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def seal(folder: Path, facts: dict[str, Any]) -> None:
-    """Writes the manifest of all files in `folder`; all is on the medium when this returns.
+    """Writes the manifest of all files in `folder`, and flushes everything to the disk.
 
     Args:
       folder: complete but for its manifest.
-      facts: plain JSON values to go with it; `verify` returns them.
+      facts: plain JSON values to keep in the manifest; `verify` returns them.
     """
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -51,30 +118,21 @@ def seal(folder: Path, facts: dict[str, Any]) -> None:
             size = file.tell()
         files[path.relative_to(folder).as_posix()] = {"bytes": size, "sha256": digest}
     content = {"facts": facts, "files": files}
-    write_json(folder / NAME, {"content": content, "sha256": _digest(content)})
-    with (folder / NAME).open("rb") as file:
+    write_json(folder / MANIFEST, {"content": content, "sha256": _digest(content)})
+    with (folder / MANIFEST).open("rb") as file:
         os.fsync(file.fileno())
     for directory in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
         sync_names(directory)
 
 
-def sync_names(directory: Path) -> None:
-    """Puts on the medium which files and folders a directory has: a rename outlives a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def verify(folder: Path) -> dict[str, Any]:
-    """Reads every file that the manifest lists, and returns the facts given to `seal`.
+    """Compares every file with the manifest, and returns the facts given to `seal`.
 
     Raises:
-      DamagedError: a file is missing, or other than it was; or the manifest is.
-      OSError: the disk does not tell, which says nothing of the files.
+      DamagedError: a file or the manifest is missing or has changed.
+      OSError: the disk cannot be read; the files may be as they were.
     """
-    content = read(folder)
+    content = read_manifest(folder)
     for name, expected in content["files"].items():
         path = folder / name
         try:
@@ -90,28 +148,28 @@ def verify(folder: Path) -> dict[str, Any]:
     return content["facts"]
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """The manifest alone: `facts` as given to `seal`, and `files`, {name: {"bytes", "sha256"}}.
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest: `facts` as given to `seal`, and `files`, {name: {"bytes", "sha256"}}.
 
     Raises:
-      DamagedError: the folder or its manifest is missing, or the manifest is not as it was.
-      OSError: the disk does not tell.
+      DamagedError: the folder or its manifest is missing, or the manifest has changed.
+      OSError: the disk cannot be read.
     """
     try:
-        text = (folder / NAME).read_bytes().decode()
+        text = (folder / MANIFEST).read_bytes().decode()
         manifest = json.loads(text)
         content, digest = manifest["content"], manifest["sha256"]
     except FileNotFoundError as error:
         if not folder.exists():
             raise DamagedError("it is missing") from error
-        raise DamagedError(f"{NAME}, which is written last, is missing") from error
+        raise DamagedError(f"{MANIFEST}, which is written last, is missing") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{NAME} is damaged ({error})") from error
+        raise DamagedError(f"{MANIFEST} is damaged ({error})") from error
     if digest != _digest(content):
-        raise DamagedError(f"{NAME} is damaged (its sha256 differs)")
-    # JSON has several spellings of one content; only the one that was written is sound.
+        raise DamagedError(f"{MANIFEST} is damaged (its sha256 differs)")
+    # One content can be written in several ways in JSON; only the one that was written is sound.
     if text != json_text(manifest):
-        raise DamagedError(f"{NAME} is damaged (its content is right, but not as it was spelt)")
+        raise DamagedError(f"{MANIFEST} is damaged (same content, but not the bytes written)")
     return content
 
 
@@ -119,79 +177,20 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def steps_in(place: Path) -> list[int]:
-    """The steps of the folders in a place, the latest last."""
-    return sorted(int(folder.name) for folder in place.glob("*") if folder.name.isdigit())
-
-
-def damaged_in(place: Path) -> list[Path]:
-    """The folders that were set aside."""
-    return sorted(place.glob("*.damaged*"))
-
-
-def publish(partial: Path) -> None:
-    """Gives a complete folder its step's name; one that has this name already makes way."""
-    final, former = partial.with_suffix(""), partial.with_suffix(".former")
-    if final.exists():
-        final.rename(former)
-    partial.rename(final)
-    sync_names(final.parent)
-    if former.exists():
-        shutil.rmtree(former, ignore_errors=True)
-
-
-def remove(folder: Path) -> None:
-    """Removes a folder; if the process ends meanwhile, `tidy` removes the rest."""
-    removed = folder.rename(folder.with_name(f"{folder.name}.removed"))
-    # Or a power cut could leave the old name with half of what it names.
-    sync_names(folder.parent)
-    shutil.rmtree(removed)
-
-
-def set_aside(folder: Path) -> Path:
-    """Renames a damaged folder; under this name it is neither read nor removed."""
-    aside, tries = folder.with_name(f"{folder.name}.damaged"), 1
-    while aside.exists():
-        tries += 1
-        aside = folder.with_name(f"{folder.name}.damaged-{tries}")
-    return folder.rename(aside)
-
-
-def tidy(place: Path) -> None:
-    """Clears up after a process that was killed."""
-    for former in place.glob("*.former"):
-        # Between two renames, the one that was to be replaced is the only one under no step.
-        final = former.with_suffix("")
-        if final.exists():
-            shutil.rmtree(former)
-        else:
-            former.rename(final)
-    for removed in place.glob("*.removed"):
-        shutil.rmtree(removed)
-    for partial in place.glob("*.partial*"):
-        # After a failed save Orbax's threads may still be writing: what stays goes the next time.
-        shutil.rmtree(partial, ignore_errors=True)
-        print(f"{partial} was never completed; removed", flush=True)
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or that belongs to another model or config."""
-
-
 def contents_of(state: TrainState, history: History, position: Any = None) -> dict[str, Any]:
-    """What is saved of a run, by the names it has on disk.
+    """What a checkpoint holds, by the names of its parts on disk.
 
     Args:
-      position: the state of the iterator, plain JSON values.
+      position: the state of the data iterator, plain JSON values.
     """
     parts = {
-        # As strings: in a tree of numbers every figure of the history would be an array on disk.
+        # As strings: in a tree of numbers every number of the history would be an array on disk.
         # The counts are here because Orbax warns of a part without arrays at every save.
         "history": {
             "json": history.to_json(),
             "shapes": json.dumps(_shapes(state.params)),
             # Here, not as an iterator of Orbax's, which has a file for each process: it is the same
-            # in all, and the run may go on with another number of them.
+            # in all, and the run may be resumed with another number of processes.
             "batches": json.dumps(position),
             "step": state.step,
             "begun": state.begun,
@@ -202,23 +201,12 @@ def contents_of(state: TrainState, history: History, position: Any = None) -> di
     return parts if state.ema is None else {**parts, "ema": state.ema}
 
 
-def abstract(part: Any) -> Any:
-    """Shapes, types and placement of the arrays in a part; the rest as it is."""
-    return jax.tree.map(
-        lambda x: (
-            jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-            if isinstance(x, jax.Array)
-            else x
-        ),
-        part,
-    )
-
-
 def load(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Reads the parts of a folder that has been verified.
+    """Reads parts of a checkpoint that has been verified.
 
     Args:
-      wanted: for each part, its structure, with `jax.ShapeDtypeStruct` for the arrays.
+      wanted: for each part, its structure, with arrays, or `jax.ShapeDtypeStruct`, of the shapes,
+        types and sharding to load.
 
     Raises:
       CheckpointError: a part is missing, or has another structure.
@@ -229,7 +217,7 @@ def load(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     loaded = {}
     try:
         # One at a time: where one part fails, Orbax forgets to await the others. The history comes
-        # first, because it tells in plain words what Orbax would not.
+        # first, because its shapes show a difference that Orbax's message would not.
         for name in ["history", *(wanted.keys() - {"history"})]:
             loaded |= ocp.load_checkpointables(str(folder), {name: wanted[name]})
             if name == "history":
@@ -237,7 +225,7 @@ def load(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     except CheckpointError:
         raise
     except (KeyError, TypeError, ValueError, OSError) as error:
-        # Orbax says only which handler gave up; the cause is at the end of the chain.
+        # Orbax's error names only the handler that failed; the cause is at the end of the chain.
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
@@ -247,7 +235,7 @@ def load(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
 
 def _shapes(params: Any) -> dict[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    # Orbax tells the number of a layer as a string.
+    # Orbax returns the number of a layer as a string.
     names = [re.sub(r"\['(\d+)'\]", r"[\1]", jax.tree_util.keystr(path)) for path, _ in leaves]
     shapes = [f"{leaf.dtype}{list(leaf.shape)}" for _, leaf in leaves]
     return dict(zip(names, shapes, strict=True))
@@ -270,8 +258,3 @@ def _unreadable(folder: Path, cause: str) -> CheckpointError:
         "here, or was written by another model. Go on with the model, the code and the packages "
         f"that wrote it, or choose a new workdir. Cause: {cause}"
     )
-
-
-def history_of(loaded: dict[str, Any]) -> History:
-    """The history, of what `load` gave."""
-    return History.from_json(loaded["history"]["json"])

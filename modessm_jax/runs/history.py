@@ -1,4 +1,4 @@
-"""What a run remembers of itself besides its state; saved with every checkpoint."""
+"""What a run records about itself besides its state; saved with every checkpoint."""
 
 import dataclasses
 import json
@@ -9,14 +9,14 @@ from typing import Any
 
 @dataclasses.dataclass
 class History:
-    """Plain values that survive JSON, so that a resumed run goes on as if never interrupted."""
+    """Plain JSON values, so that a resumed run goes on as if it had not been interrupted."""
 
     stages: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # name, begun: a step
     evaluations: list[dict[str, float]] = dataclasses.field(default_factory=list)
     best: dict[str, float] | None = None  # see `evaluated`
-    infeasible: list[str] = dataclasses.field(default_factory=list)  # trials named so far
+    infeasible: list[str] = dataclasses.field(default_factory=list)  # trials with too few frames
     window: dict[str, float] = dataclasses.field(default_factory=dict)  # sums since the last line
-    window_steps: int = 0  # of these sums: those that were not skipped
+    window_steps: int = 0  # in these sums: those that were not skipped
     skipped: int = 0  # steps that were not finite and changed nothing
     skipped_in_a_row: int = 0
     first_saved: int | None = None  # step of the first scheduled checkpoint; see `Recovery`
@@ -32,18 +32,14 @@ class History:
 
     @classmethod
     def from_json(cls, text: str) -> "History":
-        """Reads what `to_json` wrote, in this format or an earlier one.
-
-        Raises:
-          TypeError: the fields are of a later format.
-        """
+        """Reads what `to_json` wrote, in this format or an earlier one."""
         fields = json.loads(text)
         if "setbacks" in fields:  # format 1
             fields["rollbacks"] = fields.pop("setbacks")
         return cls(**fields)
 
     def add(self, scalars: Mapping[str, Any]) -> None:
-        """Adds one step's figures to the window; of a skipped step, only that it was skipped."""
+        """Adds the metrics of a step to the window; a skipped step is only counted."""
         skipped = float(scalars.get("skipped", 0.0)) > 0.0
         for name, value in scalars.items():
             if not skipped or name == "skipped":
@@ -51,7 +47,7 @@ class History:
         self.window_steps += not skipped
 
     def drain(self, *, counts: tuple[str, ...]) -> dict[str, float]:
-        """The window's means, sums for `counts`; empties it."""
+        """Empties the window; returns the sums of the metrics in `counts`, the means of others."""
         steps, window = self.window_steps, self.window
         self.window, self.window_steps = {}, 0
         return {k: v if k in counts else v / steps for k, v in sorted(window.items())}
@@ -61,20 +57,20 @@ class History:
         """The step of the latest evaluation; 0 before the first."""
         return int(self.evaluations[-1]["step"]) if self.evaluations else 0
 
-    def without_better(self, figure: str) -> int:
-        """How many of the present stage's evaluations came after the lowest `figure` of them."""
+    def without_better(self, metric: str) -> int:
+        """How many evaluations of the present stage came after the one with the lowest `metric`."""
         begun = self.stages[-1]["begun"]
-        values = [record[figure] for record in self.evaluations if record["step"] > begun]
+        values = [record[metric] for record in self.evaluations if record["step"] > begun]
         return len(values) - 1 - values.index(min(values)) if values else 0
 
     def evaluated(self, step: int, metrics: Mapping[str, float], select_by: str) -> bool:
-        """Records an evaluation; whether it is the best so far (the lowest, the last of equals).
+        """Records an evaluation; returns whether it is the best so far, the lowest in `select_by`.
 
-        Only evaluations of the latest stage compete, because earlier models lack what it trains.
-        Of equals it is the last, because the stage may train what this figure does not show.
+        Only evaluations of the present stage compete, because earlier models lack what it trains.
+        Of equal ones the last is best, because the stage may train what this metric does not show.
 
         Raises:
-          ValueError: the evaluation has no figure of that name.
+          ValueError: the evaluation has no metric of that name.
         """
         if select_by not in metrics:
             raise ValueError(

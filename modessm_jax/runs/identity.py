@@ -1,17 +1,20 @@
-"""What a run directory belongs to: one config and one data set, in one format."""
+"""A run directory belongs to one config and one data set, and has a format number."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from modessm_jax.runs.checkpoints import CheckpointError
+from flax.traverse_util import flatten_dict
+
+from modessm_jax.runs.checkpoint_files import CheckpointError
 from modessm_jax.runtime.files import write_json
 
-# Of a run directory, in `format.json`. Format 1 had no such file, and called rollbacks setbacks.
+# Format of what this code writes, in `format.json`. Format 1 has no such file, and calls rollbacks
+# setbacks, which `History.from_json` and `MetricWriter` read.
 FORMAT = 2
 
-# Keys that may differ between a run and its resumption, because neither the parameters nor the
-# choice of the best depend on them; of `data.root` and `data.lexicon`, what lies there is compared.
+# Keys that may differ when a run is resumed, because neither the parameters nor the choice of the
+# best model depend on them; of `data.root` and `data.lexicon`, the data found there are compared.
 # `eval_every` is not among them: it decides which models are candidates for the best. Nor is
 # `steps`, which shapes the learning rate from the first update on.
 FREE_KEYS = frozenset(
@@ -29,11 +32,11 @@ FREE_KEYS = frozenset(
 )
 
 
-def read_identity(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The config and the description of the data that a run was made with.
+def check_format(workdir: Path) -> None:
+    """Checks that this code can read a run directory.
 
     Raises:
-      CheckpointError: the directory is not that of a run, or a later version wrote it.
+      CheckpointError: a later version of the code wrote it.
     """
     path = workdir / "format.json"
     found = json.loads(path.read_text(encoding="utf-8"))["format"] if path.exists() else 1
@@ -42,6 +45,15 @@ def read_identity(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{workdir} has format {found}, and this version of modessm_jax reads formats up to "
             f"{FORMAT}. Use the version that made the run, or a later one"
         )
+
+
+def read_identity(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The config of a run, and the description of its data.
+
+    Raises:
+      CheckpointError: the directory is not that of a run, or a later version of the code wrote it.
+    """
+    check_format(workdir)
     paths = [workdir / name for name in ("config.json", "dataset.json")]
     for path in paths:
         if not path.exists():
@@ -59,15 +71,17 @@ def check_identity(
       workdir: of the run.
       config: as plain JSON values.
       dataset: what identifies the data, as plain JSON values.
-      resuming: whether the directory holds a checkpoint; without one there is nothing to protect.
+      resuming: whether the directory holds a checkpoint; without one the files may be replaced.
 
     Raises:
-      CheckpointError: they differ from the saved ones in a key that changes the result.
+      CheckpointError: they differ from the saved ones in a key that changes the result; or a later
+        version of the code wrote the directory.
     """
+    check_format(workdir)
     if resuming:
         saved_config, saved_dataset = read_identity(workdir)
-        then = _flat(saved_config) | _flat(saved_dataset, "dataset.")
-        now = _flat(config) | _flat(dataset, "dataset.")
+        then = _flat({**saved_config, "dataset": saved_dataset})
+        now = _flat({**config, "dataset": dataset})
         lines = [
             f"  {key}: {then.get(key, 'absent')!r} then, {now.get(key, 'absent')!r} now"
             for key in sorted((then.keys() | now.keys()) - FREE_KEYS)
@@ -83,11 +97,5 @@ def check_identity(
         write_json(workdir / f"{name}.json", value)
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict) or not tree:
-        return {prefix.removesuffix("."): tree}
-    return {
-        key: value
-        for name, branch in tree.items()
-        for key, value in _flat(branch, f"{prefix}{name}.").items()
-    }
+def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+    return flatten_dict(tree, keep_empty_nodes=True, sep=".")

@@ -1,4 +1,4 @@
-"""What a working directory holds, and how to get the trained model back out of it."""
+"""Loads the best model of a run, exports it, and reads data for it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,29 +6,31 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from modessm_jax.data.batches import EvaluationBatches
 from modessm_jax.data.recordings import Recordings, Trial, read_recordings
 from modessm_jax.data.validation import DataError
 from modessm_jax.models.build import Functional, build
 from modessm_jax.runs.checkpoints import load_weights
-from modessm_jax.runs.identity import read_identity
+from modessm_jax.runs.identity import check_format, read_identity
 from modessm_jax.runs.state import evaluation_params
+from modessm_jax.runtime.files import replacing
 
 
 class Run(NamedTuple):
     """A trained model, with what it was trained on."""
 
     config: dict[str, Any]
-    sessions: tuple[str, ...]  # the meaning of the model's session ids
+    sessions: tuple[str, ...]  # names; the model's session ids are their indices
     channels: int
     functional: Functional  # its params are shapes
-    params: Any  # the best evaluation's
+    params: Any  # of the best model: the running average where the run keeps one
     step: int  # updates made to them
 
 
 def build_model(config: Mapping[str, Any], channels: int, sessions: int) -> Functional:
-    """The model of a whole config, for data of so many channels and sessions."""
+    """Builds the model of a whole config, for so many channels and sessions."""
     return build(
         config["model"],
         channels=channels,
@@ -39,7 +41,7 @@ def build_model(config: Mapping[str, Any], channels: int, sessions: int) -> Func
 
 
 def build_shapes(config: Mapping[str, Any], channels: int, sessions: int) -> Functional:
-    """The same, its parameters in shapes alone: initial values take seconds to compute."""
+    """`build_model` with shapes as parameters: initial values take seconds to compute."""
     built: list[Functional] = []
 
     def params() -> Any:
@@ -51,11 +53,10 @@ def build_shapes(config: Mapping[str, Any], channels: int, sessions: int) -> Fun
 
 
 def describe_data(*splits: Recordings) -> dict[str, Any]:
-    """What identifies the data of a run: channels, the order of sessions, and of every session the
-    number of trials and bins, with a checksum of which trials they are, their features, labels and
-    sentences.
+    """What identifies the data of a run, as plain JSON values: the same wherever the files are.
 
-    Where they lie is no part of it.
+    These are the channels, the order of the sessions, and for each session the number of trials and
+    bins, with a checksum of the trials' names, features, labels and sentences.
     """
     return {
         "sessions": list(splits[0].sessions),
@@ -84,7 +85,8 @@ def load_run(workdir: str | Path) -> Run:
     """Loads the best model of a run.
 
     Raises:
-        CheckpointError: the directory holds no trained model, or one that cannot be read.
+        CheckpointError: the directory holds no trained model, or one that cannot be read, or is of
+            a later format.
     """
     workdir = Path(workdir)
     config, dataset = read_identity(workdir)
@@ -94,18 +96,46 @@ def load_run(workdir: str | Path) -> Run:
     return Run(config, sessions, channels, functional, evaluation_params(weights), weights.step)
 
 
+def export(workdir: Path, out: Path, step: int | None = None) -> int:
+    """Writes a model's parameters for `numpy.load`, named by their path ("encoder/kernel").
+
+    Where the run keeps a running average of the parameters, the average is written.
+
+    Args:
+        workdir: of the run.
+        out: the file; its folder is made if need be.
+        step: of a checkpoint; the run's best model by default.
+
+    Returns:
+        The updates made to the model.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it is damaged, or of a later format.
+    """
+    check_format(workdir)
+    weights = load_weights(workdir / ("best" if step is None else "checkpoints"), None, step)
+    leaves = jax.tree_util.tree_leaves_with_path(evaluation_params(weights))
+    arrays = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in leaves
+    }
+    with replacing(out) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    return weights.step
+
+
 def read_split(
     run: Run, split: str, data_root: str | Path | None = None
 ) -> tuple[Recordings, EvaluationBatches]:
-    """Reads a split of the data a run was trained on, or of others like them, for its model.
+    """Reads a split for the model of a run.
 
     Args:
         run: from `load_run`.
         split: "train", "val" or "test".
-        data_root: where the data are, if not where they were in training.
+        data_root: folder of the recordings; by default the one the run was trained on.
 
     Raises:
-        DataError: the data are missing or unfit, or have a session the model was not trained on.
+        DataError: the data are missing or invalid, or have a session the run was not trained on.
     """
     data = run.config["data"]
     recordings = read_recordings(
@@ -119,10 +149,10 @@ def read_split(
     unknown = sorted({trial.session for trial in recordings.trials} - set(run.sessions))
     if unknown:
         raise DataError(
-            f"the model was not trained on the sessions {', '.join(unknown)}; it knows "
+            f"the model was not trained on the sessions {', '.join(unknown)}, but on "
             f"{', '.join(run.sessions)}. Give a root of these sessions, or train on the new ones."
         )
-    # Ids follow the folders under the root, which may have changed since training.
+    # Session ids follow the folders under the root, which may have changed since training.
     recordings.sessions = run.sessions
     batches = EvaluationBatches(
         recordings, data["batch_size"], run.functional.multiple, data["buckets"]
@@ -131,6 +161,6 @@ def read_split(
 
 
 def _moved(table: str, root: str, data_root: str | Path | None) -> str | Path:
-    """Where the table of corpora is: one that lay among the data has moved with them."""
+    """The path of the table of corpora: one that was in the data's folder has moved with it."""
     among = table and Path(table).is_relative_to(root)
     return Path(data_root) / Path(table).relative_to(root) if data_root and among else table

@@ -1,4 +1,4 @@
-"""All that a training step reads and replaces."""
+"""The state of training: what a step reads and replaces."""
 
 import dataclasses
 from typing import Any
@@ -40,17 +40,17 @@ def create_state(
 ) -> TrainState:
     """The state before the first update, copied to every device of `mesh`.
 
-    The copy is a real one: the training step donates its state, and buffers shared with `params`
-    (or between `params` and their average) would be deleted under the caller's feet.
+    The arrays are copied: the training step donates its state, so buffers shared with `params`, or
+    between the parameters and their average, would be deleted while still in use.
 
     Args:
       params: nested dict of float32 arrays.
-      optimizer: its state starts from these parameters.
+      optimizer: initialised with these parameters.
       mesh: devices of the run.
       ema: whether to keep a running average of the parameters.
 
     Raises:
-      ValueError: a parameter is not float32; half precision belongs to the model's computation.
+      ValueError: a parameter is not float32; half precision is for computation only.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if leaf.dtype != jnp.float32:
@@ -75,15 +75,15 @@ def with_rate(state: TrainState, rate: float) -> TrainState:
 
 @jax.jit
 def all_finite(tree: Any) -> Bool[Array, ""]:
-    """Whether no number in a tree of arrays is NaN or infinite."""
+    """Whether a tree of arrays has no NaN and no infinity."""
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def averaged(ema: Any, params: Any, updates: Int[Array, ""], decay: float) -> Any:
-    """Exponential moving average of the parameters, which follows them closely at first.
+    """Exponential moving average of the parameters.
 
-    The decay is `min(decay, (1 + t) / (10 + t))` after `t` updates, so that the initial parameters
-    are soon forgotten.
+    The decay is `min(decay, (1 + t) / (10 + t))` after `t` updates, so that the average follows the
+    parameters closely at first and the initial values soon have no weight.
     """
     t = updates.astype(jnp.float32)
     d = jnp.minimum(decay, (1.0 + t) / (10.0 + t))

@@ -55,13 +55,26 @@ def broadcast_from_first(find: Callable[[], _Plain]) -> _Plain:
     """Calls `find` in the first process, and returns its result, plain JSON values, in all.
 
     The other processes wait until it is done.
+
+    Raises:
+      ValueError: from `find`, in all processes; in the others also where it was an OSError.
     """
     if jax.process_count() == 1:
         return find()
-    text = np.frombuffer(json.dumps(find()).encode() if is_first() else b"", np.uint8)
-    length = int(multihost_utils.broadcast_one_to_all(np.int32(text.size)))
-    text = multihost_utils.broadcast_one_to_all(text if is_first() else np.zeros(length, np.uint8))
-    return json.loads(np.asarray(text).tobytes())
+    value, problem = None, None
+    if is_first():
+        try:
+            value = find()
+        except (ValueError, OSError) as error:
+            problem = error
+    result = json.dumps([value, None if problem is None else str(problem)]).encode()
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(result))))
+    buffer = np.frombuffer(result, np.uint8) if is_first() else np.zeros(length, np.uint8)
+    result = np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes()
+    value, message = json.loads(result)
+    if message is not None:
+        raise problem or ValueError(message)
+    return value
 
 
 def check_equal(name: str, value: Any) -> None:

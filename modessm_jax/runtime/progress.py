@@ -99,14 +99,12 @@ class Progress:
         self, steps: int, clock: Clock, *, start: int = 0, stream: Any = None, noun: str = "step"
     ):
         self.steps = steps
-        self._noun = noun
-        self._clock = clock
+        self._noun, self._clock = noun, clock
         self._stream = sys.stdout if stream is None else stream
         self._terminal = self._stream.isatty()
-        self._width = 0
-        self._begun = (start, clock.stepping)
-        self._last = (start, clock.stepping)
-        self._shown = 0.0
+        self._width = 0  # of the line on the terminal
+        self._begun = self._last = (start, clock.stepping)
+        self._shown = 0.0  # when that line was last rewritten
 
     def print(self, text: str) -> None:
         """Prints a line that stays."""

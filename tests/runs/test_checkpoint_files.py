@@ -1,4 +1,4 @@
-"""What a checkpoint holds is read whole, by its model and by no other."""
+"""Checkpoints as folders: damage is found, names are published whole, contents fit the model."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from modessm_jax.runs.checkpoint_files import (
     DamagedError,
     damaged_in,
     publish,
-    read,
+    read_manifest,
     remove,
     seal,
     set_aside,
@@ -57,7 +57,7 @@ def folder(tmp_path):
 
 def test_what_is_whole_is_told_and_its_facts_with_it(folder):
     assert verify(folder) == FACTS
-    files = read(folder)["files"]
+    files = read_manifest(folder)["files"]
     assert {name: file["bytes"] for name, file in files.items()} == {
         name: len(content) for name, content in FILES.items()
     }
@@ -96,7 +96,7 @@ def test_the_same_content_in_another_spelling_is_damaged(folder):
     content = json.loads(file.read_text())
     for text in (json.dumps(content), file.read_text().replace("0.3", "3E-1")):
         file.write_text(text)
-        with pytest.raises(DamagedError, match="not as it was spelt"):
+        with pytest.raises(DamagedError, match="not the bytes written"):
             verify(folder)
 
 

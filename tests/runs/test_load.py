@@ -1,11 +1,13 @@
 """A finished run, opened again: the same model, the same session ids, and plain words if not."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 import h5py
 import jax
+import numpy as np
 import optax
 import pytest
 
@@ -15,11 +17,12 @@ from modessm_jax.data.validation import DataError
 from modessm_jax.evaluation.scoring import evaluate_run
 from modessm_jax.runs.checkpoints import CheckpointError, Checkpoints
 from modessm_jax.runs.history import History
-from modessm_jax.runs.load import build_model, describe_data, load_run, read_split
-from modessm_jax.runs.state import create_state
+from modessm_jax.runs.load import build_model, describe_data, export, load_run, read_split
+from modessm_jax.runs.state import create_state, evaluation_params
 from modessm_jax.runtime.files import write_json
 from modessm_jax.runtime.mesh import data_mesh
 from tests.data.layout import write_split
+from tests.toy import initial_params
 
 LENGTHS = [60, 72, 66]
 
@@ -198,3 +201,28 @@ def test_a_weight_of_nothing_is_refused(workdir, capsys):
     with pytest.raises(SystemExit):
         main(["--workdir", str(workdir), "--lm_weight", "0.5"])
     assert "--lm_weight needs --phoneme_lm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_what_is_written_is_what_is_evaluated(tmp_path, ema):
+    state = create_state(initial_params(1), optax.sgd(0.1), data_mesh(), ema=ema)
+    if ema:
+        state = dataclasses.replace(state, ema=jax.tree.map(lambda x: x + 1, state.ema))
+    Checkpoints(tmp_path, keep=1).save_best(7, state, History())
+    out = tmp_path / "new folder" / "model.npz"
+    assert export(tmp_path, out) == 7
+    with np.load(out) as arrays:
+        assert set(arrays) == {
+            "encoder/kernel",
+            "encoder/bias",
+            "session/offset",
+            "phoneme/kernel",
+            "interctc/kernel",
+            "mask/embedding",
+        }
+        expected = evaluation_params(state)["encoder"]["kernel"]
+        np.testing.assert_array_equal(arrays["encoder/kernel"], expected)
+        assert arrays["encoder/kernel"].dtype == np.float32
+    with pytest.raises(CheckpointError, match="no checkpoint here"):
+        export(tmp_path, out, step=7)
+    assert not list(tmp_path.rglob("*.partial"))

@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from modessm_jax.runs.checkpoints import load_weights
 from modessm_jax.runtime.preemption import EXIT_STATUS
@@ -125,6 +126,24 @@ def test_a_process_alone_is_the_first_and_tells_itself(tmp_path):
     check_equal("config", {"a": 1})
     with first_process_folder(tmp_path) as folder:
         assert folder == tmp_path
+
+
+def test_an_error_of_the_first_process_is_raised_in_all(monkeypatch):
+    def fails() -> None:
+        raise FileNotFoundError("run.lock is gone")
+
+    sent: list[np.ndarray] = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(
+        multihost_utils, "broadcast_one_to_all", lambda value: sent.append(value) or value
+    )
+    with pytest.raises(FileNotFoundError, match=r"run\.lock is gone"):
+        broadcast_from_first(fails)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", lambda value: sent.pop(0))
+    with pytest.raises(ValueError, match=r"run\.lock is gone"):
+        broadcast_from_first(lambda: pytest.fail("only the first process looks"))
+    assert not sent
 
 
 @pytest.mark.parametrize("place", ["", "node0", "node0:12", "node0:12,2", "node0:12,two,0"])
