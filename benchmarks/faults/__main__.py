@@ -1,13 +1,14 @@
-"""Every fault that a training run is to survive, done to a tiny one; a table of what came of it.
+"""Injects every fault that a training run must survive into a tiny run, and tabulates the outcomes.
 
     python -m benchmarks.faults all --out benchmarks/results/faults.md
     python -m benchmarks.faults soak --kills 10
 
-The run is MODE-SSM in all its stages, in processes of their own. `soak` kills them, `damage`
-changes the bytes of checkpoints, `signals` and `places` do what the names say. `injections` needs
-no run: slow tests spoil steps of a toy model and files of recordings. `all` is all five.
-Prints the table, writes it to --out, and exits with status 1 if a verdict is FAILED. A disk of its
-own (full, read-only) needs root, `injections` pytest; the table says so where these are wanting.
+The run is MODE-SSM in all its stages, in processes of their own. `soak` kills them; `signals` sends
+SIGTERM and SIGINT; `damage` changes the bytes of checkpoints; `places` fills disks, turns the clock
+back, and starts runs in directories of others. `injections` needs no run: slow tests put NaN into
+steps of a toy model, and corrupt files of recordings. `all` is all five. Prints the table, writes
+it to --out, and exits with status 1 if a verdict is FAILED. Full and read-only disks need root,
+`injections` needs pytest; the table names what could not be done.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, help="file for the table")
     options = parser.parse_args(arguments)
-    logging.set_verbosity(logging.ERROR)  # Orbax warns of what is no harm
+    logging.set_verbosity(logging.ERROR)  # Orbax's warnings here are harmless
     rows: list[report.Row] = []
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary) / "faults" if options.work is None else options.work
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(options: argparse.Namespace, directory: Path) -> Iterator[report.Row]:
-    """The rows of the parts asked for, as they come."""
+    """The rows of the chosen parts, as they come."""
     wanted = PARTS if options.part == "all" else (options.part,)
     if "injections" in wanted:
         yield from injections.rows()
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace, directory: Path) -> Iterator[report.Row]:
     for fault in faults:
         try:
             yield fault(bench)
-        except RuntimeError as error:  # a run did not go on when the fault was over
+        except RuntimeError as error:  # a run did not resume after the fault
             yield report.Row(fault.__name__, 1, report.quoted(str(error)), False)
     if "damage" in wanted:
         counts = (options.flips, options.cuts, options.deletions)

@@ -1,4 +1,4 @@
-"""A wall clock that loses an hour while the run is trained, and again while it resumes."""
+"""A wall clock that goes back an hour while the run is trained, and again while it resumes."""
 
 import shutil
 import signal
@@ -10,10 +10,10 @@ from pathlib import Path
 from benchmarks.faults.report import Row
 from benchmarks.faults.victim import Bench, Victim, ending, fingerprint
 
-# Stands before the C library's, for the interpreter: seconds into the process, an hour is lost.
-# The monotonic clock is left alone, as it is when an administrator or a time server sets the clock.
-# So is what native libraries see: the kernel, which times their waits and dates their files, is not
-# deceived, and between two clocks they wait for ever.
+# Replaces `clock_gettime` of the C library for the interpreter: some seconds into the process, the
+# wall clock goes back an hour. The monotonic clock does not, as when an administrator sets the
+# clock. Native libraries see the real clock: the kernel times their waits by it, and with another
+# one they would wait for ever.
 AFTER = "CLOCK_BACK_AFTER"  # environment variable: seconds
 _SHIM = r"""
 #define _GNU_SOURCE
@@ -43,8 +43,8 @@ static time_t lost(void) {
 int clock_gettime(clockid_t id, struct timespec *out) {
     if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
     int status = real(id, out);
-    int deceived = id == CLOCK_REALTIME && from_python(__builtin_return_address(0));
-    if (!status && deceived) out->tv_sec -= lost();
+    int shifted = id == CLOCK_REALTIME && from_python(__builtin_return_address(0));
+    if (!status && shifted) out->tv_sec -= lost();
     return status;
 }
 """

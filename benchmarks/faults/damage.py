@@ -24,7 +24,7 @@ from modessm_jax.runs.state import TrainState, create_state
 from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.training.stages import plan_stages
 
-Harm = Callable[[Path, random.Random], str]  # does it, and says where
+Harm = Callable[[Path, random.Random], str]  # damages a file; returns where
 
 
 def flip(file: Path, rng: random.Random) -> str:
@@ -58,11 +58,11 @@ HARMS: dict[str, Harm] = {
     "a file deleted": delete,
 }
 
-_GOOD = "set aside, said so, and the previous one restored"
+_GOOD = "set aside and reported, and the previous one restored"
 
 
 class Damage:
-    """Harms the last checkpoint of the undisturbed run, and restores, again and again."""
+    """Damages the last checkpoint of the undisturbed run, and restores, again and again."""
 
     def __init__(self, bench: Bench, seed: int):
         self._bench = bench
@@ -70,22 +70,22 @@ class Damage:
         self._workdir = copy(bench.undisturbed, bench.directory / "damaged")
         self._state, self._batches = resumable(bench)
         self._previous, self._last = steps_in(self._workdir / "checkpoints")[-2:]
-        # What a restore is to give: that of a run without its last checkpoint.
+        # What a restore must give: that of a run without its last checkpoint.
         with self._without_the_last():
             _, self._expected, _ = self._restore()
 
     def rows(self, times: dict[str, int]) -> Iterator[Row]:
-        """One row for each kind of harm, done so many times to a place drawn by size or by file."""
+        """One row for each kind of damage, done `times` times to a random byte or file."""
         for name, count in times.items():
             outcomes = Counter(
                 self._one(HARMS[name], by_bytes=name == "one bit flipped") for _ in range(count)
             )
             good = outcomes[_GOOD]
-            said = ", ".join(f"{n} {outcome}" for outcome, n in outcomes.most_common())
-            yield Row(f"{name}, in the last checkpoint", count, said, good == count)
+            counted = ", ".join(f"{n} {outcome}" for outcome, n in outcomes.most_common())
+            yield Row(f"{name}, in the last checkpoint", count, counted, good == count)
 
     def rerun(self) -> Row:
-        """Damages in each way a run that lost its end, and lets it go on to the end."""
+        """Damages the last checkpoint in each way, and trains the run to its end again."""
         same = 0
         for name, harm in HARMS.items():
             workdir = copy(self._bench.undisturbed, self._bench.directory / "rerun")
@@ -94,14 +94,14 @@ class Damage:
             harm(max(files, key=lambda path: path.stat().st_size), self._random)
             victim = Victim(self._bench.data, workdir)
             victim.must_end_with(0)
-            reported = f"{self._last} is damaged" in victim.said
-            back = f"resuming after step {self._previous}" in victim.said
+            reported = f"{self._last} is damaged" in victim.output
+            back = f"resuming after step {self._previous}" in victim.output
             same += reported and back and fingerprint(workdir) == self._bench.fingerprint
             print(f"{name}, and the whole run again: {same} the same", flush=True)
         return Row(
             "each of these in a run, and run again",
             len(HARMS),
-            f"{same} say so, go on from the previous checkpoint and end sha256-identical",
+            f"{same} report it, resume from the checkpoint before and end sha256-identical",
             same == len(HARMS),
         )
 
@@ -117,7 +117,7 @@ class Damage:
         whole = file.read_bytes()
         where = f"{file.relative_to(folder)}: {harm(file, self._random)}"
         try:
-            step, found, said = self._restore()
+            step, found, output = self._restore()
         except CheckpointError as error:
             return f"REFUSED to resume ({where}; {error})"
         finally:
@@ -126,7 +126,7 @@ class Damage:
             file.write_bytes(whole)
         if step == self._last:
             return f"LOADED SILENTLY ({where})"
-        if f"set aside as {aside.name}" not in said:
+        if f"set aside as {aside.name}" not in output:
             return f"not reported ({where})"
         if step != self._previous or found != self._expected:
             return f"ANOTHER STATE than the previous one ({where})"
@@ -142,19 +142,19 @@ class Damage:
             hidden.rename(folder)
 
     def _restore(self) -> tuple[int, Any, str]:
-        """The step, all that was restored, and what was said."""
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
+        """The step, all that was restored, and what was printed."""
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
             restored = Checkpoints(self._workdir, keep=2).restore(self._state, self._batches)
         if restored is None:
-            return -1, None, said.getvalue()
+            return -1, None, output.getvalue()
         state, history = restored
         content = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
-        return int(state.step), (content, history, self._batches.get_state()), said.getvalue()
+        return int(state.step), (content, history, self._batches.get_state()), output.getvalue()
 
 
 def resumable(bench: Bench) -> tuple[TrainState, TrainingBatches]:
-    """A state and a stream of batches such as the run has before it resumes."""
+    """The state and the batches of the run before it resumes."""
     config = json.loads((bench.undisturbed / "config.json").read_text(encoding="utf-8"))
     data = config["data"]
     recordings = read_recordings(bench.data, "train")

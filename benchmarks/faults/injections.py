@@ -1,4 +1,4 @@
-"""A thousand spoiled steps and a thousand malformed files: what the slow tests of them come to."""
+"""A thousand non-finite steps and a thousand malformed files: the outcomes of the slow tests."""
 
 import importlib.util
 import os
@@ -14,7 +14,7 @@ from benchmarks.faults.victim import ENVIRONMENT
 
 _ROOT = Path(__file__).parents[2]
 
-# Fault, and the file of its slow tests, which record "times" and "outcome".
+# Fault, and the file with its slow tests, which record "times" and "outcome".
 TESTS = (
     ("NaN or infinity in features, gradients; labels out of range", "training/test_injection.py"),
     ("malformed HDF5 trials by the fuzzer", "data/test_fuzz.py"),
@@ -43,13 +43,13 @@ def tested(fault: str, file: Path) -> Row:
         )
         recorded = _properties(record) if record.exists() else {}
     passed = done.returncode == 0 and int(recorded.get("times", 0)) > 0
-    # The last lines name what failed, or say why nothing was run.
+    # The last lines name what failed, or why nothing was run.
     last = " ".join((done.stdout + done.stderr).splitlines()[-2:])
-    said = recorded.get("outcome", "") if passed else quoted(last)
-    return Row(fault, int(recorded.get("times", 0)), said, passed)
+    outcome = recorded.get("outcome", "") if passed else quoted(last)
+    return Row(fault, int(recorded.get("times", 0)), outcome, passed)
 
 
 def _properties(record: Path) -> dict[str, str]:
-    """What the tests of a run said with `record_testsuite_property`."""
+    """What the tests recorded with `record_testsuite_property`."""
     found = ElementTree.parse(record).iter("property")
     return {one.attrib["name"]: one.attrib["value"] for one in found}

@@ -1,4 +1,4 @@
-"""Disks that are full or take nothing, and working directories that are another run's."""
+"""Disks that are full or read-only, and run directories that belong to another run."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ _LEFT = 64 * 2**10  # of which so much is left when it is filled
 
 
 def full(bench: Bench) -> Row:
-    """The disk fills up when there is one checkpoint; later somebody makes room."""
+    """The disk fills up after the first checkpoint, and has room again later."""
     fault = "disk full while a checkpoint is saved"
     with contextlib.ExitStack() as stack:
         disk = _small_disk(bench, stack)
@@ -28,13 +28,13 @@ def full(bench: Bench) -> Row:
         victim.wait_until(lambda: bool(steps_in(workdir / "checkpoints")))
         _fill(disk)
         status = victim.end()
-        message = _last_words(victim)
+        message = _final_error(victim)
         left = steps_in(workdir / "checkpoints")
         sound = bool(left) and all(_sound(workdir / "checkpoints" / str(step)) for step in left)
         (disk / "filler").unlink()
         again = Victim(bench.data, workdir)
         again.must_end_with(0)
-        resumed = bool(left) and f"resuming after step {left[-1]}" in again.said
+        resumed = bool(left) and f"resuming after step {left[-1]}" in again.output
         same = fingerprint(workdir) == bench.fingerprint
     named = "No space left on device" in message and "could not be saved" in message
     return Row(
@@ -47,7 +47,7 @@ def full(bench: Bench) -> Row:
 
 
 def read_only(bench: Bench) -> Row:
-    """A run is to go on where nothing can be written, and then where it can."""
+    """A run is resumed where nothing can be written, and again when it can."""
     fault = "read-only working directory"
     with contextlib.ExitStack() as stack:
         disk = _small_disk(bench, stack)
@@ -57,7 +57,7 @@ def read_only(bench: Bench) -> Row:
         before = _listing(workdir)
         _mount("-o", "remount,ro", str(disk))
         victim = Victim(bench.data, workdir)
-        status, message = victim.end(), _last_words(victim)
+        status, message = victim.end(), _final_error(victim)
         untouched = _listing(workdir) == before
         _mount("-o", "remount,rw", str(disk))
         Victim(bench.data, workdir).must_end_with(0)
@@ -76,7 +76,7 @@ def two_runs(bench: Bench) -> Row:
     first = Victim(bench.data, workdir)
     first.wait_until(lambda: first.step is not None)
     second = Victim(bench.data, workdir, name="second")
-    status, message = second.end(), _last_words(second)
+    status, message = second.end(), _final_error(second)
     first.must_end_with(0)
     same = fingerprint(workdir) == bench.fingerprint
     return Row(
@@ -107,15 +107,15 @@ def _refused(bench: Bench, fault: str, difference: str, data: Path, *overrides: 
     before = _listing(workdir)
     victim = Victim(data, workdir, *overrides)
     status = victim.end()
-    shown = re.search(difference, victim.said)
+    shown = re.search(difference, victim.output)
     untouched = _listing(workdir) == before
     Victim(bench.data, workdir).must_end_with(0)
     same = fingerprint(workdir) == bench.fingerprint
-    words = "NO difference shown" if shown is None else shown[0]
+    found = "NO difference shown" if shown is None else shown[0]
     return Row(
         fault,
         1,
-        f"exit status {status}: {quoted(words)}; with its own: {ending(same)}",
+        f"exit status {status}: {quoted(found)}; with its own: {ending(same)}",
         status == 1 and shown is not None and untouched and same,
     )
 
@@ -128,7 +128,7 @@ def _half_done(bench: Bench, workdir: Path) -> Path:
 
 
 def _small_disk(bench: Bench, stack: contextlib.ExitStack) -> Path | None:
-    """An empty disk of `_ROOM` bytes until the stack is left; None where one may not mount it."""
+    """An empty disk of `_ROOM` bytes until the stack is left; None without the right to mount."""
     disk = bench.directory / "disk"
     disk.mkdir(exist_ok=True)
     try:
@@ -150,7 +150,7 @@ def _fill(disk: Path) -> None:
 
 
 def _impossible(fault: str) -> Row:
-    return Row(fault, 0, "needs the right to mount a tmpfs, which this process has not", None)
+    return Row(fault, 0, "needs the right to mount a tmpfs, which this process does not have", None)
 
 
 def _sound(folder: Path) -> bool:
@@ -162,7 +162,7 @@ def _sound(folder: Path) -> bool:
 
 
 def _listing(workdir: Path) -> dict[str, tuple[int, int]]:
-    """The size and time of change of what a refused run may not touch."""
+    """Size and modification time of the files that a refused run must not change."""
     files = [
         file
         for place in ("checkpoints", "best", "config.json", "dataset.json", "metrics.jsonl")
@@ -173,8 +173,8 @@ def _listing(workdir: Path) -> dict[str, tuple[int, int]]:
     return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
 
 
-def _last_words(victim: Victim) -> str:
-    """The error it ended with; Orbax's threads may print others after it."""
-    errors = re.findall(r"^\w*Error: .*", victim.said, re.MULTILINE)
+def _final_error(victim: Victim) -> str:
+    """The error that the process ended with; Orbax's threads may print others after it."""
+    errors = re.findall(r"^\w*Error: .*", victim.output, re.MULTILINE)
     ours = [error for error in errors if error.startswith(("CheckpointError", "BusyError"))]
     return (ours or errors or ["NO error"])[-1]

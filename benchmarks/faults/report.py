@@ -1,4 +1,4 @@
-"""The table of faults and what came of each."""
+"""The table of faults and outcomes."""
 
 import platform
 import re
@@ -10,7 +10,7 @@ import jax
 
 
 class Row(NamedTuple):
-    """One fault; `passed` is None where this machine could not be given it."""
+    """One fault; `passed` is None where it could not be injected on this machine."""
 
     fault: str
     times: int
@@ -33,13 +33,13 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def write(out: Path, rows: Sequence[Row]) -> None:
-    """Writes the table, with where it was made."""
+    """Writes the table, with the platform it was made on."""
     where = f"{platform.machine()}, {jax.default_backend()}, jax {jax.__version__}"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(f"{table(rows)}\n{where}, Python {platform.python_version()}\n")
 
 
-def quoted(words: str, limit: int = 200) -> str:
-    """Output as code, folders left out, cut to a length that a table bears."""
-    words = re.sub(r"/[^\s:]*/", "", " ".join(words.split())).replace("`", "'")
-    return f"`{words if len(words) <= limit else words[: limit - 3] + '...'}`"
+def quoted(text: str, limit: int = 200) -> str:
+    """Output as inline code, without folder names, cut to a length that fits a table."""
+    text = re.sub(r"/[^\s:]*/", "", " ".join(text.split())).replace("`", "'")
+    return f"`{text if len(text) <= limit else text[: limit - 3] + '...'}`"

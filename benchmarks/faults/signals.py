@@ -1,4 +1,4 @@
-"""Asked to end: once, and twice."""
+"""SIGTERM and SIGINT: once, twice, to all processes of a run, and to one of two."""
 
 import json
 import random
@@ -26,34 +26,34 @@ def interrupted(bench: Bench) -> Row:
 
 
 def _once(bench: Bench, number: signal.Signals) -> Row:
-    """After some steps the run is asked to end, and then run again."""
+    """The signal is sent after some steps; then the run is resumed."""
     workdir = bench.workdir(number.name)
     victim = Victim(bench.data, workdir)
-    asked = victim.wait_until(lambda: (victim.step or 0) >= 5)
+    reached = victim.wait_until(lambda: (victim.step or 0) >= 5)
     victim.signal(number)
     status = victim.end()
     orphans = victim.survivors()
-    saved = "and saved; run again to go on" in victim.said
+    saved = "and saved; run again to go on" in victim.output
     again = Victim(bench.data, workdir)
     again.must_end_with(0)
     same = fingerprint(workdir) == bench.fingerprint
-    words = "saved at the next step" if saved else "NOT saved"
+    outcome = "saved at the next step" if saved else "NOT saved"
     return Row(
         number.name,
         1,
-        f"{words}, exit status {status}; run again: {ending(same)}",
-        asked and saved and status == EXIT_STATUS and same and not orphans,
+        f"{outcome}, exit status {status}; run again: {ending(same)}",
+        reached and saved and status == EXIT_STATUS and same and not orphans,
     )
 
 
 def twice(bench: Bench) -> Row:
-    """Asked again, with the other signal, while it is busy before its first step."""
+    """A second signal, the other one, is sent while the run prepares its first step."""
     first, second = signal.SIGTERM, signal.SIGINT
     workdir = bench.workdir("twice")
     victim = Victim(bench.data, workdir)
-    victim.wait_until_said("val: ")
+    victim.wait_until_printed("val: ")
     victim.signal(first)
-    printed = victim.wait_until_said(f"{first.name}: saving")
+    printed = victim.wait_until_printed(f"{first.name}: saving")
     start = time.monotonic()
     victim.signal(second)
     status = victim.end()
@@ -79,19 +79,19 @@ def interrupted_with_workers(bench: Bench) -> Row:
 
 
 def _to_all(bench: Bench, number: signal.Signals) -> Row:
-    """The loader's workers get it as well, at any instant after the run took charge of signals."""
+    """The loader's workers get it as well, at any instant after the run handles signals."""
     instants = random.Random(int(number))
     workdir = bench.workdir(f"{number.name}_to_all")
     statuses, saved, orphans = [], 0, 0
     for begun in range(0, TIMES * STEPS, STEPS):
         victim = Victim(bench.data, workdir)
-        victim.wait_until_said("train: ")
+        victim.wait_until_printed("train: ")
         step = begun + instants.randint(0, STEPS)
         if victim.wait_until(lambda victim=victim, step=step: (victim.step or 0) >= step):
             time.sleep(instants.uniform(0.0, 1.0))
             victim.signal_all(number)
         statuses.append(victim.end())
-        saved += "and saved; run again to go on" in victim.said
+        saved += "and saved; run again to go on" in victim.output
         orphans += victim.survivors()
     Victim(bench.data, workdir).must_end_with(0)
     same = fingerprint(workdir) == bench.fingerprint
@@ -104,23 +104,23 @@ def _to_all(bench: Bench, number: signal.Signals) -> Row:
 
 
 def killed_on_resuming(bench: Bench) -> Row:
-    """Asked to end where an evaluation is due; the next process is killed once it has made it."""
+    """A signal arrives where an evaluation is due; the next process is killed after evaluating."""
     workdir = bench.workdir("on_resuming")
-    # While it saves after step 2 it is asked to end, which it does after step 3.
+    # It gets the signal while it saves after step 2, so it ends after step 3.
     before = Victim(bench.data, workdir)
     before.wait_until(lambda: before.step == 2)
     before.signal(signal.SIGTERM)
     before.must_end_with(EXIT_STATUS)
     victim = Victim(bench.data, workdir)
-    victim.wait_until_said("resuming after step 3")
-    time.sleep(1.0)  # its worker and its program take longer to be there
+    victim.wait_until_printed("resuming after step 3")
+    time.sleep(1.0)  # starting its worker and loading its program takes longer
     victim.signal(signal.SIGTERM)
     status = victim.end()
-    at_evaluation = "ended early after step 4," in victim.said
+    at_evaluation = "ended early after step 4," in victim.output
     kills = 0
     for seconds in (0.0, 0.1, 0.3):
         again = Victim(bench.data, workdir)
-        resumed = again.wait_until_said("resuming after step 4")
+        resumed = again.wait_until_printed("resuming after step 4")
         if resumed and again.wait_until(lambda: evaluated(workdir, 4)):
             time.sleep(seconds)
             again.signal(signal.SIGKILL)
@@ -131,7 +131,7 @@ def killed_on_resuming(bench: Bench) -> Row:
     logged = lines == (bench.undisturbed / "metrics.jsonl").read_bytes()
     same = fingerprint(workdir) == bench.fingerprint
     return Row(
-        "SIGTERM where an evaluation is due, SIGKILL once the next process has made it",
+        "SIGTERM where an evaluation is due, SIGKILL after the next process has evaluated",
         kills,
         f"exit status {status}{'' if at_evaluation else ', NOT where it is due'}; "
         f"metrics {'identical' if logged else 'DIFFERENT'}, {ending(same)}",
@@ -154,10 +154,10 @@ def one_of_two(bench: Bench) -> Row:
     expected = fingerprint(whole)
     workdir = prepare(whole, bench.directory / "one_of_two")
     first, second = _two(bench, workdir)
-    asked = first.wait_until(lambda: (first.step or 0) >= 5)  # the second prints nothing
+    reached = first.wait_until(lambda: (first.step or 0) >= 5)  # the second prints nothing
     second.signal(signal.SIGTERM)
     statuses = [first.end(), second.end()]
-    last = [process.said.splitlines()[-1:] for process in (first, second)]
+    last = [process.output.splitlines()[-1:] for process in (first, second)]
     agreed = last[0] == last[1] and "and saved; run again to go on" in "".join(last[0])
     for process in _two(bench, workdir):
         process.must_end_with(0)
@@ -166,8 +166,8 @@ def one_of_two(bench: Bench) -> Row:
         "SIGTERM to one of two processes that make a run under jax.distributed",
         1,
         f"{'both saved after the same step' if agreed else 'NOT both saved'}, exit statuses "
-        f"{statuses}; run again: {ending(same)} to a run of two processes left alone",
-        asked and agreed and statuses == [EXIT_STATUS] * 2 and same,
+        f"{statuses}; run again: {ending(same)} to an undisturbed run of two processes",
+        reached and agreed and statuses == [EXIT_STATUS] * 2 and same,
     )
 
 

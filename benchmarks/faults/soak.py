@@ -1,4 +1,4 @@
-"""SIGKILL at any instant: the rerun is to end as the run that was never killed."""
+"""SIGKILL at random instants: the resumed run must end like one that was never killed."""
 
 import random
 import signal
@@ -26,7 +26,7 @@ class Soak:
         self._orphans = 0
 
     def until(self, kills: int, writing: int) -> list[Row]:
-        """Goes on until so many processes were killed, `writing` of them writing a checkpoint."""
+        """Kills `kills` processes, at least `writing` of them while they write a checkpoint."""
         while self._kills < kills or self._writing < writing:
             to_come = max(1, kills - self._kills)
             self._one_run(min(PER_RUN, to_come), writing)
@@ -37,14 +37,14 @@ class Soak:
         workdir = self._bench.workdir("soak")
         killed, status = 0, 0
         for number in range(kills):
-            # Two of five are aimed at a checkpoint, until enough have hit.
+            # Two of five aim at a checkpoint being written, until enough have hit one.
             aimed = number % 5 in (1, 3) and self._writing < 2 * writing
             victim = Victim(self._bench.data, workdir)
             alive = self._wait_for_a_checkpoint(victim, workdir) if aimed else self._wait(victim)
             if alive:
                 victim.signal(signal.SIGKILL)
             status = victim.end()
-            if status != -signal.SIGKILL:  # it was faster
+            if status != -signal.SIGKILL:  # it had ended
                 break
             killed += 1
             self._count(victim, workdir)
@@ -57,12 +57,12 @@ class Soak:
             self._runs.append((killed, same))
 
     def _wait(self, victim: Victim) -> bool:
-        """Until some instant of its life; a resumed one's is shorter, but how much, none knows."""
+        """Waits until a random instant of an undisturbed run; a resumed one may have ended."""
         when = time.monotonic() + self._random.uniform(0.0, self._bench.seconds)
         return victim.wait_until(lambda: time.monotonic() > when)
 
     def _wait_for_a_checkpoint(self, victim: Victim, workdir: Path) -> bool:
-        """Until it has begun to write its first, second or third."""
+        """Waits until it has begun to write its first, second or third checkpoint."""
         for _ in range(self._random.randrange(3)):
             alive = victim.wait_until(lambda: half_written(workdir))
             if not (alive and victim.wait_until(lambda: not half_written(workdir))):

@@ -30,14 +30,14 @@ COMMAND = (
     "experiments.train",
     f"--config={Path(__file__).with_name('config.py')}",
 )
-HUNG = 7200.0  # seconds after which a process is said to hang; a busy machine compiles for long
+HUNG = 7200.0  # seconds after which a process counts as hung; a busy machine compiles for long
 
-# It compiles for minutes otherwise; the bits compared are of the same programs in every run.
+# Otherwise it compiles for minutes; all runs that are compared use the same programs.
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": "--xla_backend_optimization_level=0",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    # The name of the folder they are in would be part of what programs are known by.
+    # Otherwise the path of the cache would be part of each key.
     "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",
     "PYTHONUNBUFFERED": "1",
 }
@@ -57,11 +57,11 @@ class Bench(NamedTuple):
 
     @property
     def undisturbed(self) -> Path:
-        """The working directory of the run that nothing befell."""
+        """The directory of the run without faults."""
         return self.directory / "undisturbed"
 
     def workdir(self, name: str) -> Path:
-        """A new working directory that holds nothing but compiled programs."""
+        """A new run directory that holds nothing but compiled programs."""
         return prepare(self.undisturbed, self.directory / name)
 
 
@@ -73,15 +73,15 @@ def prepare(source: Path, workdir: Path) -> Path:
 
 
 def copy(source: Path, target: Path) -> Path:
-    """Copies a folder; what was there goes."""
+    """Copies a folder, and replaces what was there."""
     shutil.rmtree(target, ignore_errors=True)
     return Path(shutil.copytree(source, target))
 
 
 def set_up(directory: Path) -> Bench:
-    """Simulates the data, compiles the programs, and makes the undisturbed run; or finds it made.
+    """Simulates the data, compiles the programs, and trains the undisturbed run, unless it exists.
 
-    The run that compiles is made again with what it compiled: both must end the same.
+    The first run compiles; the second one uses its programs, and must end the same.
     """
     facts = directory / "bench.json"
     if facts.exists():
@@ -98,7 +98,7 @@ def set_up(directory: Path) -> Bench:
         raise RuntimeError(f"two undisturbed runs differ: {directory}")
     kept = [{path.name for path in w.glob("compiled/*-cache")} for w in (compiling, undisturbed)]
     if kept[0] != kept[1]:
-        raise RuntimeError(f"a run compiles again what one before it did: {kept[1] - kept[0]}")
+        raise RuntimeError(f"a run compiles programs that are in its cache: {kept[1] - kept[0]}")
     write_json(facts, {"seconds": seconds, "fingerprint": ends[1]})
     return Bench(directory, seconds, ends[1])
 
@@ -130,7 +130,7 @@ class Victim:
         environment: Mapping[str, str] = MappingProxyType({}),
     ):
         places = (f"--config.data.root={data}", f"--workdir={workdir}")
-        # Beside the data: the working directory's disk may be full.
+        # Beside the data: the disk of the run directory may be full.
         self._log = data.with_name(f"{name or workdir.name}.log")
         with self._log.open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
@@ -143,7 +143,7 @@ class Victim:
             )
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """All it has printed."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
@@ -154,8 +154,8 @@ class Victim:
 
     @property
     def step(self) -> int | None:
-        """The updates it has said to be made; None before it resumed or made the first."""
-        steps = re.findall(r"^(?:resuming after )?step (\d+)", self.said, re.MULTILINE)
+        """The last step in its output; None before it resumed or made the first."""
+        steps = re.findall(r"^(?:resuming after )?step (\d+)", self.output, re.MULTILINE)
         return int(steps[-1]) if steps else None
 
     def wait_until(self, condition: Callable[[], bool]) -> bool:
@@ -170,9 +170,9 @@ class Victim:
             time.sleep(0.01)
         return True
 
-    def wait_until_said(self, words: str) -> bool:
-        """Whether it printed the words before it ended."""
-        return self.wait_until(lambda: words in self.said)
+    def wait_until_printed(self, text: str) -> bool:
+        """Whether it printed the text before it ended."""
+        return self.wait_until(lambda: text in self.output)
 
     def end(self) -> int:
         """Waits for its end; the exit status, negative for a signal."""
@@ -183,11 +183,11 @@ class Victim:
         """Waits for its end.
 
         Raises:
-            RuntimeError: it ended with another status; the message has its last words.
+            RuntimeError: it ended with another status; the message has its last output.
         """
         ended = self.end()
         if ended != status:
-            raise RuntimeError(f"ended with {ended}, not {status}: {self.said[-2000:]}")
+            raise RuntimeError(f"ended with {ended}, not {status}: {self.output[-2000:]}")
 
     def signal_all(self, number: signal.Signals) -> None:
         """Sends a signal to the process and its loader's workers, as a terminal does."""
@@ -198,7 +198,7 @@ class Victim:
         self._process.send_signal(number)
 
     def survivors(self, seconds: float = 20.0) -> int:
-        """Workers that are still there so long after the process's end; they are then killed."""
+        """Counts workers still running `seconds` after the process ended, and kills them."""
         give_up = time.monotonic() + seconds
         while members := _members(self._process.pid):
             if time.monotonic() > give_up:
@@ -227,7 +227,7 @@ def _members(group: int) -> int:
 
 
 def stage_of(step: int) -> str:
-    """The stage in which the update after so many is made."""
+    """The stage of the update after `step` updates."""
     return STAGES[min(step // STEPS, len(STAGES) - 1)]
 
 
@@ -237,9 +237,9 @@ def half_written(workdir: Path) -> bool:
 
 
 def fingerprint(workdir: Path) -> str:
-    """sha256 of a complete run: the last checkpoint's arrays, its history, and metrics.jsonl.
+    """sha256 of a complete run: arrays and history of the last checkpoint, and metrics.jsonl.
 
-    Of the history all is used but the seconds that things took.
+    The seconds in the history are left out.
     """
     saved = load_weights(workdir / "checkpoints", None)
     folder = workdir / "checkpoints" / str(saved.step)
@@ -259,5 +259,5 @@ def fingerprint(workdir: Path) -> str:
 
 
 def ending(same: bool) -> str:
-    """How a run ended, in the words of the table."""
+    """How a run ended, for the table."""
     return "ends sha256-identical" if same else "ends DIFFERENT"

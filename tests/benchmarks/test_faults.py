@@ -1,4 +1,4 @@
-"""What the fault matrix does to a run and what it says of it; the run is a few lines of Python."""
+"""What the fault matrix does to a run, and its table; the run is a few lines of Python."""
 
 import random
 import sys
@@ -12,7 +12,7 @@ from benchmarks.faults.report import Row
 from modessm_jax.runtime.metric_writer import MetricWriter
 from modessm_jax.training.stages import read_stages
 
-# Goes through the motions of a run that keeps the steps it made in a folder each.
+# Imitates a run: makes a folder for each step.
 ACTOR = """
 import os, sys, time
 from multiprocessing import get_context
@@ -33,16 +33,16 @@ for step in range(done + 1, 6):
     print(f"step {step}/5  loss 1", flush=True)
 """
 
-# Goes through the motions of a run with a worker, that ends in good order when it is told to.
+# Imitates a run with a worker that saves and exits after a signal.
 OBEDIENT = """
 import os, signal, sys, time
 from pathlib import Path
 
 (workdir,) = [Path(a.partition("=")[2]) for a in sys.argv if a.startswith("--workdir=")]
 (workdir / "checkpoints").mkdir(parents=True, exist_ok=True)
-told = []
+received = []
 for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, lambda number, frame: told.append(number))
+    signal.signal(number, lambda number, frame: received.append(number))
 worker = os.fork()
 if not worker:
     signal.signal(signal.SIGTERM, {handler})
@@ -58,7 +58,7 @@ for step in range(1, 101):
     print(f"step {{step}}/100", flush=True)
     if os.waitpid(worker, os.WNOHANG)[0]:
         sys.exit(1)
-    if told:
+    if received:
         print("and saved; run again to go on", flush=True)
         sys.exit(75)
 (workdir / "checkpoints" / "5").mkdir()
@@ -67,7 +67,7 @@ for step in range(1, 101):
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch) -> victim.Bench:
-    """Of a run that an actor makes; its end is told by the names of its checkpoints."""
+    """Of a run that a script imitates; the names of its checkpoints are its fingerprint."""
     actor = tmp_path / "actor.py"
     actor.write_text(ACTOR)
     monkeypatch.setattr(victim, "COMMAND", (sys.executable, str(actor)))
@@ -92,7 +92,7 @@ def test_the_run_has_all_stages_and_everything_a_resume_could_lose():
     assert {"ctc_warmup", "joint", "mode", "flow"} <= set(STAGES)
 
 
-def test_the_soak_kills_as_often_as_it_is_told_and_compares_every_run(bench, capsys):
+def test_the_soak_kills_as_often_as_requested_and_compares_every_run(bench, capsys):
     rows = soak.Soak(bench, seed=0).until(6, 2)
     assert [row.passed for row in rows] == [True, True, True]
     assert rows[0].times >= 6 and rows[1].times >= 2
@@ -122,7 +122,7 @@ def test_an_evaluation_is_seen_in_the_metrics(tmp_path):
         assert signals.evaluated(tmp_path, 4)
 
 
-def test_the_injections_are_what_slow_tests_say_of_themselves(tmp_path, monkeypatch):
+def test_the_injections_are_what_slow_tests_record(tmp_path, monkeypatch):
     file = tmp_path / "test_toy.py"
     text = """
 import pytest
@@ -174,7 +174,7 @@ def test_every_harm_changes_its_file_alone(tmp_path, name):
             assert len(file.read_bytes()) < 100
 
 
-def test_the_table_says_what_failed_and_what_was_not_done(tmp_path):
+def test_the_table_shows_what_failed_and_what_was_not_done(tmp_path):
     rows = [
         Row("a", 1, "ends | so\nand so", True),
         Row("b", 2, "no", False),
@@ -191,7 +191,7 @@ def test_the_table_says_what_failed_and_what_was_not_done(tmp_path):
     assert report.quoted("OSError: '/some/where/run.lock'") == "`OSError: 'run.lock'`"
 
 
-def test_a_disk_that_one_may_not_mount_is_not_done(bench, monkeypatch):
+def test_without_the_right_to_mount_a_disk_it_is_not_done(bench, monkeypatch):
     def refuse(*arguments: str) -> None:
         raise FileNotFoundError("mount")
 
@@ -200,7 +200,7 @@ def test_a_disk_that_one_may_not_mount_is_not_done(bench, monkeypatch):
     assert row.passed is None and "tmpfs" in row.outcome
 
 
-def test_the_clock_goes_backwards_for_those_who_are_told_so(tmp_path):
+def test_the_clock_goes_backwards_where_the_library_is_loaded(tmp_path):
     library = clock.build(tmp_path)
     if library is None:
         pytest.skip("no C compiler here")
