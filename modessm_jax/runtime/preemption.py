@@ -41,7 +41,7 @@ class Preemption:
         self._listener.start()
         self._former_fd = signal.set_wakeup_fd(self._writer.fileno())
         # The handlers do nothing; without one, Python would not write to the descriptor.
-        self._former = {number: signal.signal(number, _ignore) for number in _SIGNALS}
+        self._former = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -77,7 +77,3 @@ class Preemption:
         if jax.process_count() == 1:
             return requested
         return bool(np.any(multihost_utils.process_allgather(np.array([requested]))))
-
-
-def _ignore(number: int, frame: object) -> None:
-    del number, frame

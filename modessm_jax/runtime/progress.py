@@ -151,8 +151,10 @@ class Progress:
 def format_accounts(seconds: Mapping[str, float]) -> str:
     """What a run spent its time on, resumptions included, as one line."""
     total = max(sum(seconds.values()), 1e-9)
-    parts = [f"{name} {_duration(spent)} ({percent(spent / total)})"
-             for name, spent in sorted(seconds.items(), key=lambda item: -item[1])]  # fmt: skip
+    longest_first = sorted(seconds.items(), key=lambda item: -item[1])
+    parts = [
+        f"{name} {_duration(spent)} ({percent(spent / total)})" for name, spent in longest_first
+    ]
     return f"time {_duration(total)}: " + ", ".join(parts)
 
 

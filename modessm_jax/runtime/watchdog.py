@@ -36,14 +36,9 @@ class Watchdog:
         path: of the file, usually `<workdir>/stacks.txt`.
         limit_seconds: longer than anything that is no hang. Compilation is the longest: it takes
             minutes for large models, and never calls `alive`. A needless dump does no harm.
-
-    Raises:
-        ValueError: the limit is not positive.
     """
 
     def __init__(self, path: Path, limit_seconds: float = 600.0):
-        if not limit_seconds > 0:
-            raise ValueError(f"limit_seconds is {limit_seconds}; it must be positive")
         self._path = path
         self._limit = limit_seconds
         self._left = threading.Event()
