@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from modessm_jax.runtime.metric_writer import ROLLBACK
 from modessm_jax.training.settings import GuardSettings
 from studies.guard_alarms import replay
 from studies.shared import read_log
@@ -106,9 +107,10 @@ def read_outcome(workdir: Path, *, guarded: bool) -> Outcome:
     losses = [(x["step"], x["loss"]) for x in lines if x["kind"] == "train" and "loss" in x]
     pers = [line["per"] for line in lines if line["kind"] == "evaluation"]
     # A second rollback, to an earlier step, removes the first from the log, not from the results.
-    rollbacks = [line for line in lines if line["kind"] == "rollback"]
+    rollbacks = [line for line in lines if line["kind"] in ROLLBACK]
     if ended := results.exists():
-        rollbacks = json.loads(results.read_text(encoding="utf-8"))["rollbacks"]
+        ending = json.loads(results.read_text(encoding="utf-8"))
+        rollbacks = ending.get("rollbacks", ending.get("setbacks"))  # the latter in format 1
     alarm, worst = None, 0.0
     if not guarded:
         config: dict[str, Any] = json.loads((workdir / "config.json").read_text(encoding="utf-8"))

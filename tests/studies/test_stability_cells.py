@@ -86,3 +86,12 @@ def test_the_rollbacks_of_a_guarded_run(tmp_path) -> None:
     found = read_outcome(stopped, guarded=True)
     assert (found.diverged, found.rollbacks, found.per) == (40, 1, None)
     assert read_outcome(write_run(tmp_path / "other", [1.0] * 60), guarded=True).diverged is None
+
+
+def test_a_run_of_format_1(tmp_path) -> None:
+    back = {"found": 40, "to": 16}
+    run = write_run(tmp_path / "run", [1.0] * 60, further=[{"step": 16, "kind": "setback", **back}])
+    (run / "results.json").write_text(json.dumps({"setbacks": [back]}))
+    assert read_outcome(run, guarded=True)[-2:] == (1, 0.0)
+    (run / "results.json").unlink()
+    assert read_outcome(run, guarded=True)[-2:] == (1, 0.0)
