@@ -240,7 +240,7 @@ def test_a_damaged_run_mends_itself_to_the_same_bits(straight, tmp_path, capsys,
     assert (workdir / "metrics.jsonl").read_bytes() == record
     if "best" in place:
         # Both checkpoints know the model that is lost; of the others only the last is still there.
-        assert "checkpoint 10 knew" in said and again["best"]["step"] == 10
+        assert "of checkpoint 10, which was" in said and again["best"]["step"] == 10
         # A complete run does not save again, and yet that is so for good.
         assert run(workdir)["best"]["step"] == 10
         assert "is lost" not in capsys.readouterr().out
