@@ -21,13 +21,16 @@ from orbax.checkpoint import v1 as ocp
 from experiments import checkpoints as checkpoints_command
 from experiments.evaluate import main as evaluate_command
 from modessm_jax.runs.checkpoint_files import CheckpointError, steps_in
+from modessm_jax.runs.checkpoints import load_weights
 from modessm_jax.runs.identity import FORMAT, check_identity
 from modessm_jax.runs.load import export, load_run
+from modessm_jax.runtime.preemption import PreemptedError
+from modessm_jax.training import job
+from tests.runs.format_1.config import get_config
 
 KEPT = Path(__file__).with_name("format_1")
 EXPECTED = json.loads((KEPT / "expected.json").read_text(encoding="utf-8"))
-# Compiling MODE-SSM's stages takes minutes.
-RUNS = ["multiscale", pytest.param("modessm", marks=pytest.mark.slow)]
+NAMES = ["multiscale", "modessm"]
 
 
 @pytest.fixture(scope="module")
@@ -108,16 +111,12 @@ def assert_parameters(found: Path, expected: Path, tolerance: float) -> None:
             )
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.usefixtures("shared_programs")
-def test_a_kept_run_decodes_and_is_resumed_to_the_same_end(kept, tmp_path, name):
+def test_a_kept_run_is_resumed_to_the_same_end(kept, tmp_path, name):
     expected = EXPECTED[name]
     workdir = Path(shutil.copytree(kept / name, tmp_path / name))
-    assert steps_in(workdir / "checkpoints") == [expected["kept"]["step"]]
-    found = decoded(workdir, kept / "data", tmp_path / "kept.jsonl")
-    assert found == expected["kept"]["phonemes"]
-    logged = (workdir / "metrics.jsonl").read_bytes()
-
     ended = train(
         f"--config={KEPT / 'config.py'}:{kept / name}",
         f"--config.data.root={kept / 'data'}",
@@ -125,9 +124,8 @@ def test_a_kept_run_decodes_and_is_resumed_to_the_same_end(kept, tmp_path, name)
     )
     assert ended.returncode == 0, ended.stderr
     assert f"resuming after step {expected['kept']['step']}" in ended.stdout
-    assert json.loads((workdir / "format.json").read_text()) == {"format": FORMAT}
+    logged = (kept / name / "metrics.jsonl").read_bytes()
     assert (workdir / "metrics.jsonl").read_bytes().startswith(logged)
-
     end = expected["end"]
     results: dict[str, Any] = json.loads((workdir / "results.json").read_text())
     assert results["rollbacks"] == end["rollbacks"]
@@ -136,16 +134,36 @@ def test_a_kept_run_decodes_and_is_resumed_to_the_same_end(kept, tmp_path, name)
         assert digests(workdir / "checkpoints" / str(end["step"])) == end["sha256"]
         assert_parameters(tmp_path / "end.npz", kept / f"{name}.npz", tolerance=0.0)
         assert {key: results["val"][key] for key in end["val"]} == end["val"]
-        found = decoded(workdir, kept / "data", tmp_path / "end.jsonl")
-        assert found == end["phonemes"]
+        assert decoded(workdir, kept / "data", tmp_path / "end.jsonl") == end["phonemes"]
     else:
         assert_parameters(tmp_path / "end.npz", kept / f"{name}.npz", tolerance=1e-3)
-        assert results["val"]["nats_per_label"] == pytest.approx(
-            end["val"]["nats_per_label"], rel=1e-2
-        )
+        nats = end["val"]["nats_per_label"]
+        assert results["val"]["nats_per_label"] == pytest.approx(nats, rel=1e-2)
 
 
-@pytest.mark.parametrize("name", ["multiscale", "modessm"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_kept_run_is_restored_and_becomes_one_of_this_format(kept, tmp_path, name, capsys):
+    expected = EXPECTED[name]["kept"]
+    workdir = Path(shutil.copytree(kept / name, tmp_path / name))
+    config = get_config(str(workdir))
+    config.update({"data": {"root": str(kept / "data")}})
+    with pytest.raises(PreemptedError):  # before it compiles a step
+        job.run(config, workdir, stop=lambda step: True)
+    assert f"resuming after step {expected['step']}" in capsys.readouterr().out
+    assert json.loads((workdir / "format.json").read_text()) == {"format": FORMAT}
+    for file in ("metrics.jsonl", "dataset.json"):
+        assert (workdir / file).read_bytes() == (kept / name / file).read_bytes()
+    history = load_weights(workdir / "checkpoints", None).history
+    assert history.rollbacks == EXPECTED[name]["end"]["rollbacks"]
+
+
+@pytest.mark.parametrize("name", ["multiscale", pytest.param("modessm", marks=pytest.mark.slow)])
+def test_a_kept_run_is_decoded(kept, tmp_path, name):
+    found = decoded(kept / name, kept / "data", tmp_path / "val.jsonl")
+    assert found == EXPECTED[name]["kept"]["phonemes"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_checkpoints_of_a_kept_run_are_sound_and_exported(kept, tmp_path, name, capsys):
     checkpoints_command.main(["verify", str(kept / name)])
     lines = capsys.readouterr().out.splitlines()
