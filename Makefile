@@ -2,7 +2,7 @@
 # make test       style, types, import floors and all tests but the slow ones
 # make test-slow  the slow ones
 # make bench      time and memory of the losses against those of other packages
-# make bench-gpu  the same on a CUDA GPU
+# make gpu-check  tests, losses, training steps and a resume on one CUDA GPU, in minutes
 # make faults     kills, damage, full disks and more, done to a tiny run (long; root mounts disks)
 # make clean      remove the environments, the demo's recordings and its run
 # make demo EXTRAS=cuda12   the same on a GPU or TPU: cuda12, cuda13 or tpu
@@ -14,7 +14,7 @@ DATA   := runs/simulated
 RUN    := runs/demo
 BIN    := .venv/bin
 
-.PHONY: demo test check test-slow bench bench-gpu faults clean
+.PHONY: demo test check test-slow bench gpu-check faults clean
 
 # One environment; it is brought up to date when the dependencies change.
 .venv/has-%: setup.cfg
@@ -45,7 +45,7 @@ test-slow: .venv/has-dev
 # Its own environment, on top of what the machine has: a torch that is installed is used.
 .venv/bench/has-%: setup.cfg
 	test -x .venv/bench/bin/python || $(PYTHON) -m venv --system-site-packages .venv/bench
-	.venv/bench/bin/python -m pip install --quiet --editable '.[bench,$*]'
+	.venv/bench/bin/python -m pip install --quiet --editable '.[bench,dev,$*]'
 	touch $@
 
 # fast_rnnt, optimized_transducer and warp-transducer (WARPRNNT=libwarprnnt.so) are built by hand.
@@ -59,8 +59,8 @@ bench: .venv/bench/has-cpu
 	$(LOSSES) compile --out $(TIMES)_compile
 	$(LOSSES) ctc --rounds 7 --threads 2 --out $(TIMES)_two_threads
 
-bench-gpu: .venv/bench/has-cuda12
-	$(LOSSES) gpu --out $(TIMES)_gpu
+gpu-check: .venv/bench/has-cuda12
+	.venv/bench/bin/python -m benchmarks.gpu_check --out benchmarks/results/gpu.md
 
 faults: .venv/has-dev
 	$(BIN)/python -m benchmarks.faults all --out benchmarks/results/faults.md
