@@ -41,7 +41,7 @@ def main() -> None:
             programs.kill_group(process)
             ended = f"stopped after {SECONDS} s"
     text = log.read_text(errors="replace")
-    by_name = dict(outcome[::-1] for outcome in outcomes(text))
+    by_name = outcomes(text)
     counts = collections.Counter(by_name.values())
     print(table(("outcome", "tests"), [(k, str(n)) for k, n in sorted(counts.items())]))
     print(f"\n{ended}; exit status {process.returncode}\n")
@@ -54,11 +54,11 @@ def main() -> None:
         sys.exit(f"no test ran: {text[-1000:]}")
 
 
-def outcomes(text: str) -> list[tuple[str, str]]:
-    """Outcome and name of each test in the output of `pytest -v`, with or without workers."""
-    found = LINE.findall(text)
+def outcomes(text: str) -> dict[str, str]:
+    """The outcome of each test, by name, in the output of `pytest -v`."""
+    with_workers = {name: outcome for outcome, name in LINE.findall(text)}
     serial = re.findall(r"^(tests/\S+) (PASSED|FAILED|ERROR|SKIPPED)", text, re.MULTILINE)
-    return found + [pair[::-1] for pair in serial]
+    return with_workers | {str(name): str(outcome) for name, outcome in serial}
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def test_outcomes_are_read_with_and_without_workers():
         "[gw0] [ 50%] PASSED tests/a.py::test_b \ntests/a.py::test_c FAILED          [ 66%]\n"
         "FAILED tests/a.py::test_c - assert 1\n"
     )
-    assert dict(pair[::-1] for pair in outcomes(text)) == {
+    assert outcomes(text) == {
         "tests/a.py::test_b": "PASSED",
         "tests/a.py::test_c": "FAILED",
     }
