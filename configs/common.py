@@ -25,6 +25,8 @@ def data() -> dict[str, Any]:
     return {
         "root": "",  # folder of the recordings, which holds one folder for each session
         "sessions": (),  # names of the sessions to use; empty: all
+        "exclude": (),  # SESSION/BLOCK/TRIAL or SESSION/BLOCK to leave out, or .txt files of them
+        "channels": "",  # channels to use, from 0 on, such as "0-63,128-255"; empty: all
         "table": "",  # CSV with the corpus of each block, for figures by corpus; empty: none
         "lexicon": "",  # word error rates are measured while training with it; empty: none
         "batch_size": 64,  # trials of one update, over all devices

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from modessm_jax.data.selection import parse_channels, take_channels
 from modessm_jax.evaluation.posteriors import best_path, log_probabilities
 from modessm_jax.evaluation.results import BIN_SECONDS
 from modessm_jax.phonemes import symbols
@@ -86,7 +87,7 @@ class Decoder:
     Attributes:
         config: of the run.
         sessions: the names of the recording sessions it was trained on.
-        channels: features in a bin.
+        channels: features in a bin that it uses: those of `data.channels`, or all.
     """
 
     def __init__(self, workdir: Path, run: Run, search: Any):
@@ -94,6 +95,7 @@ class Decoder:
         self._title = f"{run.config['model']['name']} of {workdir}, step {run.step}"
         self._search = search
         self._multiple = run.functional.multiple
+        self._chosen = parse_channels(run.config["data"]["channels"])
         self._params = jax.device_put(run.params)
 
         def score(params: Any, values: Any, bins: Any, session: Any) -> Padded:
@@ -121,8 +123,8 @@ class Decoder:
         Trials are padded to a few lengths; the first call with one of them compiles.
 
         Args:
-            features: floats [bins, channels], z-scored as in training, in bins of 20 ms; or a list
-                of such trials, of any lengths.
+            features: floats [bins, channels], z-scored as in training, in bins of 20 ms, of all
+                channels that are recorded; or a list of such trials, of any lengths.
             session: the name of the session they were recorded in; of a list also one for each.
 
         Returns:
@@ -159,6 +161,7 @@ class Decoder:
         if values.ndim != 2 or values.dtype.kind != "f" or not len(values):
             problem = f"{values.dtype} of shape {values.shape}, not floats [bins, channels]"
             raise ValueError(f"{name}: {problem}; give one bin or more, several trials as a list")
+        values = take_channels(values, self._chosen, name)
         if values.shape[1] != self.channels:
             problem = f"{values.shape[1]} channels, but the model was trained on {self.channels}"
             raise ValueError(f"{name}: {problem}; give the same features as in training")

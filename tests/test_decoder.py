@@ -1,6 +1,7 @@
 """The decoder of a run gives what the commands give, from arrays, and names what is unfit."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -175,6 +176,19 @@ FITTING = np.zeros((30, 20), np.float32)
 def test_what_is_unfit_is_named(decoder, features, session, message):
     with pytest.raises(ValueError, match=message):
         decoder.decode(features, session)
+
+
+def test_a_run_of_some_channels_takes_them_from_all(workdir, decoder, tmp_path):
+    shutil.copytree(workdir, tmp_path / "run")
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"]["channels"] = "0-9,15-24"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    every = np.random.default_rng(3).normal(size=(60, 30)).astype(np.float32)
+    chosen = np.delete(every, [*range(10, 15), *range(25, 30)], axis=1)
+    some = modessm_jax.load(tmp_path / "run")
+    assert some.decode(every, "a") == decoder.decode(chosen, "a")
+    with pytest.raises(ValueError, match=r"features: has 20 channels, .* names 24"):
+        some.decode(chosen, "a")
 
 
 def test_an_n_gram_without_a_lexicon_is_refused(workdir):

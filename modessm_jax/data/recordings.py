@@ -5,9 +5,11 @@ one file; `validation.py` has the rules for bad trials. `read_index` and `read_t
 what a split holds without its features.
 """
 
+import dataclasses
+import functools
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +23,18 @@ from jaxtyping import Float32, Int32
 from modessm_jax.data import hdf5, validation
 from modessm_jax.data.corpora import corpora_of_session, read_corpora
 from modessm_jax.data.hdf5 import Key, Trial, describe
-from modessm_jax.data.validation import DataError, Finding, data_error
+from modessm_jax.data.index import Facts, Index
+from modessm_jax.data.selection import (
+    name_excluding,
+    parse_channels,
+    read_exclusions,
+    take_channels,
+)
+from modessm_jax.data.validation import DataError, Finding, data_error, repair
 from modessm_jax.text import normalize
 
 SPLITS = ("train", "val", "test")
+EXCLUDE = "data.exclude"  # the field of the finding on a trial that was left out by name
 
 WHERE_DATA_COMES_FROM = (
     "Recordings are not part of this project. T15 (Brain-to-Text '25): Dryad, doi "
@@ -47,10 +57,12 @@ class Recordings:
         sessions: names of all sessions under the root, whatever the split; `session_ids` index it.
         channels: features per bin.
         trials: the trials in use.
-        excluded: trials left out of a training split, and why.
+        excluded: trials left out, and why.
         repaired: trials with non-finite values, which `features` gives as 0.
         checksums: CRC-32 of every trial's features as float32, before repair.
-        memory: features of every trial; None if they are read from the files.
+        memory: features of every trial, None for those not read yet; None if they are read from
+            the files.
+        chosen: the channels in use, None for all.
     """
 
     split: str
@@ -60,7 +72,8 @@ class Recordings:
     excluded: list[Finding]
     repaired: list[Finding]
     checksums: list[int]
-    memory: list[np.ndarray] | None
+    memory: list[np.ndarray | None] | None
+    chosen: np.ndarray | None = None
     _handles: dict[Path, h5py.File] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -95,17 +108,26 @@ class Recordings:
         Raises:
             DataError: the file has become unreadable.
         """
-        if self.memory is not None:
-            return self.memory[index]
+        kept = None if self.memory is None else self.memory[index]
+        if kept is not None:
+            return kept
         trial = self.trials[index]
+        values = take_channels(self._read(trial), self.chosen, f"{trial.file}, {trial.group}")
+        if zlib.crc32(values.data) != self.checksums[index]:
+            problem = "has other values now than when it was checked"
+            remedy = "Do not change the data while a job reads them; delete the index of the split"
+            raise data_error(trial.file, trial.group, "input_features", problem, remedy)
+        values = repair(values)
+        values.setflags(write=False)
+        if self.memory is not None:
+            self.memory[index] = values
+        return values
+
+    def _read(self, trial: Trial) -> Float32[np.ndarray, "bins channels"]:
+        """All channels of a trial, from its file, which stays open."""
         if trial.file not in self._handles:
             self._handles[trial.file] = hdf5.open_file(trial.file)
-        values = hdf5.read_features(self._handles[trial.file], trial)
-        if values.shape[1] != self.channels:
-            problem = f"has {values.shape[1]} channels now, but had {self.channels}"
-            remedy = "Do not change the data while a job reads them"
-            raise data_error(trial.file, trial.group, "input_features", problem, remedy)
-        return validation.repair(values)
+        return hdf5.read_features(self._handles[trial.file], trial)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"memory": None, "_handles": {}}
@@ -119,11 +141,15 @@ def read_recordings(
     table: str | Path | None = None,
     memory_gib: float = 8.0,
     expect_channels: int | None = None,
+    exclude: Iterable[str] = (),
+    channels: str = "",
+    index_folder: str | Path | None = None,
 ) -> Recordings:
     """Reads and checks one split.
 
-    Every value is read once, to find dead channels and for the checksums. A session without a file
-    of this split is skipped (four sessions of T15 have only training data).
+    Every value is read, to find dead channels and for the checksums, unless an index has them (see
+    `index.py`). A session without a file of this split is skipped (four sessions of T15 have only
+    training data).
 
     Args:
         root: folder of session folders.
@@ -132,6 +158,9 @@ def read_recordings(
         table: CSV of corpora by block (see `corpora.py`); none or empty for no corpora.
         memory_gib: features are kept in memory if they take no more than this, in GiB.
         expect_channels: the channel count a model was built for.
+        exclude: trials and blocks to leave out (see `selection.read_exclusions`).
+        channels: those to use (see `selection.parse_channels`); empty for all.
+        index_folder: where the index is kept if the root is read-only; none to keep none there.
 
     Raises:
         DataError: there are no such data, or a file is unreadable or contradicts the layout.
@@ -148,22 +177,33 @@ def read_recordings(
         raise data_error(root, "", "", problem, f"It holds {', '.join(names)}")
     corpora = read_corpora(Path(table)) if table else {}
 
-    recordings = Recordings(split, names, 0, [], [], [], [], [])
-    loader = _Loader(recordings, memory_gib, expect_channels)
+    recordings = Recordings(split, names, 0, [], [], [], [], [], parse_channels(channels))
+    excluded = set(read_exclusions(exclude))
+    loader = _Loader(recordings, memory_gib, expect_channels, excluded)
+    index = Index(split, channels, [root, *([Path(index_folder)] if index_folder else [])])
     for name in chosen:
         file = root / name / f"data_{split}.hdf5"
         # Not `exists`: a link to a missing file is an error, not a session without this split.
         if os.path.lexists(file):
             blocks = corpora_of_session(corpora, name)
-            trials = hdf5.read_trials(file, name, labels=split != "test", corpora=blocks)
-            for trial, features in trials:
-                loader.add(trial, features)
-    if loader.first is None:
+            known = index.find(root, file, name, blocks)
+            if known is None:
+                labels = split != "test"
+                trials = hdf5.read_trials(file, name, labels=labels, corpora=blocks)
+                found = [(trial, loader.add(trial, read, None)) for trial, read in trials]
+            else:
+                found = [
+                    (trial, loader.add(trial, functools.partial(recordings._read, trial), facts))
+                    for trial, facts in known
+                ]
+            index.put(file, found)
+    index.save()
+    if not loader.found:
         problem = f"no session has trials in data_{split}.hdf5"
         raise data_error(root, "", "", problem, WHERE_DATA_COMES_FROM)
     if not recordings.trials:
         example = recordings.excluded[0]
-        problem = f"none of the {len(recordings.excluded)} training trials is usable, e.g. "
+        problem = f"none of the {len(recordings.excluded)} {split} trials is usable, e.g. "
         problem += f"{example.trial}, {example.field}: {example.reason}"
         raise data_error(root, "", "", problem, "Check what recorded or wrote the data")
     _report(recordings)
@@ -232,35 +272,58 @@ def _session_names(root: Path) -> tuple[str, ...]:
 class _Loader:
     """Fills recordings; checks each trial against the first, excludes those unfit for training."""
 
-    def __init__(self, recordings: Recordings, memory_gib: float, channels: int | None):
+    def __init__(
+        self, recordings: Recordings, memory_gib: float, channels: int | None, names: Set[str]
+    ):
         self.recordings = recordings
-        self.first: Trial | None = None  # that was read, left out or not
+        self.found = False  # whether there was any trial
+        self.first: Trial | None = None  # that was not left out by name
         self._expected = channels
         self._free_bytes = memory_gib * 2**30
+        self._names = names
 
-    def add(self, trial: Trial, features: np.ndarray) -> None:
-        self._check_alike(trial, features.shape[1])
+    def add(
+        self, trial: Trial, read: Callable[[], np.ndarray], facts: Facts | None
+    ) -> Facts | None:
+        """Adds a trial, or leaves it out; returns its facts, if it had them or it was read."""
         made, training = self.recordings, self.recordings.split == "train"
+        self.found = True
+        name = name_excluding(trial, self._names)
+        if name is not None:
+            made.excluded.append(Finding(trial.name, EXCLUDE, name))
+            return facts
+        features = None
+        if facts is None:
+            features = take_channels(read(), made.chosen, f"{trial.file}, {trial.group}")
+            bad = validation.bad_channels(features)
+            facts = Facts(features.shape[1], *bad, zlib.crc32(features.data))
+        channels, dead, nonfinite, checksum = facts
+        self._check_alike(trial, channels)
         unfit = validation.length_reason(trial.bins) if training else None
         if unfit is not None:
             made.excluded.append(Finding(trial.name, "n_time_steps", unfit))
-            return
-        dead, nonfinite = validation.bad_channels(features)
+            return facts
         reason = f"{dead} dead and {nonfinite} non-finite channels of {made.channels}"
         finding = Finding(trial.name, "input_features", reason)
         if training and dead + nonfinite > validation.MAX_BAD_CHANNELS * made.channels:
             made.excluded.append(finding)
-            return
+            return facts
         if nonfinite:
             made.repaired.append(finding)
         made.trials.append(trial)
-        made.checksums.append(zlib.crc32(features.data))
+        made.checksums.append(checksum)
+        self._keep(trial, features if features is None or not nonfinite else repair(features))
+        return facts
+
+    def _keep(self, trial: Trial, features: np.ndarray | None) -> None:
+        """Keeps the features in memory while all fit; None will be read when asked for."""
+        made = self.recordings
         if made.memory is None:
             return
-        kept = validation.repair(features)
-        kept.setflags(write=False)
-        made.memory.append(kept)
-        self._free_bytes -= kept.nbytes
+        if features is not None:
+            features.setflags(write=False)
+        made.memory.append(features)
+        self._free_bytes -= trial.bins * made.channels * np.float32().nbytes
         if self._free_bytes < 0:  # all trials are kept in memory, or none
             logging.info("The %s features exceed memory_gib; they are read from disk", made.split)
             made.memory = None
@@ -289,7 +352,7 @@ class _Loader:
 
 def _report(recordings: Recordings) -> None:
     for one in recordings.excluded:
-        logging.warning("Left out of training: %s, %s: %s", one.trial, one.field, one.reason)
+        logging.warning("Left out of %s: %s, %s: %s", recordings.split, *dataclasses.astuple(one))
     for one in recordings.repaired:
         logging.warning("Non-finite values read as 0: %s, %s", one.trial, one.reason)
     counts = (len(recordings.trials), len(recordings.excluded), len(recordings.repaired))

@@ -52,8 +52,12 @@ def bad_channels(features: Float[np.ndarray, "bins channels"]) -> tuple[int, int
     A channel that is both counts as non-finite. A trial of fewer than two bins has no dead
     channels: nothing could have varied.
     """
-    finite = np.isfinite(features).all(axis=0)
-    constant = (features == features[:1]).all(axis=0) & (len(features) > 1)
+    if not len(features):
+        return 0, 0
+    with np.errstate(invalid="ignore"):
+        low, high = features.min(axis=0), features.max(axis=0)  # NaN where a value is NaN
+    finite = np.isfinite(low) & np.isfinite(high)
+    constant = (low == high) & (len(features) > 1)
     return int((finite & constant).sum()), int((~finite).sum())
 
 

@@ -31,6 +31,9 @@ FREE_KEYS = frozenset(
     }
 )
 
+# Keys of `data` that configs did not always have, and what runs without them did.
+ADDED_KEYS = {"exclude": [], "channels": ""}
+
 
 def check_format(workdir: Path) -> None:
     """Checks that this code can read a run directory.
@@ -59,7 +62,7 @@ def read_identity(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if not path.exists():
             raise CheckpointError(f"{path} is missing; give the workdir of a training run")
     config, dataset = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
-    return config, dataset
+    return _with_added_keys(config), dataset
 
 
 def check_identity(
@@ -81,7 +84,7 @@ def check_identity(
     if resuming:
         saved_config, saved_dataset = read_identity(workdir)
         then = _flat({**saved_config, "dataset": saved_dataset})
-        now = _flat({**config, "dataset": dataset})
+        now = _flat({**_with_added_keys(config), "dataset": dataset})
         lines = [
             f"  {key}: {then.get(key, 'absent')!r} then, {now.get(key, 'absent')!r} now"
             for key in sorted((then.keys() | now.keys()) - FREE_KEYS)
@@ -95,6 +98,10 @@ def check_identity(
     written = {"format": {"format": FORMAT}, "config": config, "dataset": dataset}
     for name, value in written.items():
         write_json(workdir / f"{name}.json", value)
+
+
+def _with_added_keys(config: dict[str, Any]) -> dict[str, Any]:
+    return {**config, "data": ADDED_KEYS | config["data"]}
 
 
 def _flat(tree: dict[str, Any]) -> dict[str, Any]:

@@ -124,6 +124,32 @@ def export(workdir: Path, out: Path, step: int | None = None) -> int:
     return weights.step
 
 
+def read_configured(
+    data: Mapping[str, Any], split: str, *, root: str | Path | None = None, **further: Any
+) -> Recordings:
+    """Reads a split as `data` in a config says.
+
+    Args:
+        data: the config's.
+        split: "train", "val" or "test".
+        root: of the recordings, if it is not `data.root`.
+        further: `expect_channels` and `index_folder` of `read_recordings`.
+
+    Raises:
+        DataError: see `read_recordings`.
+    """
+    return read_recordings(
+        root or data["root"],
+        split,
+        sessions=data["sessions"],
+        table=_moved(data["table"], data["root"], root),
+        memory_gib=data["memory_gib"],
+        exclude=data["exclude"],
+        channels=data["channels"],
+        **further,
+    )
+
+
 def read_split(
     run: Run, split: str, data_root: str | Path | None = None
 ) -> tuple[Recordings, EvaluationBatches]:
@@ -138,14 +164,7 @@ def read_split(
         DataError: the data are missing or invalid, or have a session the run was not trained on.
     """
     data = run.config["data"]
-    recordings = read_recordings(
-        data_root or data["root"],
-        split,
-        sessions=data["sessions"],
-        table=_moved(data["table"], data["root"], data_root),
-        memory_gib=data["memory_gib"],
-        expect_channels=run.channels,
-    )
+    recordings = read_configured(data, split, root=data_root, expect_channels=run.channels)
     unknown = sorted({trial.session for trial in recordings.trials} - set(run.sessions))
     if unknown:
         raise DataError(

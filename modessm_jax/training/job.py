@@ -1,7 +1,8 @@
 """The main job: from a config to a trained decoder and its report."""
 
+import copy
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,13 +11,14 @@ from ml_collections import ConfigDict
 from modessm_jax.data.augment import Augmentation, Corruption
 from modessm_jax.data.batches import EvaluationBatches, TrainingBatches
 from modessm_jax.data.plan import BatchPlan
-from modessm_jax.data.recordings import Recordings, read_recordings
+from modessm_jax.data.recordings import EXCLUDE, Recordings
+from modessm_jax.data.selection import read_exclusions
 from modessm_jax.evaluation.report import format_stages, format_table, write_report
 from modessm_jax.evaluation.scoring import Scorer, evaluate, make_scorer
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.models.build import Functional
 from modessm_jax.runs.checkpoints import load_weights
-from modessm_jax.runs.load import build_model, describe_data
+from modessm_jax.runs.load import build_model, describe_data, read_configured
 from modessm_jax.runs.state import evaluation_params
 from modessm_jax.runtime.files import write_json
 from modessm_jax.runtime.mesh import data_mesh
@@ -41,10 +43,17 @@ def run(
         PreemptedError: `stop` asked for it; everything is saved.
         ValueError: the config, the data or the checkpoints do not fit; the message says which.
     """
+    # With the names in a file, which may be gone when the run is scored.
+    names = read_exclusions(config.to_dict()["data"]["exclude"])
+    config = copy.deepcopy(config)
+    config.update({"data": {"exclude": names}})
     plain = config.to_dict()
     data = plain["data"]
-    train_split = _read(data, "train")
-    val_split = _read(data, "val", expect_channels=train_split.channels)
+    train_split = read_configured(data, "train", index_folder=workdir)
+    val_split = read_configured(
+        data, "val", index_folder=workdir, expect_channels=train_split.channels
+    )
+    _check_exclusions(data["exclude"], train_split, val_split)
     for part in (train_split, val_split):
         sessions = len({trial.session for trial in part.trials})
         print(
@@ -123,15 +132,15 @@ def run(
     return results
 
 
-def _read(data: Mapping[str, Any], split: str, **further: Any) -> Recordings:
-    return read_recordings(
-        data["root"],
-        split,
-        sessions=data["sessions"],
-        table=data["table"],
-        memory_gib=data["memory_gib"],
-        **further,
-    )
+def _check_exclusions(names: Sequence[str], *splits: Recordings) -> None:
+    """A name that no trial has would leave a bad trial in."""
+    used = {one.reason for part in splits for one in part.excluded if one.field == EXCLUDE}
+    missing = sorted(set(names) - used)
+    if missing:
+        raise ValueError(
+            f"data.exclude: neither train nor val has {', '.join(missing)}. Correct the names, or "
+            "drop those of sessions that are not used."
+        )
 
 
 def _check_selection(config: Mapping[str, Any], model: Functional) -> None:

@@ -15,7 +15,8 @@ def file(tmp_path) -> Path:
 
 
 def read(file: Path):
-    return list(read_trials(file, "s.1", labels=True, corpora={}))
+    trials = read_trials(file, "s.1", labels=True, corpora={})
+    return [(trial, features()) for trial, features in trials]
 
 
 def test_lengths_are_those_of_the_attributes_not_of_the_padded_arrays(file):

@@ -140,7 +140,7 @@ def test_a_validation_trial_without_one_good_channel_is_kept(root, value):
 
 def test_training_data_without_one_good_trial_are_an_error(tmp_path):
     write_split(tmp_path, "s", "train", [2, 1])
-    with pytest.raises(DataError, match="none of the 2 training trials is usable") as caught:
+    with pytest.raises(DataError, match="none of the 2 train trials is usable") as caught:
         read_recordings(tmp_path, "train")
     assert "s/block 1/trial 0, n_time_steps: 2 bins, under 50 ms" in str(caught.value)
 

@@ -59,7 +59,7 @@ def recordings_of(trials: list[tuple[str, str | None, list[int], list[int] | Non
         )
         for number, (session, corpus, path, labels) in enumerate(trials)
     ]
-    memory = [spelled(path) for _, _, path, _ in trials]
+    memory: list[np.ndarray | None] = [spelled(path) for _, _, path, _ in trials]
     sessions = tuple(sorted({session for session, *_ in trials}))
     split = "val" if trials[0][3] is not None else "test"
     return Recordings(split, sessions, CLASSES, made, [], [], [0] * len(made), memory)

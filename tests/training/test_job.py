@@ -107,6 +107,15 @@ def test_val_of_other_channels_is_refused_before_training(root: Path, tmp_path: 
         job.run(config_of(tmp_path / "data", data={"lexicon": ""}), tmp_path / "run")
 
 
+def test_a_trial_that_nobody_recorded_cannot_be_left_out(root: Path, tmp_path: Path) -> None:
+    config = config_of(root)
+    names = ("a/1/0", "a/1/99")
+    config.update({"data": {"exclude": names}})
+    with pytest.raises(ValueError, match=r"data\.exclude: neither train nor val has a/1/99"):
+        job.run(config, tmp_path)
+    assert config.to_dict()["data"]["exclude"] == names
+
+
 def test_a_rate_that_is_not_measured_is_refused_at_once(root: Path, tmp_path: Path) -> None:
     config = config_of(root, training={"select_by": "rnnt_per"})
     with pytest.raises(ValueError, match=r"training.select_by is 'rnnt_per'; choose one of per"):
