@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 from absl import flags
 from flax import struct
@@ -41,6 +42,15 @@ class Batch:
 
 FILLER = -1
 _LABELS_MULTIPLE = 8
+
+
+def filled(batch: Batch, multiple: int) -> Batch:
+    """The batch with as many filler rows at its end as make the number of rows a multiple."""
+    rows = len(batch.trial)
+    more = -rows % multiple
+    padded = jax.tree.map(lambda x: np.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1)), batch)
+    padded.trial[rows:] = FILLER
+    return padded
 
 
 class TrainingBatches(grain.DatasetIterator[Batch]):

@@ -104,6 +104,9 @@ def format_table(evaluation: Evaluation) -> str:
     named = [("all", found), *found.get("corpora", {}).items(), *found["sessions"].items()]
     rows = [[name, *(form(row[key]) for key, form in shown.values())] for name, row in named]
     parts = [title, columns(["", *shown], rows)]
+    if lost := evaluation.nonfinite:
+        trials = f"{len(lost)} trial{'s' * (len(lost) > 1)}: {', '.join(lost[:_WORST])}"
+        parts.append(f"the model's output is not finite for {trials}")
     if not evaluation.labelled:
         return "\n".join([*parts, NO_LABELS])
     if evaluation.interval is not None:

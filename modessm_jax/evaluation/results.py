@@ -4,6 +4,7 @@ Rates are fractions. A rate over no reference phonemes is None, never 0.
 """
 
 import dataclasses
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -104,6 +105,11 @@ class Evaluation:
         """Names of the trials with too few frames for their labels; the loss leaves them out."""
         return [result.trial.name for result in self.trials if not result.feasible]
 
+    @property
+    def nonfinite(self) -> list[str]:
+        """Names of the trials for which the model's output is not finite; nothing is decoded."""
+        return [result.trial.name for result in self.trials if not math.isfinite(result.nats)]
+
     @cached_property
     def edits(self) -> Edits:
         """Of all trials; its `rate` is the phoneme error rate."""
@@ -153,6 +159,7 @@ class Evaluation:
             "split": self.split,
             "labelled": self.labelled,
             "seconds": self.seconds,
+            "nonfinite": self.nonfinite,
             **_figures(self.trials),
             "sessions": self._grouped(lambda trial: trial.session),
         }

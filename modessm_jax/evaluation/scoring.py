@@ -16,7 +16,7 @@ from jaxtyping import Array, Int
 from scipy.special import softmax
 
 from modessm_jax.data.augment import Corruption
-from modessm_jax.data.batches import Batch
+from modessm_jax.data.batches import Batch, filled
 from modessm_jax.data.recordings import Recordings
 from modessm_jax.decoding.ctc import greedy, to_lists
 from modessm_jax.decoding.transducer import Transducer, make_transducer
@@ -110,12 +110,15 @@ def make_scorer(
 
 
 def over_batches(function: Callable[[Any, Batch], Any], mesh: Mesh) -> Callable[[Any, Batch], Any]:
-    """Jits a function of (params, batch): the batch is divided among devices, the result is not."""
+    """Jits a function of (params, batch): the batch is divided among devices, the result is not.
+
+    Where the devices do not divide the rows, filler rows complete them, in the result as well.
+    """
     everywhere = replicated(mesh)
     compiled = jax.jit(
         function, in_shardings=(everywhere, split_over_batch(mesh)), out_shardings=everywhere
     )
-    return lambda params, batch: compiled(params, split_batch(batch, mesh))
+    return lambda params, batch: compiled(params, split_batch(filled(batch, mesh.size), mesh))
 
 
 def damaged(features: Sequence, trial: Int[Array, "batch"], corruption: Corruption) -> Sequence:

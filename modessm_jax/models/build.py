@@ -1,6 +1,7 @@
 """Models by name, as pure functions of a plain tree of parameters."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,9 @@ from modessm_jax.models.outputs import Outputs
 from modessm_jax.sequence import Sequence
 
 MODELS: dict[str, Any] = {"multiscale": MultiScale, "modessm": ModeSSM}
+DTYPES = ("float32", "bfloat16")  # float16 overflows where all bins of a trial are hidden
+_PROBABILITIES = ("dropout", "stochastic_depth")
+_MAY_BE_ZERO = ("chunk", "head_scale", "layers", "left", "smoothing")
 
 
 class Predict(NamedTuple):
@@ -45,12 +49,15 @@ def build_module(
     """Builds the Flax NNX module of a model config; arguments as for `build`.
 
     Raises:
-        ValueError: an unknown model name, or a key that the model does not have or lacks.
+        ValueError: an unknown model name, a key that the model does not have or lacks, or a value
+            that no model can be built with.
     """
     options = {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}
     name = options.pop("name")
     if name not in MODELS:
         raise ValueError(f"model.name = {name!r}: choose one of {sorted(MODELS)}")
+    for key, value in options.items():
+        _check_value(key, value)
     try:
         return MODELS[name](
             **options,
@@ -114,3 +121,20 @@ def build(
 
         predict = Predict(initial_state, step)
     return Functional(apply, nnx.to_pure_dict(params), module.block_size, predict)
+
+
+def _check_value(key: str, value: Any) -> None:
+    """Refuses what a model could be built with, but not compute with."""
+    if key == "dtype" and value not in DTYPES:
+        raise ValueError(f"model.dtype = {value!r}: choose one of {', '.join(DTYPES)}")
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, bool | str):
+            continue
+        if key in _PROBABILITIES:
+            sound, need = 0 <= number < 1, "0 or more, and below 1"
+        elif key in _MAY_BE_ZERO:
+            sound, need = 0 <= number < math.inf, "0 or more"
+        else:
+            sound, need = number >= 1, "1 or more"
+        if not sound:
+            raise ValueError(f"model.{key} = {value}: give {need}")

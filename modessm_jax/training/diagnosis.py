@@ -64,7 +64,8 @@ def diagnose(
         f"trials with features that are not finite: {names(real & ~_finite_rows(values))}",
         f"trials with labels that are no phonemes: "
         f"{names(real & (strange & batch.labels.mask).any(axis=1))}",
-        f"trials that are not finite by themselves: {names(bad)}",
+        f"trials that are not finite by themselves: {names(bad)}"
+        + ("" if bad.any() else f"; together: {names(real)}"),
         f"first NaN: {_first_nan(params, count, batch, bad, spec, plan)}",
         "gradient norms by module: "
         + ", ".join(f"{name} {norm:.3g}" for name, norm in by_module(norms).items()),

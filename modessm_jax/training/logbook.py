@@ -115,9 +115,10 @@ def format_rollback(rollback: Mapping[str, Any]) -> str:
             f"step {rollback['to']}, {rollback['batches_skipped']} batches on, with "
             f"{rollback['rate']:g} times the learning rate"
         )
+    skipped = rollback["batches_skipped"]
     return (
         f"step {rollback['found']}: too many steps in a row were not finite; back to step "
-        f"{rollback['to']}"
+        f"{rollback['to']}" + (f", {skipped} batches on" if skipped else "")
     )
 
 

@@ -76,8 +76,10 @@ class Recovery:
         """The last checkpoint from before the trouble; the later ones are removed.
 
         After a divergence the learning rate is lowered, and the batches drawn since that checkpoint
-        are skipped: Chowdhery et al. 2022, "PaLM", got over every spike of the loss that way. The
-        result replaces the checkpoint, so that this is done once, and the history records it.
+        are skipped: Chowdhery et al. 2022, "PaLM", got over every spike of the loss that way.
+        After steps that are not finite the batches are drawn once more, for a fault of the machine
+        passes. If the run gets no further they are skipped as well. The result replaces the
+        checkpoint, so that this is done once, and the history records it.
         """
         state = self.begin()
         if former.first_saved is None or former.first_saved > rollback.sound:
@@ -89,13 +91,12 @@ class Recovery:
         to, skipped = int(state.step), 0
         # Only now that there is a place to go on from.
         self.checkpoints.drop_after(to)
-        if rollback.cause == DIVERGENCE:
+        diverged = rollback.cause == DIVERGENCE
+        history.rate = former.rate * (self.guard.lr_factor if diverged else 1.0)
+        if diverged or any(rollback.found <= past["found"] for past in former.rollbacks[-1:]):
             # Batches that were skipped between the checkpoint and now have been drawn as well.
             unknown = former.rollbacks[len(history.rollbacks) :]
             skipped = rollback.found - to + sum(past["batches_skipped"] for past in unknown)
-            history.rate = former.rate * self.guard.lr_factor
-        else:
-            history.rate = former.rate
         with self.clock.account("input"):
             for _ in range(skipped):
                 next(self.batches)

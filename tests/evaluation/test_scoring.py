@@ -15,6 +15,7 @@ from modessm_jax.data.hdf5 import Trial
 from modessm_jax.data.recordings import Recordings, read_recordings
 from modessm_jax.decoding.transducer_beam import Fusion
 from modessm_jax.evaluation import scoring
+from modessm_jax.evaluation.report import format_table
 from modessm_jax.evaluation.scoring import damaged, evaluate, make_scorer
 from modessm_jax.models.build import Functional, build
 from modessm_jax.models.outputs import Outputs
@@ -145,6 +146,27 @@ def test_batch_size_and_devices_change_nothing(labelled):
     for one, other in zip(labelled.trials, spread.trials, strict=True):
         assert one.phonemes == other.phonemes
         assert one.nats == pytest.approx(other.nats, rel=1e-5)
+
+
+def test_batches_that_the_devices_do_not_divide_are_filled_up(labelled):
+    recordings = recordings_of(TRIALS)
+    mesh = data_mesh(jax.devices()[:4])
+    params = jax.device_put(PARAMS, replicated(mesh))
+    batches = EvaluationBatches(recordings, 3, 8, 1)
+    spread = evaluate(make_scorer(MODEL, mesh), params, batches, recordings)
+    for one, other in zip(labelled.trials, spread.trials, strict=True):
+        assert one.phonemes == other.phonemes
+        assert one.nats == pytest.approx(other.nats, rel=1e-5)
+
+
+def test_trials_whose_output_is_not_finite_are_named():
+    recordings = recordings_of(TRIALS)
+    assert recordings.memory is not None
+    recordings.memory[2] = np.full_like(recordings.memory[2], np.nan)
+    batches = EvaluationBatches(recordings, 4, 8, 2)
+    found = evaluate(SCORER, PARAMS, batches, recordings)
+    assert found.nonfinite == found.to_dict()["nonfinite"] == ["a/block 2/trial 12"]
+    assert "not finite for 1 trial: a/block 2/trial 12" in format_table(found)
 
 
 def test_a_language_model_joins_the_beam():

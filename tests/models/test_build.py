@@ -76,6 +76,31 @@ def test_configs_that_name_what_is_not_there(changes, message: str) -> None:
         build(CONFIGS["multiscale"] | changes, hides_bins=True, **SIZES)
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    ("key", "value", "need"),
+    [
+        *(("dtype", name, "float32, bfloat16") for name in ("float64", "float16", "int32", "half")),
+        ("dropout", 1.0, "below 1"),
+        ("stochastic_depth", -0.1, "0 or more"),
+        ("d", 0, "1 or more"),
+        ("heads", -1, "1 or more"),
+        ("smoothing", float("nan"), "0 or more"),
+        ("head_scale", -1.0, "0 or more"),
+    ],
+)
+def test_values_to_compute_nothing_with_are_refused_by_name(name, key, value, need) -> None:
+    config = {**CONFIGS[name], key: value}
+    with pytest.raises(ValueError, match=rf"^model.{key} = .*{need}"):
+        build(config, hides_bins=True, **SIZES)
+
+
+@pytest.mark.parametrize(("key", "value"), [("strides", (0, 2, 4)), ("layers", (-1, 1, 1))])
+def test_each_of_several_sizes_is_looked_at(key, value) -> None:
+    with pytest.raises(ValueError, match=rf"^model.{key} = "):
+        build({**CONFIGS["multiscale"], key: value}, hides_bins=True, **SIZES)
+
+
 def test_what_a_model_does_not_take_is_refused_by_name() -> None:
     features, session, labels = batch()
     model = made("multiscale")

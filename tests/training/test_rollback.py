@@ -95,12 +95,25 @@ def undiagnosed(monkeypatch):
 @pytest.mark.usefixtures("undiagnosed")
 def test_a_run_that_does_not_get_over_it_stops_with_a_diagnosis(tmp_path):
     config = configuration({"nonfinite_budget": 1, "tries": 2})
-    # The diagnosis is of step 7: after 6 steps, of the batch that begins with trial 48.
+    # The diagnosis is of step 6: after 5 steps, of the batch that begins with trial 64, for batches
+    # 4 to 6 have been skipped.
     for _ in range(2):
-        with pytest.raises(NonFiniteError, match=r"(?s)step 7: .*went back 2 times.*\n6 48\n"):
-            run(tmp_path, config=config, change=spoil(5, 6))
+        with pytest.raises(NonFiniteError, match=r"(?s)step 6: .*went back 2 times.*\n5 64\n"):
+            run(tmp_path, config=config, change=spoil(*range(5, 20)))
         saved = load_weights(tmp_path / "checkpoints", toy.initial_params(), 4)
         assert len(saved.history.rollbacks) == 2
+
+
+def test_batches_that_are_not_finite_again_are_skipped(tmp_path, capsys):
+    config = configuration({"nonfinite_budget": 1})
+    results = run(tmp_path, config=config, change=spoil(5, 6, 7, 8))
+    assert [(s["found"], s["to"], s["batches_skipped"]) for s in results["rollbacks"]] == [
+        (7, 4, 0),
+        (7, 4, 3),  # batches 4 to 6
+        (6, 4, 2),  # batches 7 and 8
+    ]
+    assert "not finite; back to step 4, 3 batches on" in capsys.readouterr().out
+    assert results["skipped"] == 0 and results["steps"] == 10
 
 
 @pytest.mark.slow
