@@ -1,13 +1,14 @@
 """Verifies, lists and exports the checkpoints of a training run.
 
-    python -m experiments.checkpoints verify RUN
+    python -m experiments.checkpoints verify RUN [--deep]
     python -m experiments.checkpoints list RUN
     python -m experiments.checkpoints export RUN --out model.npz
 
-verify compares every file with the checksum it was saved with; list reads the manifests alone. Both
-change nothing, and exit with status 1 where a checkpoint is damaged, the best model is missing, or
-there is no checkpoint. Training verifies too when it resumes: it sets a damaged checkpoint aside as
-<step>.damaged, and goes on from the one before.
+verify compares every file with the checksum it was saved with, and with --deep also loads all that
+is in them, as a resumed run would; list reads the manifests alone. Both change nothing, and exit
+with status 1 where a checkpoint is damaged, the best model is missing, or there is no checkpoint.
+Training verifies too when it resumes: it sets a damaged checkpoint aside as <step>.damaged, and
+goes on from the one before.
 
 export writes the parameters of the best model (or of a checkpoint, --step) as one file for
 numpy.load; the names are paths such as "encoder/kernel".
@@ -18,7 +19,8 @@ import time
 from pathlib import Path
 
 from modessm_jax.runs import checkpoint_files
-from modessm_jax.runs.checkpoint_files import steps_in
+from modessm_jax.runs.checkpoint_files import CheckpointError, steps_in
+from modessm_jax.runs.checkpoints import read_back
 from modessm_jax.runs.identity import check_format
 from modessm_jax.runs.load import export
 
@@ -37,6 +39,8 @@ def main(arguments: list[str] | None = None) -> None:
         if name == "export":
             job.add_argument("--out", type=Path, required=True, help="file to write")
             job.add_argument("--step", type=int, help="of a checkpoint (the best model)")
+        if name == "verify":
+            job.add_argument("--deep", action="store_true", help="load every array too (no)")
     options = parser.parse_args(arguments)
     try:
         if options.job == "export":
@@ -44,12 +48,12 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{options.out}: the model of step {step}")
         else:
             check_format(options.workdir)
-            _inspect(options.workdir, options.job)
+            _inspect(options.workdir, options.job, deep=options.job == "verify" and options.deep)
     except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from error
 
 
-def _inspect(workdir: Path, job: str) -> None:
+def _inspect(workdir: Path, job: str, *, deep: bool) -> None:
     """Prints a line for each checkpoint; raises SystemExit if one is damaged or missing."""
     folders = [
         workdir / place / str(step)
@@ -63,10 +67,12 @@ def _inspect(workdir: Path, job: str) -> None:
     for folder in folders:
         try:
             check(folder)
+            if deep:
+                read_back(folder)
         except checkpoint_files.DamagedError as error:
             damaged += 1
             print(f"{_name(folder)}  damaged: {error}")
-        except OSError as error:
+        except (OSError, CheckpointError) as error:
             damaged += 1
             print(f"{_name(folder)}  cannot be read: {error}")
         else:

@@ -3,13 +3,15 @@
 Batches are numpy. Features are padded with zeros, labels with the blank.
 """
 
+import contextlib
 import functools
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import grain
@@ -60,7 +62,14 @@ class TrainingBatches(grain.DatasetIterator[Batch]):
     is the number of workers, so either may change when a run is resumed.
     """
 
-    def __init__(self, recordings: Recordings, plan: BatchPlan, *, workers: int = 0):
+    def __init__(
+        self,
+        recordings: Recordings,
+        plan: BatchPlan,
+        *,
+        workers: int = 0,
+        one_label_width: bool = False,
+    ):
         """Reads nothing yet.
 
         Args:
@@ -68,19 +77,23 @@ class TrainingBatches(grain.DatasetIterator[Batch]):
             plan: made from `recordings.bins` and `recordings.session_ids`.
             workers: processes that read; 0 reads in threads of this one, which is faster when the
                 features are in memory. Each worker reads from the files. The stream is the same.
+            one_label_width: see `label_widths`.
         """
         super().__init__()
         self._recordings = recordings
         self._plan = plan
+        self._labels = label_widths(recordings, plan.lengths, one=one_label_width)
         self._workers = workers
         self._step = 0
         self._reader: grain.DatasetIterator[Batch] | None = None
 
     def __next__(self) -> Batch:
         self._assert_not_closed()
-        self.start_prefetch()
-        assert self._reader is not None
-        batch = next(self._reader)
+        # Grain starts its workers, in threads of its own, when the first batch is drawn.
+        with _signals_left_to_parent() if self._workers else contextlib.nullcontext():
+            self.start_prefetch()
+            assert self._reader is not None
+            batch = next(self._reader)
         self._step += 1
         return batch
 
@@ -88,9 +101,7 @@ class TrainingBatches(grain.DatasetIterator[Batch]):
         """Starts to read ahead; `next` does so too."""
         if self._reader is not None:
             return
-        read = functools.partial(
-            _read, self._recordings, self._plan, _label_width(self._recordings), os.getpid()
-        )
+        read = functools.partial(_read, self._recordings, self._plan, self._labels, os.getpid())
         batches = grain.MapDataset.range(self._step, sys.maxsize).map(read)
         if not self._workers:
             ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
@@ -102,7 +113,7 @@ class TrainingBatches(grain.DatasetIterator[Batch]):
             ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
             processes = grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=2)
             stream = batches.to_iter_dataset(ahead)
-            stream = stream.mp_prefetch(processes, _leave_signals_to_parent)
+            stream = stream.mp_prefetch(processes)
         self._reader = iter(stream)
         self._reader.start_prefetch()
 
@@ -137,24 +148,31 @@ class TrainingBatches(grain.DatasetIterator[Batch]):
             reader.close()
 
 
-def _read(recordings: Recordings, plan: BatchPlan, labels: int, owner: int, step: int) -> Batch:
+def _read(
+    recordings: Recordings, plan: BatchPlan, labels: Mapping[int, int], owner: int, step: int
+) -> Batch:
     """Batch `step` of the plan; `owner` is the process whose run it is for."""
     if os.getpid() != owner:
         _end_with_parent()
     length, trials = plan[step]
-    return _collate(recordings, trials, length, labels)
+    return _collate(recordings, trials, length, labels[length])
 
 
-def _leave_signals_to_parent(worker: int, workers: int) -> None:
-    """Makes a worker ignore the Ctrl-C or SIGTERM that a whole group of processes gets.
+@contextlib.contextmanager
+def _signals_left_to_parent() -> Iterator[None]:
+    """Processes started inside never get the Ctrl-C or SIGTERM that a whole group of them gets.
 
-    The run needs its workers until it has ended its step and saved; then it closes the stream.
-    Grain calls this once the worker runs: a signal in the seconds before still ends it, and with it
-    a run that has made fewer steps than it has workers.
+    The run needs its workers until it has ended its step and saved; then it closes the stream. They
+    inherit the mask, so there is no moment at which a signal could end them. One to this process
+    waits meanwhile, or is received by another of its threads.
     """
-    del worker, workers
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # It is a process too, and Python unblocks the signals when it has started it.
+    multiprocessing.resource_tracker.ensure_running()
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 @functools.cache
@@ -181,7 +199,15 @@ class EvaluationBatches:
     `FILLER` and masks that are all false; so have the labels of a split that has none.
     """
 
-    def __init__(self, recordings: Recordings, batch_size: int, multiple: int, buckets: int):
+    def __init__(
+        self,
+        recordings: Recordings,
+        batch_size: int,
+        multiple: int,
+        buckets: int,
+        *,
+        one_label_width: bool = False,
+    ):
         """Plans the batches; reads nothing yet.
 
         Args:
@@ -189,31 +215,48 @@ class EvaluationBatches:
             batch_size: rows of every batch.
             multiple: padded lengths are multiples of it.
             buckets: the most padded lengths, each of which is compiled once.
+            one_label_width: see `label_widths`.
         """
         self._recordings = recordings
-        self._labels = _label_width(recordings)
         order = np.argsort(-recordings.bins.astype(np.int64), kind="stable")
         filler = np.full(-len(order) % batch_size, FILLER, order.dtype)
         self._rows = np.concatenate([order, filler]).reshape(-1, batch_size)
         longest = recordings.bins[self._rows[:, 0]]
         lengths = np.array(padded_lengths(longest, buckets, multiple))
         self._lengths = lengths[np.searchsorted(lengths, longest)]
+        self._labels = label_widths(recordings, lengths.tolist(), one=one_label_width)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Batch:
         length = int(self._lengths[index])
-        return _collate(self._recordings, self._rows[index], length, self._labels)
+        return _collate(self._recordings, self._rows[index], length, self._labels[length])
 
     def __iter__(self) -> Iterator[Batch]:
         return (self[index] for index in range(len(self)))
 
 
-def _label_width(recordings: Recordings) -> int:
-    """The width that all labels of a split are padded to, so that fewer shapes are compiled."""
-    longest = max(0 if trial.labels is None else len(trial.labels) for trial in recordings.trials)
-    return max(1, -(-longest // _LABELS_MULTIPLE)) * _LABELS_MULTIPLE
+def label_widths(
+    recordings: Recordings, lengths: Collection[int], *, one: bool = False
+) -> dict[int, int]:
+    """The width that labels are padded to in the batches of each padded length.
+
+    It holds the longest labels of all trials that are no longer than this. So there are as many
+    shapes as lengths, and a transducer's lattice is no larger for short trials than it has to be.
+
+    Args:
+        recordings: the split.
+        lengths: padded lengths in bins; the last holds every trial.
+        one: pads all labels to the longest of the split, as runs begun in format 1 or 2 do: a sum
+            over a wider array may be rounded otherwise.
+    """
+    counts = [0 if trial.labels is None else len(trial.labels) for trial in recordings.trials]
+    counts = np.maximum(np.array(counts), 1)
+    longest = {
+        n: int(counts[recordings.bins <= (max(lengths) if one else n)].max()) for n in lengths
+    }
+    return {n: -(-labels // _LABELS_MULTIPLE) * _LABELS_MULTIPLE for n, labels in longest.items()}
 
 
 def _collate(

@@ -31,6 +31,7 @@ from modessm_jax.data.selection import (
     take_channels,
 )
 from modessm_jax.data.validation import DataError, Finding, data_error, repair
+from modessm_jax.runtime.watchdog import alive
 from modessm_jax.text import normalize
 
 SPLITS = ("train", "val", "test")
@@ -286,6 +287,7 @@ class _Loader:
         self, trial: Trial, read: Callable[[], np.ndarray], facts: Facts | None
     ) -> Facts | None:
         """Adds a trial, or leaves it out; returns its facts, if it had them or it was read."""
+        alive()
         made, training = self.recordings, self.recordings.split == "train"
         self.found = True
         name = name_excluding(trial, self._names)

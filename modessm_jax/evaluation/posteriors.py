@@ -25,6 +25,7 @@ from modessm_jax.losses.transducer import Joint
 from modessm_jax.models.outputs import Outputs
 from modessm_jax.phonemes import BLANK
 from modessm_jax.runs.load import Run, build_shapes, read_split
+from modessm_jax.runtime.keys import Purpose, root
 from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.sequence import Sequence
 
@@ -109,7 +110,7 @@ class Noise(NamedTuple):
 
     def added_to(self, features: Sequence, trial: Int[Array, "batch"]) -> Sequence:
         """The noisy copy of `[batch, time, channels]`; padding stays as it is."""
-        of_trial = jax.vmap(partial(jax.random.fold_in, jax.random.key(self.seed)))(trial)
+        of_trial = jax.vmap(partial(jax.random.fold_in, root(self.seed, Purpose.NOISE)))(trial)
         draw = partial(jax.random.normal, shape=features.values.shape[1:])
         noise = self.deviation * jax.vmap(draw)(of_trial)
         return features.with_values(features.values + noise * features.mask[:, :, None])

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, Key
 from scipy.special import softmax
 
 from modessm_jax.data.augment import Corruption
@@ -29,6 +29,7 @@ from modessm_jax.losses.transducer import Joint
 from modessm_jax.models.build import Functional, Predict
 from modessm_jax.models.outputs import JointInputs
 from modessm_jax.runs.load import Run, read_split
+from modessm_jax.runtime.keys import damage_root
 from modessm_jax.runtime.mesh import data_mesh, replicated, split_batch, split_over_batch
 from modessm_jax.runtime.watchdog import alive
 from modessm_jax.sequence import Sequence
@@ -74,6 +75,7 @@ def make_scorer(
     width: int = 1,
     fusion: Fusion | None = None,
     corruption: Corruption | None = None,
+    damage: Key[Array, ""] | None = None,
     denoise: bool = False,
 ) -> Scorer:
     """Builds the jitted `(params, batch) -> Scores`; build it once, it compiles for each shape.
@@ -82,6 +84,7 @@ def make_scorer(
       width: of the transducer's beam; 1 searches greedily.
       fusion: a language model of phonemes to search with.
       corruption: what bad electrodes do to the features; see `damaged`.
+      damage: what it is drawn from; by default `damage_root()`.
       denoise: whether the flow bridge denoises the features.
 
     Raises:
@@ -89,11 +92,12 @@ def make_scorer(
     """
     check_abilities(model, width=width, fused=fusion is not None, denoise=denoise)
     further = {"denoise": True} if denoise else {}
+    damage = damage_root() if damage is None else damage
 
     def score(params: Any, batch: Batch) -> Scores:
         features = batch.features
         if corruption is not None:
-            features = damaged(features, batch.trial, corruption)
+            features = damaged(features, batch.trial, corruption, damage)
         outputs = model.apply(params, features, batch.session, **further)
         logits, modes, rnnt = outputs.logits["phoneme"], outputs.log_modes, None
         if model.predict is not None and outputs.transducer is not None:
@@ -121,7 +125,9 @@ def over_batches(function: Callable[[Any, Batch], Any], mesh: Mesh) -> Callable[
     return lambda params, batch: compiled(params, split_batch(filled(batch, mesh.size), mesh))
 
 
-def damaged(features: Sequence, trial: Int[Array, "batch"], corruption: Corruption) -> Sequence:
+def damaged(
+    features: Sequence, trial: Int[Array, "batch"], corruption: Corruption, key: Key[Array, ""]
+) -> Sequence:
     """`[batch, time, channels]` as bad electrodes would have recorded them.
 
     A trial loses the same channels, and has the others moved as far, whichever trials are beside
@@ -130,7 +136,7 @@ def damaged(features: Sequence, trial: Int[Array, "batch"], corruption: Corrupti
 
     def of_trial(features: Sequence, trial: Int[Array, ""]) -> Sequence:
         alone = jax.tree.map(lambda x: x[None], features)
-        found = corruption(alone, jax.random.fold_in(jax.random.key(0), trial))
+        found = corruption(alone, jax.random.fold_in(key, trial))
         return jax.tree.map(lambda x: x[0], found)
 
     return jax.vmap(of_trial)(features, trial)

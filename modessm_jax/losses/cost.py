@@ -1,6 +1,6 @@
 """The cost of each example, and the one place where costs are normalised, averaged and added up."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -29,8 +29,9 @@ def total(
     frames: Int[Array, "batch"],
     labels: Int[Array, "batch"],
     normalize_by: str,
+    of_trials: Collection[str] = (),
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Weighted sum of the costs, all normalised by the same rule.
+    """Weighted sum of the costs, all of sequences normalised by the same rule.
 
     - `frames`, `labels`: each example's nats are divided by its own number of encoder frames or
       labels (at least 1) and averaged over the valid examples.
@@ -47,6 +48,7 @@ def total(
       frames: number of encoder frames of each example.
       labels: number of phoneme labels of each example.
       normalize_by: the rule, one of `RULES`.
+      of_trials: costs that do not grow with a trial's length, averaged as by the rule `none`.
 
     Returns:
       The loss, and for each objective "loss/<name>" (normalised, not weighted) and "valid/<name>"
@@ -65,7 +67,8 @@ def total(
     loss = jnp.zeros((), jnp.float32)
     metrics: dict[str, Float[Array, ""]] = {}
     for name in sorted(costs):
-        value = _normalized_mean(costs[name], frames, labels, normalize_by)
+        rule = "none" if name in of_trials else normalize_by
+        value = _normalized_mean(costs[name], frames, labels, rule)
         loss = loss + weights[name] * value
         metrics[f"loss/{name}"] = value
         metrics[f"valid/{name}"] = costs[name].valid.sum(dtype=jnp.float32)

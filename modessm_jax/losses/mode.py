@@ -9,7 +9,10 @@ from modessm_jax.losses.logspace import IMPOSSIBLE, ZERO
 
 
 def marginal_cost(
-    costs: Cost, log_modes: Float[Array, "batch modes"], block: Int[Array, "batch"] | None = None
+    costs: Cost,
+    log_modes: Float[Array, "batch modes"],
+    block: Int[Array, "batch"] | None = None,
+    trial: Int[Array, "batch"] | None = None,
 ) -> Cost:
     """Minus the log-likelihood of the labels, summed over a mode that is not labelled.
 
@@ -29,6 +32,8 @@ def marginal_cost(
         the mode of their block.
       log_modes: `ln p(z|x)`.
       block: trials of the batch with equal ids share one mode; by default none do.
+      trial: rows of a block with equal ids are one trial, drawn more than once: together they count
+        once for the mode of the block, with their mean. By default all are different.
 
     Returns:
       One cost per trial, in nats. It is inf, without a gradient, where no mode explains all of a
@@ -37,11 +42,13 @@ def marginal_cost(
     valid = costs.valid.all(axis=1)
     ids = jnp.arange(valid.shape[0]) if block is None else block
     together = (ids[:, None] == ids[None, :]) & valid[:, None] & valid[None, :]
+    copies = None if trial is None else _copies(together, trial)
 
     def of_block(logs: Array) -> Array:
+        logs = jnp.maximum(logs, ZERO)
+        logs = logs if copies is None else logs / copies[:, None]
         # Not a product with 0 and 1: 0 times the NaN of an invalid trial would be NaN.
-        each = jnp.where(together[:, :, None], jnp.maximum(logs, ZERO)[None, :, :], 0.0)
-        return each.sum(axis=1)
+        return jnp.where(together[:, :, None], logs[None, :, :], 0.0).sum(axis=1)
 
     prior = jax.nn.log_softmax(of_block(log_modes), axis=1)
     joint = jax.lax.stop_gradient(prior + of_block(-costs.nats))
@@ -62,6 +69,7 @@ def information_cost(
     log_modes: Float[Array, "batch modes"],
     real: Bool[Array, "batch"],
     block: Int[Array, "batch"] | None = None,
+    trial: Int[Array, "batch"] | None = None,
 ) -> Cost:
     """Guard against mode collapse: `ln K - I(z; x)` on average over the batch, with K modes.
 
@@ -81,13 +89,17 @@ def information_cost(
         itself, so the objective is not that of the whole batch: keep them large enough for modes
         and blocks to meet in them.
       block: trials of the batch with equal ids share one mode; by default none do.
+      trial: as for `marginal_cost`.
 
     Returns:
       One cost per trial, in nats; a trial that does not count is not valid.
     """
     logs = jnp.where(real[:, None], jnp.maximum(log_modes, ZERO), ZERO)
     if block is not None:
-        together = ((block[:, None] == block[None, :]) & real[None, :]).astype(logs.dtype)
+        same = (block[:, None] == block[None, :]) & real[None, :]
+        together = same.astype(logs.dtype)
+        if trial is not None:
+            together /= _copies(same, trial)[None, :]
         size = jnp.maximum(together.sum(axis=1, keepdims=True), 1)
         logs = jnp.where(real[:, None], logs, 0.0)
         total = jnp.dot(together, logs, precision=jax.lax.Precision.HIGHEST)
@@ -97,6 +109,12 @@ def information_cost(
     imbalance = jnp.log(float(logs.shape[1])) - _entropy(mean)
     nats = _entropy(logs) + imbalance
     return Cost(nats=jnp.where(real, nats, 0.0), valid=real)
+
+
+def _copies(together: Bool[Array, "batch batch"], trial: Int[Array, "batch"]) -> Array:
+    """How often each row's trial is among the rows of its block, at least 1."""
+    same = together & (trial[:, None] == trial[None, :])
+    return jnp.maximum(same.sum(axis=1), 1).astype(jnp.float32)
 
 
 def _entropy(logs: Float[Array, "... modes"]) -> Float[Array, "..."]:

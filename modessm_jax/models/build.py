@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Int
 from modessm_jax.models.modessm import ModeSSM
 from modessm_jax.models.multiscale import MultiScale
 from modessm_jax.models.outputs import Outputs
+from modessm_jax.runtime.keys import Purpose, root
 from modessm_jax.sequence import Sequence
 
 MODELS: dict[str, Any] = {"multiscale": MultiScale, "modessm": ModeSSM}
@@ -64,7 +65,7 @@ def build_module(
             channels=channels,
             sessions=sessions,
             hides_bins=hides_bins,
-            rngs=nnx.Rngs(seed),
+            rngs=nnx.Rngs(root(seed, Purpose.PARAMETERS)),
         )
     except TypeError as error:
         raise ValueError(f"config.model does not fit {name}: {error}") from error

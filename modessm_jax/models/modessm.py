@@ -18,6 +18,7 @@ from modessm_jax.models.outputs import JointInputs, Outputs, frame_norm
 from modessm_jax.models.predictor import make_predictor
 from modessm_jax.models.ssm import SelectiveBlock
 from modessm_jax.phonemes import BLANK, CLASSES
+from modessm_jax.runtime.keys import Purpose, root
 from modessm_jax.sequence import Sequence
 
 
@@ -156,7 +157,7 @@ class ModeSSM(nnx.Module):
         if corrupted is not None:
             # With the same dropout as the clean features, so that only the corruption differs.
             clean, lower = lower, self._lower(corrupted, session, hidden, keys)
-            of_times = jax.random.key(0) if keys[4] is None else keys[4]
+            of_times = root(0, Purpose.DROPOUT) if keys[4] is None else keys[4]
             flow = self.flow.training_pair(lower, clean, of_times)
         if denoise or corrupted is not None:
             lower = self.flow(lower)

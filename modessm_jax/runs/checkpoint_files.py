@@ -13,11 +13,13 @@ file to be written is `manifest.json`, with the size and sha256 of all the other
 its own content.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -215,13 +217,31 @@ def load(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     if missing:
         raise _unreadable(folder, f"it has no {', '.join(missing)}")
     loaded = {}
-    try:
+    with _explained(folder):
         # One at a time: where one part fails, Orbax forgets to await the others. The history comes
         # first, because its shapes show a difference that Orbax's message would not.
         for name in ["history", *(wanted.keys() - {"history"})]:
             loaded |= ocp.load_checkpointables(str(folder), {name: wanted[name]})
             if name == "history":
                 _check_shapes(folder, json.loads(loaded[name]["shapes"]), wanted["weights"])
+    return loaded
+
+
+def saved_structure(folder: Path) -> dict[str, Any]:
+    """The parts of a checkpoint that has been verified, with shapes and types in place of arrays.
+
+    Raises:
+      CheckpointError: they cannot be read.
+    """
+    with _explained(folder):
+        return ocp.checkpointables_metadata(str(folder)).metadata
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Turns what Orbax raises into a CheckpointError that names the folder and the cause."""
+    try:
+        yield
     except CheckpointError:
         raise
     except (KeyError, TypeError, ValueError, OSError) as error:
@@ -230,7 +250,6 @@ def load(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         raise _unreadable(folder, str(cause)) from error
-    return loaded
 
 
 def _shapes(params: Any) -> dict[str, str]:

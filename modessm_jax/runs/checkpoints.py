@@ -6,7 +6,7 @@
 
 import contextlib
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +21,11 @@ from modessm_jax.runs.checkpoint_files import (
     contents_of,
     damaged_in,
     load,
+    saved_structure,
     steps_in,
 )
 from modessm_jax.runs.history import History
-from modessm_jax.runs.state import TrainState, with_rate
+from modessm_jax.runs.state import TrainState, bit_sums, shapes_of, with_rate
 from modessm_jax.runtime.mesh import data_mesh, replicated
 from modessm_jax.runtime.processes import broadcast_from_first, is_first
 
@@ -120,6 +121,36 @@ class Checkpoints:
         del parts["optimizer"]
         self._write(self._best, parts, {"step": step, "best": history.best})
 
+    def try_out(
+        self, begin: Callable[[], TrainState], batches: Any, history: History
+    ) -> TrainState:
+        """Saves the state before the first step, removes it, and returns what was read back.
+
+        So a disk, or a path, that loses what is saved is known before a step is made.
+
+        Raises:
+          CheckpointError: it cannot be saved, or is not what is read.
+        """
+        state = begin()
+        shapes = shapes_of(state, state.step.sharding)
+        saved = jax.device_get(bit_sums(state))
+        self._save(0, state, history, batches.get_state(), scheduled=False)
+        del state  # or there would be two on the device
+        try:
+            read, _, _ = self._read(0, shapes)
+            if jax.device_get(bit_sums(read)) != saved:
+                raise CheckpointError("the numbers are others")
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{self._directory}: what is saved there is lost: a checkpoint of the first state, "
+                f"written and read back, is not the same ({error}). Choose another workdir: "
+                "another disk, or a path without the characters [, ] and \\"
+            ) from error
+        finally:
+            broadcast_from_first(lambda: checkpoint_files.remove(self._directory / "0"))
+            del self._facts[0]
+        return read
+
     def restore(
         self, state: TrainState, batches: Any, *, until: int | None = None
     ) -> tuple[TrainState, History] | None:
@@ -130,7 +161,7 @@ class Checkpoints:
         if all are lost, the best model is chosen anew from the evaluations still to come.
 
         Args:
-          state: a state of this config; its arrays give shapes and sharding.
+          state: of this config, or its `state_shapes`, for shapes and sharding.
           batches: the run's iterator, not yet drawn from.
           until: for a rollback: uses only checkpoints up to this step, scheduled ones first.
 
@@ -296,19 +327,35 @@ def load_weights(directory: Path, like: Any, step: int | None = None) -> Weights
             f"{folder} is damaged: {error}. Run the training again, which sets it aside and goes "
             f"on from a sound one, or choose another step of {steps}"
         ) from error
-    if like is None:
-        like = ocp.checkpointables_metadata(str(folder)).metadata["weights"]
+    loaded = _load_parts(folder, {} if like is None else {"weights": like, "ema": like})
+    history = History.from_json(loaded["history"]["json"])
+    return Weights(step, loaded["weights"], loaded.get("ema"), history)
+
+
+def read_back(folder: Path) -> None:
+    """Loads all that a checkpoint holds, and lets go of it again.
+
+    Checksums say that the files are those that were written; this, that they can be read.
+
+    Raises:
+      CheckpointError: a part cannot be loaded.
+    """
+    _load_parts(Path(folder).absolute(), {}, ("weights", "ema", "optimizer"))
+
+
+def _load_parts(
+    folder: Path, like: Mapping[str, Any], names: Collection[str] = ("weights", "ema")
+) -> dict[str, Any]:
+    """The parts of a checkpoint that it has, with its history: as they were saved, or `like`."""
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     if jax.process_count() > 1:
         device = replicated(data_mesh())
-    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), like)
-    ema = params if (folder / "ema").is_dir() else None
+    there = [name for name in names if (folder / name).is_dir()]
+    shapes = like or saved_structure(folder)
+    parts = {name: shapes_of(shapes[name], device) for name in there}
     count = jax.ShapeDtypeStruct((), jnp.int32, sharding=device)
-    wanted = contents_of(TrainState(count, count, params, ema, opt_state=(), rate=1.0), History())
-    del wanted["optimizer"]
-    loaded = load(folder, wanted)
-    history = History.from_json(loaded["history"]["json"])
-    return Weights(step, loaded["weights"], loaded.get("ema"), history)
+    state = TrainState(count, count, parts.get("weights"), None, opt_state=(), rate=1.0)
+    return load(folder, {"history": contents_of(state, History())["history"], **parts})
 
 
 def _sound(folder: Path) -> dict[str, Any] | None:

@@ -10,8 +10,9 @@ from modessm_jax.runs.checkpoint_files import CheckpointError
 from modessm_jax.runtime.files import write_json
 
 # Format of what this code writes, in `format.json`. Format 1 has no such file, and calls rollbacks
-# setbacks, which `History.from_json` and `MetricWriter` read.
-FORMAT = 2
+# setbacks, which `History.from_json` and `MetricWriter` read. Format 3 has rules that change the
+# numbers of training: see `keeps_former_rules`.
+FORMAT = 3
 
 # Keys that may differ when a run is resumed, because neither the parameters nor the choice of the
 # best model depend on them; of `data.root` and `data.lexicon`, the data found there are compared.
@@ -41,13 +42,35 @@ def check_format(workdir: Path) -> None:
     Raises:
       CheckpointError: a later version of the code wrote it.
     """
-    path = workdir / "format.json"
-    found = json.loads(path.read_text(encoding="utf-8"))["format"] if path.exists() else 1
+    found = _read_format(workdir)["format"]
     if found > FORMAT:
         raise CheckpointError(
             f"{workdir} has format {found}, and this version of modessm_jax reads formats up to "
             f"{FORMAT}. Use the version that made the run, or a later one"
         )
+
+
+def keeps_former_rules(workdir: Path) -> bool:
+    """Whether the run in a directory was begun in format 1 or 2, and so ends as it would have.
+
+    Since format 3 each purpose draws from a random key of its own (`runtime.keys`), labels are
+    padded by bucket (`data.batches.label_widths`), the objective "mode" is a mean over trials
+    (`losses.cost.total`), and a repeated trial is one witness of its block's mode (`losses.mode`).
+    """
+    return _format_begun_in(workdir) < 3
+
+
+def _format_begun_in(workdir: Path) -> int:
+    """The format that the run in a directory was begun in: this one, if it has yet to begin."""
+    found = _read_format(workdir)
+    return found.get("begun", found["format"])
+
+
+def _read_format(workdir: Path) -> dict[str, int]:
+    path = workdir / "format.json"
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    return {"format": 1 if (workdir / "config.json").exists() else FORMAT}
 
 
 def read_identity(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -95,7 +118,8 @@ def check_identity(
                 f"{workdir} holds a run of another config or data set; resume it with its own or "
                 "choose a new workdir. They differ in\n" + "\n".join(lines)
             )
-    written = {"format": {"format": FORMAT}, "config": config, "dataset": dataset}
+    versions = {"format": FORMAT, "begun": _format_begun_in(workdir)}
+    written = {"format": versions, "config": config, "dataset": dataset}
     for name, value in written.items():
         write_json(workdir / f"{name}.json", value)
 

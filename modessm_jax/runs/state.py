@@ -1,6 +1,7 @@
 """The state of training: what a step reads and replaces."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -52,6 +53,30 @@ def create_state(
     Raises:
       ValueError: a parameter is not float32; half precision is for computation only.
     """
+    create = _creator(params, optimizer, ema)
+    source = jax.device_put(params, replicated(mesh))
+    return jax.jit(create, out_shardings=replicated(mesh))(source)
+
+
+def state_shapes(
+    params: Any, optimizer: optax.GradientTransformation, mesh: Mesh, *, ema: bool
+) -> TrainState:
+    """What `create_state` makes, as `jax.ShapeDtypeStruct`: to restore into, for no memory.
+
+    Raises:
+      ValueError: as `create_state` does.
+    """
+    return shapes_of(jax.eval_shape(_creator(params, optimizer, ema), params), replicated(mesh))
+
+
+def shapes_of(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+    """Shapes and types of arrays, or of anything with both, to load with a sharding."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def _creator(
+    params: Any, optimizer: optax.GradientTransformation, ema: bool
+) -> Callable[[Any], TrainState]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if leaf.dtype != jnp.float32:
             name = jax.tree_util.keystr(path)
@@ -64,8 +89,7 @@ def create_state(
         rate = jnp.ones((), jnp.float32)
         return TrainState(begin, jnp.copy(begin), params, average, optimizer.init(params), rate)
 
-    source = jax.device_put(params, replicated(mesh))
-    return jax.jit(create, out_shardings=replicated(mesh))(source)
+    return create
 
 
 def with_rate(state: TrainState, rate: float) -> TrainState:
@@ -77,6 +101,13 @@ def with_rate(state: TrainState, rate: float) -> TrainState:
 def all_finite(tree: Any) -> Bool[Array, ""]:
     """Whether a tree of arrays has no NaN and no infinity."""
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+@jax.jit
+def bit_sums(tree: Any) -> Any:
+    """The sum of each array's bits, as a uint32 for each; of arrays with elements of 32 bits."""
+    bits = jax.tree.map(lambda x: jax.lax.bitcast_convert_type(x, jnp.uint32), tree)
+    return jax.tree.map(lambda x: x.sum(dtype=jnp.uint32), bits)
 
 
 def averaged(ema: Any, params: Any, updates: Int[Array, ""], decay: float) -> Any:

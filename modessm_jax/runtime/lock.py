@@ -1,4 +1,4 @@
-"""A lock file, so that one process at a time trains in a run directory."""
+"""A run directory in use: by one process at a time, and watched for hangs."""
 
 import fcntl
 import os
@@ -6,6 +6,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from modessm_jax.runtime.processes import first_process_folder
+from modessm_jax.runtime.watchdog import Watchdog
 
 NAME = "run.lock"
 
@@ -36,4 +39,20 @@ def run_lock(workdir: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
+        yield
+
+
+@contextmanager
+def in_use(workdir: Path) -> Iterator[None]:
+    """Makes the run directory if need be, locks it, and watches for hangs; see `Watchdog`.
+
+    Raises:
+      BusyError: another process trains in it.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (
+        first_process_folder(workdir) as own,
+        run_lock(own),
+        Watchdog(own / "stacks.txt"),
+    ):
         yield

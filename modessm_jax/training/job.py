@@ -18,9 +18,17 @@ from modessm_jax.evaluation.scoring import Scorer, evaluate, make_scorer
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.models.build import Functional
 from modessm_jax.runs.checkpoints import load_weights
-from modessm_jax.runs.load import build_model, describe_data, read_configured
+from modessm_jax.runs.identity import keeps_former_rules
+from modessm_jax.runs.load import (
+    build_model,
+    build_shapes,
+    describe_data,
+    read_configured,
+)
 from modessm_jax.runs.state import evaluation_params
 from modessm_jax.runtime.files import write_json
+from modessm_jax.runtime.keys import damage_root
+from modessm_jax.runtime.lock import in_use
 from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.runtime.processes import is_first
 from modessm_jax.training.loop import never, train
@@ -40,13 +48,20 @@ def run(
     returned.
 
     Raises:
+        BusyError: another process trains in the directory.
         PreemptedError: `stop` asked for it; everything is saved.
         ValueError: the config, the data or the checkpoints do not fit; the message says which.
     """
+    workdir = Path(workdir)
     # With the names in a file, which may be gone when the run is scored.
     names = read_exclusions(config.to_dict()["data"]["exclude"])
     config = copy.deepcopy(config)
     config.update({"data": {"exclude": names}})
+    with in_use(workdir):
+        return _run(config, workdir, stop)
+
+
+def _run(config: ConfigDict, workdir: Path, stop: Callable[[int], bool]) -> dict[str, Any]:
     plain = config.to_dict()
     data = plain["data"]
     train_split = read_configured(data, "train", index_folder=workdir)
@@ -62,7 +77,8 @@ def run(
         )
     augment = _terms(Augmentation, plain, "augment")
     corrupt = _terms(Corruption, plain, "corruption") if "corruption" in plain else None
-    model = build_model(plain, train_split.channels, len(train_split.sessions))
+    sizes = train_split.channels, len(train_split.sessions)
+    model = build_shapes(plain, *sizes)
     mesh = data_mesh()
     _check_selection(plain, model)
     batch_size, buckets = data["batch_size"], data["buckets"]
@@ -75,13 +91,17 @@ def run(
         multiple=model.multiple,
         sessions_per_batch=data["sessions_per_batch"],
     )
-    batches = TrainingBatches(train_split, plan, workers=data["workers"])
-    held_out = EvaluationBatches(val_split, batch_size, model.multiple, buckets)
+    former = keeps_former_rules(workdir)
+    batches = TrainingBatches(train_split, plan, workers=data["workers"], one_label_width=former)
+    held_out = EvaluationBatches(
+        val_split, batch_size, model.multiple, buckets, one_label_width=former
+    )
     scorer, normalize_by = make_scorer(model, mesh), plain["objective"]["normalize_by"]
     of_damaged: dict[str, Scorer] = {}  # by prefix of the figure; for the flow bridge's stage
     if corrupt is not None:
-        of_damaged["damaged_"] = make_scorer(model, mesh, corruption=corrupt)
-        of_damaged["mended_"] = make_scorer(model, mesh, corruption=corrupt, denoise=True)
+        damage: Any = {"corruption": corrupt, "damage": damage_root(tagged=not former)}
+        of_damaged["damaged_"] = make_scorer(model, mesh, **damage)
+        of_damaged["mended_"] = make_scorer(model, mesh, **damage, denoise=True)
     dataset, words = describe_data(train_split, val_split), None
     if data["lexicon"]:
         lexicon = Path(data["lexicon"])
@@ -102,6 +122,7 @@ def run(
             workdir,
             apply=model.apply,
             params=model.params,
+            init=lambda: build_model(plain, *sizes).params,
             batches=batches,
             evaluate=score,
             trial_name=lambda index: train_split.trials[index].name,

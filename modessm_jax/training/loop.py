@@ -16,16 +16,21 @@ from ml_collections import ConfigDict
 
 from modessm_jax.runs.checkpoints import Checkpoints
 from modessm_jax.runs.history import History
-from modessm_jax.runs.identity import check_identity
-from modessm_jax.runs.state import TrainState, all_finite, create_state, evaluation_params
+from modessm_jax.runs.identity import check_identity, keeps_former_rules
+from modessm_jax.runs.state import (
+    TrainState,
+    all_finite,
+    create_state,
+    evaluation_params,
+    state_shapes,
+)
 from modessm_jax.runtime.files import write_json, write_text
-from modessm_jax.runtime.lock import run_lock
 from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.runtime.metric_writer import MetricWriter
 from modessm_jax.runtime.preemption import PreemptedError
 from modessm_jax.runtime.processes import broadcast_from_first, check_equal, first_process_folder
 from modessm_jax.runtime.progress import Clock, Progress, format_accounts
-from modessm_jax.runtime.watchdog import Watchdog, alive
+from modessm_jax.runtime.watchdog import alive
 from modessm_jax.training.guard import NONFINITE, Guard, Rollback
 from modessm_jax.training.logbook import Logbook, format_rollback
 from modessm_jax.training.rollback import Recovery, RollbackError, final_error
@@ -57,6 +62,7 @@ def train(
     *,
     apply: Apply,
     params: Any,
+    init: Callable[[], Any],
     batches: Any,
     evaluate: Callable[[Any, Stage], Mapping[str, float]],
     trial_name: Callable[[int], str],
@@ -83,9 +89,11 @@ def train(
       config: `training` (see `Settings`), `guard` (see `GuardSettings`), `optimizer` (see
         `make_optimizer`), `objective` (`normalize_by` and, if there, `tie_modes`: see `StepSpec`)
         and the stages (see `read_stages`) are used; all of it is saved and compared.
-      workdir: made if need be.
+      workdir: a folder that is `in_use`.
       apply: see `StepSpec`, as for augment, corrupt and mesh.
-      params: its initial parameters, float32. They must be the same whenever the run is restarted.
+      params: the shapes of its parameters, float32.
+      init: computes the initial ones, the same whenever the run is restarted. It is called where
+        the run begins, and what it returns is let go of: a resumed run has no use for it.
       batches: endless iterator of numpy `Batch` with a state of plain JSON values (`get_state`,
         `set_state`).
       evaluate: from parameters and the stage they are from to figures, among them what the stage
@@ -98,7 +106,6 @@ def train(
       What results.json holds.
 
     Raises:
-      BusyError: another process trains in the directory.
       CheckpointError: the directory holds a run of another config or data set; or there is no room
         for a checkpoint; or none of the checkpoints in it is sound.
       DivergedError: the loss rose again after the run had gone back `guard.tries` times.
@@ -106,8 +113,6 @@ def train(
         message says what is wrong where.
       PreemptedError: `stop` asked for it; everything is saved.
     """
-    workdir = Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
     plain = json.loads(config.to_json())
     settings = Settings(**{k: v for k, v in plain["training"].items() if k not in BY_STAGE})
     guard = GuardSettings(**plain["guard"])
@@ -123,16 +128,18 @@ def train(
         accumulate=settings.accumulate,
         tie_modes=plain["objective"].get("tie_modes", False),
         ema_decay=settings.ema_decay,
+        former_rules=keeps_former_rules(workdir),
     )
     steps = [make_step(spec, plan) for plan in plans]
 
+    made: Any = {"optimizer": plans[0].optimizer, "mesh": mesh, "ema": settings.ema_decay > 0.0}
+    shapes = state_shapes(params, **made)
+
     def begin() -> TrainState:
-        return create_state(params, plans[0].optimizer, mesh, ema=settings.ema_decay > 0.0)
+        return create_state(init(), **made)
 
     with ExitStack() as stack:
         own = stack.enter_context(first_process_folder(workdir))
-        stack.enter_context(run_lock(own))
-        stack.enter_context(Watchdog(own / "stacks.txt"))
         checkpoints = Checkpoints(workdir, keep=settings.keep)
         check_equal("config or data set", [plain, dataset])
         resuming = checkpoints.begun
@@ -140,7 +147,9 @@ def train(
         clock = Clock(own / "seconds.json")
         stack.callback(clock.save, now=True)
         stages = [plan.stage for plan in plans]
-        recovery = Recovery(begin, stages[0].name, batches, checkpoints, clock, settings, guard)
+        recovery = Recovery(
+            begin, shapes, stages[0].name, batches, checkpoints, clock, settings, guard
+        )
         state, history = recovery.resume()
         overview = parameter_overview.get_parameter_overview(params, include_stats=False)
         write_text(own / "parameters.txt", overview + "\n")

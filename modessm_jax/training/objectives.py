@@ -21,6 +21,7 @@ from modessm_jax.sequence import Sequence
 
 CONSISTENCY, DIPHONE, SMOOTHING = "consistency", "diphone", "label_smoothing"
 RNNT, MODE, FLOW = "rnnt", "mode", "flow"
+OF_TRIALS = (MODE,)  # do not grow with a trial's length
 
 
 def views(weights: Mapping[str, float]) -> int:
@@ -41,7 +42,11 @@ def model_inputs(weights: Mapping[str, float], labels: Sequence, corrupted: Any)
 
 
 def costs_of(
-    outputs: Outputs, labels: Sequence, weights: Mapping[str, float], block: Any = None
+    outputs: Outputs,
+    labels: Sequence,
+    weights: Mapping[str, float],
+    block: Any = None,
+    trial: Any = None,
 ) -> dict[str, Cost]:
     """The cost of each objective that has a weight, for each row of the labels.
 
@@ -51,7 +56,7 @@ def costs_of(
     2n + 1, two views of a trial (CR-CTC); "flow" the flow matching cost of the flow bridge, whose
     denoised features the other costs are then computed from. With "mode" the model has run in every
     mode, and the likelihoods are summed over modes: of each trial by itself, or of trials with
-    equal ids in `block` together.
+    equal ids in `block` together, where rows with equal ids in `trial` are one witness.
 
     Raises:
       ValueError: a weight without a head of that name, or one that "mode" cannot go with.
@@ -81,12 +86,12 @@ def costs_of(
     costs = {}
     for name in weights:
         if name == MODE:
-            costs[name] = information_cost(outputs.log_modes, labels.mask.any(axis=1), block)
+            costs[name] = information_cost(outputs.log_modes, labels.mask.any(axis=1), block, trial)
         elif name == FLOW:
             costs[name] = flow_cost(*outputs.flow)
         elif modes > 1:
             of_modes = jax.tree.map(lambda x: x.reshape(-1, modes), cost_of(name))
-            costs[name] = marginal_cost(of_modes, outputs.log_modes, block)
+            costs[name] = marginal_cost(of_modes, outputs.log_modes, block, trial)
         else:
             costs[name] = cost_of(name)
     return costs

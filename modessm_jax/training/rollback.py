@@ -53,6 +53,7 @@ class Recovery:
     """
 
     begin: Callable[[], TrainState]  # makes the state before the first step
+    shapes: Any  # of a state
     first_stage: str  # its name
     batches: Any  # the run's iterator, not yet drawn from
     checkpoints: Checkpoints
@@ -64,9 +65,12 @@ class Recovery:
         self._first_batch = copy.deepcopy(self.batches.get_state())
 
     def resume(self) -> Resumed:
-        """The latest checkpoint, or the beginning."""
-        state = self.begin()
-        return self._at(self.checkpoints.restore(state, self.batches) or self._start(state))
+        """The latest checkpoint, or the beginning, once that could be saved and read back."""
+        found = self.checkpoints.restore(self.shapes, self.batches)
+        if found is None:
+            history = self._first_history()
+            found = self.checkpoints.try_out(self.begin, self.batches, history), history
+        return self._at(found)
 
     def out_of_retries(self, cause: str, history: History) -> bool:
         """Whether the run has gone back for this cause as often as it may."""
@@ -81,11 +85,11 @@ class Recovery:
         passes. If the run gets no further they are skipped as well. The result replaces the
         checkpoint, so that this is done once, and the history records it.
         """
-        state = self.begin()
         if former.first_saved is None or former.first_saved > rollback.sound:
-            found = self._start(state)
+            self.batches.set_state(copy.deepcopy(self._first_batch))
+            found = self.begin(), self._first_history()
         else:
-            found = self.checkpoints.restore(state, self.batches, until=rollback.sound)
+            found = self.checkpoints.restore(self.shapes, self.batches, until=rollback.sound)
             assert found is not None
         state, history = self._at(found)
         to, skipped = int(state.step), 0
@@ -136,9 +140,8 @@ class Recovery:
         latest = max((step for step in steps if step <= sound), default=0)
         return {step for step in steps if step >= latest}
 
-    def _start(self, state: TrainState) -> tuple[TrainState, History]:
-        self.batches.set_state(copy.deepcopy(self._first_batch))
-        return state, History(stages=[{"name": self.first_stage, "begun": 0}])
+    def _first_history(self) -> History:
+        return History(stages=[{"name": self.first_stage, "begun": 0}])
 
     def _at(self, found: tuple[TrainState, History]) -> Resumed:
         resumed = Resumed(*found)

@@ -15,6 +15,7 @@ from modessm_jax.losses.cost import Cost, total
 from modessm_jax.models.outputs import Outputs
 from modessm_jax.phonemes import BLANK, CLASSES
 from modessm_jax.runs.state import TrainState, averaged
+from modessm_jax.runtime.keys import Purpose, keys_of_step
 from modessm_jax.runtime.mesh import (
     replicated,
     split_batch,
@@ -57,6 +58,7 @@ class StepSpec:
     accumulate: int = 1  # micro-batches of one update
     tie_modes: bool = False  # trials of a block, in one micro-batch, share their speaking mode
     ema_decay: float = 0.0  # of the running average of the parameters; 0 where there is none
+    former_rules: bool = False  # see `modessm_jax.runs.identity.keeps_former_rules`
 
 
 @struct.dataclass
@@ -121,13 +123,15 @@ def make_gradient(spec: StepSpec, plan: StagePlan) -> GradientOf:
     def examples_of(params: Any, part: tuple[Any, ...], key: Any) -> Examples:
         if views > 1:
             part = _flatten_views(part)
-        features, hidden, corrupted, session, block, labels = part
+        features, hidden, corrupted, session, block, trial, labels = part
         params = jax.tree.map(
             lambda x, trains: x if trains else jax.lax.stop_gradient(x), params, plan.trained
         )
         further = objectives.model_inputs(weights, labels, corrupted)
         outputs = spec.apply(params, features, session, hidden, key, **further)
-        costs = objectives.costs_of(outputs, labels, weights, block if spec.tie_modes else None)
+        block = block if spec.tie_modes else None
+        trial = None if spec.former_rules else trial
+        costs = objectives.costs_of(outputs, labels, weights, block, trial)
         strange = labels.mask & ((labels.values <= BLANK) | (labels.values >= CLASSES))
         strange = strange.any(axis=1)
         costs = {k: Cost(jnp.where(strange, jnp.nan, c.nats), c.valid) for k, c in costs.items()}
@@ -137,7 +141,8 @@ def make_gradient(spec: StepSpec, plan: StagePlan) -> GradientOf:
         return examples if views == 1 else _mean_over_views(_split_views(examples, views))
 
     def reduce(costs: Mapping[str, Cost], frames: Any, labels: Any) -> Any:
-        return total(costs, weights, frames, labels, spec.normalize_by)
+        of_trials = () if spec.former_rules else objectives.OF_TRIALS
+        return total(costs, weights, frames, labels, spec.normalize_by, of_trials)
 
     def whole(params: Any, part: tuple[Any, ...], labels: Any, key: Any) -> Any:
         def loss_of(params: Any) -> Any:
@@ -184,18 +189,17 @@ def make_gradient(spec: StepSpec, plan: StagePlan) -> GradientOf:
         return loss, scalars, examples, gradient
 
     def gradient_of(params: Any, step: Any, batch: Batch) -> Any:
-        key = jax.random.fold_in(jax.random.key(spec.seed), step)
-        augment_key, model_key = jax.random.split(key)
-        features, hidden = spec.augment(batch.features, augment_key, views)
+        keys = keys_of_step(spec.seed, step, tagged=not spec.former_rules)
+        features, hidden = spec.augment(batch.features, keys[Purpose.AUGMENTATION], views)
         corrupted = None
         if objectives.FLOW in weights and spec.corrupt is not None:
-            corrupted = spec.corrupt(features, jax.random.fold_in(augment_key, 1))
-        described = _repeat((batch.session, batch.block, batch.labels), views)
+            corrupted = spec.corrupt(features, keys[Purpose.CORRUPTION])
+        described = _repeat((batch.session, batch.block, batch.trial, batch.labels), views)
         part = (features, hidden, corrupted, *described)
         if views > 1:  # so that a micro-batch has all views of its trials
             part = _split_views(part, views)
         of_all = whole if accumulate == 1 else in_parts
-        return of_all(params, part, batch.labels.lengths, model_key)
+        return of_all(params, part, batch.labels.lengths, keys[Purpose.DROPOUT])
 
     return gradient_of
 

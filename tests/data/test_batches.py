@@ -1,6 +1,9 @@
 """Batches of training and of an evaluation: their contents, state, workers and ends."""
 
+import dataclasses
+import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +15,12 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from modessm_jax.data.batches import Batch, EvaluationBatches, TrainingBatches
+from modessm_jax.data.batches import (
+    Batch,
+    EvaluationBatches,
+    TrainingBatches,
+    label_widths,
+)
 from modessm_jax.data.plan import BatchPlan
 from modessm_jax.data.recordings import Recordings, read_recordings
 from modessm_jax.data.validation import DataError
@@ -103,6 +111,23 @@ def test_state_resumes_exactly_even_after_reading_ahead(recordings):
     resumed.close()
 
 
+def test_labels_are_padded_to_the_longest_of_trials_that_fit(recordings):
+    assert label_widths(recordings, [12, 20, 32]) == {12: 8, 20: 8, 32: 8}
+    many = dataclasses.replace(recordings, trials=list(recordings.trials))
+    for index, labels in ((1, 9), (3, 20)):  # of 20 and 31 bins
+        trial = many.trials[index]
+        many.trials[index] = dataclasses.replace(trial, labels=np.ones(labels, np.int32))
+    lengths = many.bins[[1, 3]].tolist()
+    assert lengths == [20, 31]
+    assert label_widths(many, [12, 20, 32]) == {12: 8, 20: 16, 32: 24}
+    assert label_widths(many, [12, 20, 32], one=True) == {12: 24, 20: 24, 32: 24}
+    plan = make_plan(many)
+    stream = TrainingBatches(many, plan)
+    shapes = {(b.features.mask.shape[1], b.labels.mask.shape[1]) for b in map(next, [stream] * 30)}
+    stream.close()
+    assert shapes == set(label_widths(many, plan.lengths).items())
+
+
 def save_and_load(folder: Path, recordings: Recordings, workers: int):
     plan = make_plan(recordings)
     stream = TrainingBatches(recordings, plan, workers=workers)
@@ -140,6 +165,22 @@ def reading_by_workers(root) -> Any:
     command = [sys.executable, "-m", "tests.data.workers", str(root)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True)
+
+
+@pytest.mark.slow
+def test_workers_have_signals_blocked_from_their_first_moment(recordings):
+    stream = TrainingBatches(recordings, make_plan(recordings), workers=2)
+    for _ in range(2):  # one of each worker
+        next(stream)
+    workers = multiprocessing.active_children()
+    masks = [Path(f"/proc/{worker.pid}/status").read_text() for worker in workers]
+    stream.close()
+    assert len(masks) == 2
+    for mask in masks:
+        blocked = int(re.findall(r"SigBlk:\s*(\w+)", mask)[0], 16)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            assert blocked >> (number - 1) & 1
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT, signal.SIGTERM}
 
 
 @pytest.mark.slow

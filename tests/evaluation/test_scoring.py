@@ -20,6 +20,7 @@ from modessm_jax.evaluation.scoring import damaged, evaluate, make_scorer
 from modessm_jax.models.build import Functional, build
 from modessm_jax.models.outputs import Outputs
 from modessm_jax.phonemes import CLASSES, SILENCE
+from modessm_jax.runtime.keys import damage_root
 from modessm_jax.runtime.mesh import data_mesh, replicated
 from modessm_jax.sequence import Sequence
 
@@ -203,8 +204,9 @@ def test_a_trial_is_damaged_alike_in_whatever_batch_it_is():
     )
     corruption = Corruption(dropped=0.3, jitter=2, noise=0.5)
     trials, order = jnp.asarray([7, 3, 9, -1]), jnp.asarray([2, 0])
-    found = damaged(features, trials, corruption)
-    again = damaged(jax.tree.map(lambda x: x[order], features), trials[order], corruption)
+    found = damaged(features, trials, corruption, damage_root())
+    some = jax.tree.map(lambda x: x[order], features)
+    again = damaged(some, trials[order], corruption, damage_root())
     np.testing.assert_array_equal(again.values, found.values[order])
     silent = np.asarray((found.values == 0).all(axis=1))
     assert 0.1 < silent.mean() < 0.5

@@ -1,5 +1,6 @@
 """The command line that looks after checkpoints; in this process, but for its exit."""
 
+import gc
 import shutil
 from pathlib import Path
 
@@ -41,6 +42,21 @@ def test_sound_checkpoints(saved, capsys):
     main(["list", str(saved)])
     lines = capsys.readouterr().out.splitlines()
     assert "none evaluated yet" in lines[0] and "best model: step 20" in lines[1]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax
+def test_what_cannot_be_read_back_is_found_if_asked_for(saved, tmp_path, capsys):
+    main(["verify", "--deep", str(saved)])
+    assert capsys.readouterr().out.count("sound:") == 3
+    workdir = tmp_path / "a[b]"  # Orbax writes there what it cannot read
+    state = create_state(initial_params(), optax.sgd(0.1), data_mesh(), ema=False)
+    Checkpoints(workdir, keep=2).save(10, state, numbers(), History())
+    main(["verify", str(workdir)])
+    assert "sound: " in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="1 of 1 damaged, unreadable or missing"):
+        main(["verify", "--deep", str(workdir)])
+    assert "checkpoints/10          cannot be read: " in capsys.readouterr().out
+    gc.collect()
 
 
 def test_damage_is_named_and_changes_the_exit_status(workdir, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from modessm_jax.losses.cost import Cost, total
+from modessm_jax.losses.cost import RULES, Cost, total
 
 NATS = jnp.asarray([30.0, 8.0, 0.0, 12.0])
 VALID = jnp.asarray([True, True, False, True])
@@ -62,6 +62,16 @@ def test_one_device_and_four_agree(rule):
     args = (nats, valid, frames, labels)
     spread = loss(*(jax.device_put(x, sharding) for x in args))
     np.testing.assert_allclose(spread, loss(*args), rtol=1e-6)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_cost_of_trials_has_the_same_weight_whatever_their_lengths(rule):
+    costs = {"mode": Cost(jnp.asarray([0.2, 0.4, 9.0]), jnp.asarray([True, True, False]))}
+    for frames in ([10, 20, 30], [400, 900, 2]):
+        lengths = jnp.asarray(frames)
+        loss, metrics = total(costs, {"mode": 2.0}, lengths, lengths, rule, of_trials=("mode",))
+        assert float(loss) == pytest.approx(0.6)
+        assert float(metrics["loss/mode"]) == pytest.approx(0.3)
 
 
 def test_unknown_rules_and_names_are_refused():

@@ -149,6 +149,32 @@ def test_a_block_no_mode_explains_costs_inf_and_has_no_gradient():
         assert np.isfinite(gradient).all() and np.abs(gradient[~of_block]).max() > 0.1
 
 
+def test_a_trial_drawn_twice_is_one_witness_of_its_block():
+    nats, log_modes = (jnp.asarray(part[:3], jnp.float32) for part in random_case())
+    twice = jnp.asarray([0, 1, 2, 0])
+    blocks = jnp.asarray([0, 0, 0, 0])
+    valid = jnp.ones((4, MODES), bool)
+
+    def own(rows, **of):
+        """The mode's prior and posterior show in the costs of trials of known nats."""
+        cost = Cost(nats[rows], valid[: len(rows)])
+        return marginal_cost(cost, log_modes[rows], blocks[: len(rows)], **of).nats
+
+    once, again = own(twice[:3]), own(twice, trial=twice)
+    shares = once - again[:3]  # the same but for a third and a fourth of one divergence
+    np.testing.assert_allclose(shares, shares[0], rtol=1e-4)
+    assert shares[0] > 0
+    assert np.ptp(once - own(twice)[:3]) > 1e-2  # where it counts as two
+
+    def information(rows, **of):
+        real = jnp.ones(len(rows), bool)
+        return information_cost(log_modes[rows], real, blocks[: len(rows)], **of).nats
+
+    np.testing.assert_allclose(
+        information(twice, trial=twice)[:3], information(twice[:3]), rtol=1e-5
+    )
+
+
 def test_nan_is_not_hidden():
     nats, log_modes = random_case()
     nats[4, 0] = np.nan

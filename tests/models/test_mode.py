@@ -73,6 +73,18 @@ def test_equals_the_definition() -> None:
     np.testing.assert_allclose(rows_of(head(causal=True), x)[0, -1], want, atol=1e-5)
 
 
+def test_a_stream_ends_with_the_prior_of_the_whole_trial() -> None:
+    x = trials([4, 9, 12])
+    whole, streamed = (head(causal)(x)[:, -1] for causal in (False, True))
+    np.testing.assert_allclose(whole, streamed, rtol=1e-5, atol=1e-6)
+    graph, params = nnx.split(head(True), nnx.Param)
+    stream = nnx.merge(graph, params)
+    first, rest = (jax.tree.map(lambda leaf, s=s: leaf[:, s], x) for s in (slice(5), slice(5, 12)))
+    state, _ = stream.step(stream.initial_state(3), first)
+    _, rows = stream.step(state, rest)
+    np.testing.assert_allclose(rows[:, -1], whole, rtol=1e-5, atol=1e-6)
+
+
 def test_trials_differ_from_the_start_and_no_trial_is_certain() -> None:
     for lengths in ([1, 1], [40, 40], [700, 500]):
         rows = np.exp(rows_of(head(causal=False), trials(lengths, level=5.0, spread=3.0)))

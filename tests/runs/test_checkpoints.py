@@ -16,7 +16,7 @@ from modessm_jax.runs import checkpoint_files
 from modessm_jax.runs.checkpoint_files import steps_in
 from modessm_jax.runs.checkpoints import CheckpointError, Checkpoints, load_weights
 from modessm_jax.runs.history import History
-from modessm_jax.runs.state import create_state
+from modessm_jax.runs.state import create_state, state_shapes
 from modessm_jax.runtime.mesh import data_mesh
 from tests.toy import initial_params, plan
 
@@ -99,6 +99,51 @@ def test_keeps_the_last_and_the_best_and_restores_all_of_it(saved):
     assert next(batches) == 9
     assert history.best == {"step": 4, "per": 0.3}
     assert [record["step"] for record in history.evaluations] == [2, 4, 6]
+
+
+def test_the_first_state_is_saved_and_read_back_and_nothing_is_left(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    read = checkpoints.try_out(lambda: state_at(0), numbers(), History())
+    assert_equal_trees(read, state_at(0))
+    assert not checkpoints.begun and not folders(tmp_path / "checkpoints")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax
+@pytest.mark.parametrize("name", ["a[b]", "[!a]", "a\\b"])
+def test_a_path_that_orbax_cannot_read_is_refused(tmp_path, name):
+    checkpoints = Checkpoints(tmp_path / name, keep=2)
+    with pytest.raises(CheckpointError, match=r"is lost: .* without the characters \[, \] and"):
+        checkpoints.try_out(lambda: state_at(0), numbers(), History())
+    assert not checkpoints.begun
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    "name", ["a*b?", "{x,y}", "späß 日本", "a'b\"c#%20", "$HOME ~ | & ; = (x)"]
+)
+def test_any_other_path_will_do(tmp_path, name):
+    Checkpoints(tmp_path / name, keep=2).try_out(lambda: state_at(0), numbers(), History())
+
+
+def test_a_disk_that_gives_other_numbers_is_refused(tmp_path, monkeypatch):
+    read = Checkpoints._read
+
+    def forgetful(self, *args):
+        state, *rest = read(self, *args)
+        ema = jax.tree.map(lambda x: 0 * x, state.ema)
+        return dataclasses.replace(state, ema=ema), *rest
+
+    monkeypatch.setattr(Checkpoints, "_read", forgetful)
+    with pytest.raises(CheckpointError, match="the numbers are others"):
+        Checkpoints(tmp_path, keep=2).try_out(lambda: state_at(0), numbers(), History())
+
+
+def test_shapes_are_enough_to_restore_into(saved):
+    params = initial_params()
+    shapes = state_shapes(params, plan(params=params).optimizer, data_mesh(), ema=True)
+    restored = Checkpoints(saved, keep=2).restore(shapes, numbers())
+    assert restored is not None
+    assert_equal_trees(restored[0], state_at(6))
 
 
 def test_a_best_model_stays_while_a_checkpoint_knows_it(workdir):

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from modessm_jax.runs.checkpoints import CheckpointError
-from modessm_jax.runs.identity import FORMAT, check_identity, read_identity
+from modessm_jax.runs.identity import FORMAT, check_identity, keeps_former_rules, read_identity
 
 CONFIG = {
     "data": {"root": "here", "workers": 0, "sessions": []},
@@ -51,11 +51,22 @@ def test_keys_that_do_not_change_the_result_may_change(tmp_path, lost):
 def test_a_run_of_a_later_format_is_refused_and_one_without_a_number_is_the_first(tmp_path):
     check_identity(tmp_path, CONFIG, DATASET, resuming=False)
     path = tmp_path / "format.json"
-    assert json.loads(path.read_text()) == {"format": FORMAT}
+    assert json.loads(path.read_text()) == {"format": FORMAT, "begun": FORMAT}
+    assert not keeps_former_rules(tmp_path)
     path.write_text(json.dumps({"format": FORMAT + 1}))
     with pytest.raises(CheckpointError, match=rf"has format {FORMAT + 1}, and this version"):
         check_identity(tmp_path, CONFIG, DATASET, resuming=True)
     path.unlink()
     check_identity(tmp_path, CONFIG, DATASET, resuming=True)
     assert read_identity(tmp_path) == (CONFIG, DATASET)
-    assert json.loads(path.read_text()) == {"format": FORMAT}
+    assert json.loads(path.read_text()) == {"format": FORMAT, "begun": 1}
+
+
+def test_a_run_keeps_the_rules_of_the_format_it_was_begun_in(tmp_path):
+    assert not keeps_former_rules(tmp_path / "new")
+    check_identity(tmp_path, CONFIG, DATASET, resuming=False)
+    (tmp_path / "format.json").write_text('{"format": 2}')
+    for _ in range(2):
+        assert keeps_former_rules(tmp_path)
+        check_identity(tmp_path, CONFIG, DATASET, resuming=True)
+    assert json.loads((tmp_path / "format.json").read_text()) == {"format": FORMAT, "begun": 2}

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from modessm_jax.runtime.compile_cache import compile_cache
+from modessm_jax.runtime.lock import in_use
 from modessm_jax.runtime.preemption import EXIT_STATUS, PreemptedError, Preemption
 from modessm_jax.runtime.processes import broadcast_from_first, join, only_first_prints
 from modessm_jax.training.loop import train
@@ -48,7 +49,8 @@ def configuration(seed: int) -> ConfigDict:
 
 def run(workdir: Path, seed: int, stop_after: int | None = None) -> dict:
     norm = jax.jit(lambda params: sum(jnp.abs(x).sum() for x in jax.tree.leaves(params)))
-    with compile_cache(workdir.parent / "compiled"), Preemption() as preemption:
+    cache = compile_cache(workdir.parent / "compiled")
+    with in_use(workdir), cache, Preemption() as preemption:
 
         def stop(step: int) -> bool:
             if step == stop_after:
@@ -59,7 +61,8 @@ def run(workdir: Path, seed: int, stop_after: int | None = None) -> dict:
             configuration(seed),
             workdir,
             apply=toy.apply,
-            params=toy.initial_params(),
+            params=jax.eval_shape(toy.initial_params),
+            init=toy.initial_params,
             batches=iter(grain.MapDataset.source(Source()).to_iter_dataset()),
             evaluate=lambda params, stage: {"per": float(norm(params))},
             trial_name=str,

@@ -19,6 +19,7 @@ from modessm_jax.data.validation import DataError
 from modessm_jax.language.lexicon import build_lexicon
 from modessm_jax.runs.checkpoints import CheckpointError
 from modessm_jax.runs.load import load_run
+from modessm_jax.runtime import watchdog
 from modessm_jax.runtime.compile_cache import compile_cache
 from modessm_jax.runtime.preemption import PreemptedError, Preemption
 from modessm_jax.training import job
@@ -120,7 +121,7 @@ def test_a_rate_that_is_not_measured_is_refused_at_once(root: Path, tmp_path: Pa
     config = config_of(root, training={"select_by": "rnnt_per"})
     with pytest.raises(ValueError, match=r"training.select_by is 'rnnt_per'; choose one of per"):
         job.run(config, tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
 
 
 @pytest.mark.slow
@@ -143,7 +144,7 @@ def test_words_to_select_by_must_be_known(root: Path, tmp_path: Path) -> None:
     config = config_of(root, training={"select_by": "wer"}, data={"lexicon": ""})
     with pytest.raises(ValueError, match=r"training.select_by is 'wer'.*give a lexicon"):
         job.run(config, tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
 
 
 @pytest.mark.slow
@@ -213,6 +214,23 @@ def test_data_and_config_that_do_not_fit(root: Path, straight: Path, tmp_path: P
     shutil.copytree(straight, tmp_path / "run", dirs_exist_ok=True)
     with pytest.raises(CheckpointError, match=r"dataset.trials.val.b: '2 trials, 84 bins, "):
         job.run(config_of(root, data={"root": str(grown)}), tmp_path / "run")
+
+
+def test_reading_and_the_last_scoring_are_watched_for_hangs(
+    root: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    for name in ("_read", "evaluate", "write_report"):
+        real = getattr(job, name)
+
+        def noted(*args: Any, name: str = name, real: Any = real, **further: Any) -> Any:
+            seen.append((name, bool(watchdog._entered)))
+            return real(*args, **further)
+
+        monkeypatch.setattr(job, name, noted)
+    job.run(config_of(root), Path(shutil.copytree(straight, tmp_path / "run")))
+    expected = ["_read", "_read", "evaluate", "write_report"]
+    assert seen == [(name, True) for name in expected]
 
 
 def test_a_run_goes_on_where_its_data_have_moved(

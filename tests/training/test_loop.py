@@ -1,3 +1,4 @@
+import gc
 import hashlib
 import json
 import shutil
@@ -10,8 +11,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import common
+from modessm_jax.runs import checkpoints
 from modessm_jax.runs.checkpoints import CheckpointError, load_weights
-from modessm_jax.runtime.lock import BusyError
+from modessm_jax.runtime.lock import BusyError, in_use
 from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.runtime.preemption import PreemptedError
 from modessm_jax.training.loop import never, train
@@ -82,21 +84,24 @@ def run(
     stop=never,
     dataset="toy",
     apply=toy.apply,
+    devices=2,
     **source,
 ):
-    return train(
-        config or configuration(),
-        workdir,
-        apply=apply,
-        params=toy.initial_params(),
-        batches=iter(grain.MapDataset.source(Source(**source)).to_iter_dataset()),
-        evaluate=evaluate,
-        trial_name=trial_name,
-        dataset={"name": dataset},
-        augment=toy.augment,
-        mesh=data_mesh(jax.devices()[:2]),
-        stop=stop,
-    )
+    with in_use(workdir):
+        return train(
+            config or configuration(),
+            workdir,
+            apply=apply,
+            params=jax.eval_shape(toy.initial_params),
+            init=toy.initial_params,
+            batches=iter(grain.MapDataset.source(Source(**source)).to_iter_dataset()),
+            evaluate=evaluate,
+            trial_name=trial_name,
+            dataset={"name": dataset},
+            augment=toy.augment,
+            mesh=data_mesh(jax.devices()[:devices]),
+            stop=stop,
+        )
 
 
 def fingerprint(workdir, step):
@@ -216,6 +221,41 @@ def test_an_evaluation_that_is_made_again_is_written_once(straight, tmp_path):
     run(tmp_path)
     record = (straight[0] / "metrics.jsonl").read_bytes()
     assert (tmp_path / "metrics.jsonl").read_bytes() == record
+
+
+def test_a_run_holds_one_state_and_nothing_else(tmp_path, monkeypatch):
+    one = sum(leaf.nbytes for leaf in jax.tree.leaves(toy.initial_params()))
+    others, held = {id(array): array for array in jax.live_arrays()}, {}
+
+    def note(moment):
+        sizes = [array.nbytes for array in jax.live_arrays() if id(array) not in others]
+        held[moment] = sum(sizes) / one
+
+    def stop(done):
+        note(done)
+        return done == 5
+
+    def load(*args):
+        note("reading")
+        return read(*args)
+
+    read = checkpoints.load
+    monkeypatch.setattr(checkpoints, "load", load)
+    for moments in (["reading", 0, 1, 2, 3, 4, 5], ["reading", 5]):
+        with pytest.raises(PreemptedError):
+            run(tmp_path, stop=stop, devices=1)
+        assert list(held) == moments
+        assert held.pop("reading") < 0.1  # beside what is read
+        # Parameters, two moments and the average, and some counts.
+        assert all(4.0 <= size < 4.1 for size in held.values()), held
+        held.clear()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax
+def test_a_path_that_loses_checkpoints_is_refused_before_the_first_step(tmp_path):
+    with pytest.raises(CheckpointError, match="what is saved there is lost"):
+        run(tmp_path / "a[b]", end=0)  # no batch can be drawn
+    gc.collect()
 
 
 def test_a_run_that_has_made_no_step_has_nothing_to_save(tmp_path):

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from modessm_jax.runs.checkpoints import load_weights
+from modessm_jax.runtime.lock import in_use
 from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.training.loop import train
 from modessm_jax.training.stages import groups, plan_stages, read_stages, trained
@@ -74,18 +75,20 @@ class Source:
 
 
 def run(workdir, config=None, evaluate=lambda params, stage: {"per": 0.5}, **source):
-    return train(
-        configuration() if config is None else config,
-        workdir,
-        apply=toy.apply,
-        params=toy.initial_params(),
-        batches=iter(grain.MapDataset.source(Source(**source)).to_iter_dataset()),
-        evaluate=evaluate,
-        trial_name=str,
-        dataset={},
-        augment=toy.augment,
-        mesh=data_mesh(jax.devices()[:1]),
-    )
+    with in_use(workdir):
+        return train(
+            configuration() if config is None else config,
+            workdir,
+            apply=toy.apply,
+            params=jax.eval_shape(toy.initial_params),
+            init=toy.initial_params,
+            batches=iter(grain.MapDataset.source(Source(**source)).to_iter_dataset()),
+            evaluate=evaluate,
+            trial_name=str,
+            dataset={},
+            augment=toy.augment,
+            mesh=data_mesh(jax.devices()[:1]),
+        )
 
 
 def weights(workdir, step):
