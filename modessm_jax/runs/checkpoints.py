@@ -6,7 +6,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,9 +121,7 @@ class Checkpoints:
         del parts["optimizer"]
         self._write(self._best, parts, {"step": step, "best": history.best})
 
-    def try_out(
-        self, begin: Callable[[], TrainState], batches: Any, history: History
-    ) -> TrainState:
+    def try_out(self, begin: Callable[[], TrainState]) -> TrainState:
         """Saves the state before the first step, removes it, and returns what was read back.
 
         So a disk, or a path, that loses what is saved is known before a step is made.
@@ -131,13 +129,14 @@ class Checkpoints:
         Raises:
           CheckpointError: it cannot be saved, or is not what is read.
         """
-        state = begin()
+        state, folder = begin(), self._directory / "0.partial"
         shapes = shapes_of(state, state.step.sharding)
         saved = jax.device_get(bit_sums(state))
-        self._save(0, state, history, batches.get_state(), scheduled=False)
+        with self._saving(folder):
+            ocp.save_checkpointables(str(folder), contents_of(state, History()))
         del state  # or there would be two on the device
         try:
-            read, _, _ = self._read(0, shapes)
+            read, _, _ = self._read(folder, shapes)
             if jax.device_get(bit_sums(read)) != saved:
                 raise CheckpointError("the numbers are others")
         except CheckpointError as error:
@@ -147,8 +146,7 @@ class Checkpoints:
                 "another disk, or a path without the characters [, ] and \\"
             ) from error
         finally:
-            broadcast_from_first(lambda: checkpoint_files.remove(self._directory / "0"))
-            del self._facts[0]
+            broadcast_from_first(lambda: checkpoint_files.remove(folder))
         return read
 
     def restore(
@@ -177,13 +175,13 @@ class Checkpoints:
             return None
         step, without_best, lost = chosen
         self._replace_best(without_best, set(lost), state)
-        restored, history, position = self._read(step, state)
+        restored, history, position = self._read(self._directory / str(step), state)
         batches.set_state(position)
         return restored, history
 
-    def _read(self, step: int, state: TrainState) -> tuple[TrainState, History, Any]:
+    def _read(self, folder: Path, state: TrainState) -> tuple[TrainState, History, Any]:
         """Loads a checkpoint: the state, the history, and the place in the data."""
-        loaded = load(self._directory / str(step), contents_of(state, History()))
+        loaded = load(folder, contents_of(state, History()))
         restored = TrainState(
             step=loaded["history"]["step"],
             begun=loaded["history"]["begun"],
@@ -254,7 +252,7 @@ class Checkpoints:
         will be. A model that an earlier one of these checkpoints has brought back is left as it is.
         """
         for step in steps:
-            restored, history, position = self._read(step, state)
+            restored, history, position = self._read(self._directory / str(step), state)
             former, history.best = _best_step(history.best), None
             if former not in lost:
                 continue
@@ -287,15 +285,21 @@ class Checkpoints:
             checkpoint_files.seal(partial, facts)
             checkpoint_files.publish(partial)
 
-        try:
+        with self._saving(partial):
             ocp.save_checkpointables(str(partial), parts)
             broadcast_from_first(finish)
+
+    @contextlib.contextmanager
+    def _saving(self, partial: Path) -> Iterator[None]:
+        """Tidies up after a failure, and says what is left."""
+        try:
+            yield
         except (OSError, ValueError) as error:
             if is_first():
-                checkpoint_files.tidy(directory)
+                checkpoint_files.tidy(partial.parent)
             left = ", ".join(map(str, steps_in(self._directory))) or "none"
             raise CheckpointError(
-                f"{directory / str(step)} could not be saved ({error}). The checkpoints saved "
+                f"{partial.with_suffix('')} could not be saved ({error}). The checkpoints saved "
                 f"before are unchanged (steps: {left}); make room on the disk and run again"
             ) from error
 

@@ -68,8 +68,7 @@ class Recovery:
         """The latest checkpoint, or the beginning, once that could be saved and read back."""
         found = self.checkpoints.restore(self.shapes, self.batches)
         if found is None:
-            history = self._first_history()
-            found = self.checkpoints.try_out(self.begin, self.batches, history), history
+            found = self.checkpoints.try_out(self.begin), self._first_history()
         return self._at(found)
 
     def out_of_retries(self, cause: str, history: History) -> bool:

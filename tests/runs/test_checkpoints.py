@@ -103,7 +103,7 @@ def test_keeps_the_last_and_the_best_and_restores_all_of_it(saved):
 
 def test_the_first_state_is_saved_and_read_back_and_nothing_is_left(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
-    read = checkpoints.try_out(lambda: state_at(0), numbers(), History())
+    read = checkpoints.try_out(lambda: state_at(0))
     assert_equal_trees(read, state_at(0))
     assert not checkpoints.begun and not folders(tmp_path / "checkpoints")
 
@@ -113,7 +113,7 @@ def test_the_first_state_is_saved_and_read_back_and_nothing_is_left(tmp_path):
 def test_a_path_that_orbax_cannot_read_is_refused(tmp_path, name):
     checkpoints = Checkpoints(tmp_path / name, keep=2)
     with pytest.raises(CheckpointError, match=r"is lost: .* without the characters \[, \] and"):
-        checkpoints.try_out(lambda: state_at(0), numbers(), History())
+        checkpoints.try_out(lambda: state_at(0))
     assert not checkpoints.begun
     gc.collect()
 
@@ -122,7 +122,7 @@ def test_a_path_that_orbax_cannot_read_is_refused(tmp_path, name):
     "name", ["a*b?", "{x,y}", "späß 日本", "a'b\"c#%20", "$HOME ~ | & ; = (x)"]
 )
 def test_any_other_path_will_do(tmp_path, name):
-    Checkpoints(tmp_path / name, keep=2).try_out(lambda: state_at(0), numbers(), History())
+    Checkpoints(tmp_path / name, keep=2).try_out(lambda: state_at(0))
 
 
 def test_a_disk_that_gives_other_numbers_is_refused(tmp_path, monkeypatch):
@@ -135,7 +135,7 @@ def test_a_disk_that_gives_other_numbers_is_refused(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Checkpoints, "_read", forgetful)
     with pytest.raises(CheckpointError, match="the numbers are others"):
-        Checkpoints(tmp_path, keep=2).try_out(lambda: state_at(0), numbers(), History())
+        Checkpoints(tmp_path, keep=2).try_out(lambda: state_at(0))
 
 
 def test_shapes_are_enough_to_restore_into(saved):
