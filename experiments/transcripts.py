@@ -1,4 +1,4 @@
-"""Prints the sentences of a split, normalised, one a line: text for a language model.
+"""Prints the sentences of a split, cleaned, one a line: text for a language model.
 
     python -m experiments.transcripts --data_root DATA --split train > train.txt
     python -m experiments.transcripts --data_root DATA --split train --words > words.txt

@@ -1,3 +1,4 @@
+import csv
 import json
 
 import numpy as np
@@ -92,6 +93,37 @@ def test_aggregate_and_mean_of_sentences_are_different_numbers():
 )
 def test_text_is_normalised_as_the_benchmarks_do(raw, clean):
     assert text.normalize(raw) == clean
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("We\u2019re here, he said.", "we're here he said"),
+        ("wait\u2014it\u2019s", "wait it's"),
+        ("wait--it's", "wait it's"),
+        ("yes\tno\u00a0so\u2028ye\u200bs", "yes no so yes"),
+        ("well\u2011known \u2010 twenty-one", "well-known twenty-one"),
+        ("caf\u00e9, na\u00efve, \ufb01ne \ufeff", "cafe naive fine"),
+        ("It 's the dogs' bowl, get 'em!", "it's the dogs' bowl get 'em"),
+        ("said \u2018don\u2019t go\u2019 'n' left", "said don't go n left"),
+        ("yes,no and/or R&B", "yes no and or r b"),
+        ("the U.S. at 5 a.m.Then on", "the us at 5 am then on"),
+        ("bold360 \u043a\u043e\u0442", "bold360 \u043a\u043e\u0442"),
+        (" - ' '' -- ?!", ""),
+    ],
+)
+def test_text_is_cleaned_without_losing_words(raw, clean):
+    assert text.clean(raw) == clean
+    assert text.clean(clean) == clean
+
+
+def test_cleaning_a_plain_sentence_gives_the_benchmarks_words(shared_data):
+    labels = shared_data / "recorded" / "t15_labels.csv"
+    with labels.open(encoding="utf-8", newline="") as file:
+        sentences = [row["ground_truth_text"] for row in csv.DictReader(file)]
+    other = [each for each in sentences if text.clean(each) != text.normalize(each)]
+    assert len(sentences) == 9498 and len(other) == 2
+    assert all("\u2019" in each for each in other)
 
 
 def test_word_edits_ignore_case_and_punctuation():

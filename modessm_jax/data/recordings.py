@@ -32,7 +32,7 @@ from modessm_jax.data.selection import (
 )
 from modessm_jax.data.validation import DataError, Finding, data_error, repair
 from modessm_jax.runtime.watchdog import alive
-from modessm_jax.text import normalize
+from modessm_jax.text import clean
 
 SPLITS = ("train", "val", "test")
 EXCLUDE = "data.exclude"  # the field of the finding on a trial that was left out by name
@@ -235,7 +235,7 @@ def read_index(root: str | Path, split: str) -> dict[Key, str | None]:
 def read_transcripts(
     root: str | Path, split: str, sessions: Iterable[str] | None = None
 ) -> list[str]:
-    """The sentences of a split, normalised, in the order of `read_index`.
+    """The sentences of a split, cleaned, in the order of `read_index`.
 
     All sessions are read unless some are named.
 
@@ -249,7 +249,7 @@ def read_transcripts(
             remedy = "Restore the data set as published, or choose a split with sentences"
             raise data_error(Path(root), split, "sentence_label", problem, remedy)
         if not chosen or key[0] in chosen:
-            sentences.append(normalize(sentence))
+            sentences.append(clean(sentence))
     return sentences
 
 

@@ -25,7 +25,7 @@ from modessm_jax.data.hdf5 import describe, write_trial
 from modessm_jax.data.pronunciations import LEXICON_FORMAT, Pronunciations
 from modessm_jax.data.validation import data_error
 from modessm_jax.runtime.files import replacing
-from modessm_jax.text import normalize
+from modessm_jax.text import clean
 
 PARTITIONS = {"train": "train", "test": "val", "competitionHoldOut": "test"}
 AREA_6V = 128
@@ -46,7 +46,7 @@ _UNREADABLE += (zlib.error,)
 
 @dataclass(frozen=True, eq=False)
 class Utterance:
-    """One sentence of T12, its text normalised; None where the text is held out."""
+    """One sentence of T12, its text cleaned; None where the text is held out."""
 
     features: Float[np.ndarray, "bins channels"]
     block: int
@@ -179,7 +179,7 @@ def _load(file: Path, fields: list[str]) -> dict[str, np.ndarray]:
 
 
 def _texts(file: Path, content: dict[str, np.ndarray]) -> list[str]:
-    texts = [normalize(text) for text in content["sentenceText"].tolist()]
+    texts = [clean(text) for text in content["sentenceText"].tolist()]
     if "" in texts:
         problem = f"of sentence {texts.index('')} (from 0) holds no words"
         raise data_error(file, "", "sentenceText", problem, _RESTORE)

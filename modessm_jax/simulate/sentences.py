@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from modessm_jax.phonemes import sentence_ids
-from modessm_jax.text import normalize
+from modessm_jax.text import clean
 
 # Each slot's choices; an underscore joins the words of one choice.
 _SLOTS = {
@@ -139,7 +139,7 @@ def pronounce(sentence: str, known: Mapping[str, list[str]]) -> Int32[np.ndarray
     Raises:
         ValueError: a word has no pronunciation in `known`.
     """
-    words = normalize(sentence).split()
+    words = clean(sentence).split()
     unknown = [word for word in words if word not in known]
     if unknown:
         raise ValueError(f"no pronunciation for {unknown} in the sentence {sentence!r}")

@@ -51,6 +51,22 @@ def test_all_variants_are_known_the_commonest_first(pronunciations, tmp_path):
     assert list(added.added) == ["a", "snark"]
 
 
+def test_additions_are_read_in_the_form_of_cmudict(tmp_path):
+    file = tmp_path / "lexicon.txt"
+    file.write_text(
+        ";;; comments\n# more\nREAD  R EH1 D\nREAD(2)  R IY1 D # now\n#hash HH AE1 SH\n"
+    )
+    added = Pronunciations(file)
+    assert list(added.added) == ["read", "#hash"]
+    assert added.variants("read") == [["R", "EH1", "D"], ["R", "IY1", "D"]]
+
+
+def test_typographic_apostrophes_are_apostrophes(pronunciations):
+    assert pronunciations.unknown(["We\u2019re here\u2014caf\u00e9"]) == []
+    assert pronunciations.ids("we\u2019re").tolist() == pronunciations.ids("we're").tolist()
+    assert pronunciations.unknown(["bold360"]) == ["bold360"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [("cat K AE T\nsnark S N Q K\n", "'Q' is not"), ("a AH\nsnark\n", "there are no phonemes")],
