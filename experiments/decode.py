@@ -44,6 +44,7 @@ from modessm_jax.evaluation.posteriors import (
 )
 from modessm_jax.evaluation.scoring import check_abilities
 from modessm_jax.language.lexicon import Lexicon
+from modessm_jax.language.text_files import lines
 from modessm_jax.runs.load import load_run
 from modessm_jax.runtime.compile_cache import compile_cache
 
@@ -97,7 +98,7 @@ def decode(given: argparse.Namespace) -> None:
         title = f"{given.workdir}, best model, step {run.step}, {given.head} head"
         title += ", denoised" * given.denoise
         title += f", with noise of deviation {noise.deviation:g}" * bool(given.noise)
-    texts = [path.read_text(encoding="utf-8").splitlines() for path in given.text]
+    texts = [list(lines(path)) for path in given.text]
     if any(root.glob("*/data_train.hdf5")):
         texts.append(read_transcripts(root, "train", sessions))
     else:

@@ -16,20 +16,21 @@ Models are written as ARPA files.
 """
 
 import argparse
-import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from modessm_jax.language import arpa, kneser_ney, pocketsphinx_lm
+from modessm_jax.language import kneser_ney, pocketsphinx_lm
 from modessm_jax.language.arpa import BackoffModel
 from modessm_jax.language.lexicon import Lexicon, build_lexicon
 from modessm_jax.language.ngram import NGram
 from modessm_jax.language.phoneme_ngram import phonemes_of
 from modessm_jax.language.pronounce import guess_pronunciations
-from modessm_jax.text import normalize, percent, seen_sentences
+from modessm_jax.language.text_files import lines, named, sentences
+from modessm_jax.runtime.files import ARPA, GZIP, KENLM, content
+from modessm_jax.text import clean, percent, seen_sentences
 
 _SHOWN = 20
-_LINES_BETWEEN_NOTES = 1_000_000
 # Shorter sentences are everyday phrases, which any text holds.
 _LONG = 5
 
@@ -50,8 +51,7 @@ def embedded(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Estimates an n-gram of words."""
-    sentences = (normalize(line).split() for line in _lines(options.text))
-    _write(kneser_ney.train(sentences, options.order, options.prune), options.out)
+    _write(kneser_ney.train(sentences(options.text), options.order, options.prune), options.out)
 
 
 def phonemes(options: argparse.Namespace) -> None:
@@ -61,13 +61,13 @@ def phonemes(options: argparse.Namespace) -> None:
 
     def counted() -> Iterator[str]:
         nonlocal count
-        for line in _lines(options.text):
-            count += bool(normalize(line))
+        for line in lines(options.text):
+            count += bool(clean(line))
             yield line
 
-    sentences = [sounds for sounds in phonemes_of(counted(), lexicon) if sounds]
-    print(f"{len(sentences):,} of {count:,} sentences are of words in {options.lexicon}")
-    _write(kneser_ney.train(sentences, options.order, options.prune), options.out)
+    spoken = [sounds for sounds in phonemes_of(counted(), lexicon) if sounds]
+    print(f"{len(spoken):,} of {count:,} sentences are of words in {options.lexicon}")
+    _write(kneser_ney.train(spoken, options.order, options.prune), options.out)
 
 
 def lexicon(options: argparse.Namespace) -> None:
@@ -86,21 +86,25 @@ def lexicon(options: argparse.Namespace) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """Prints the perplexity of sentences, and how many of them a training text contains."""
-    lines = [line for line in _lines(options.text) if normalize(line)]
+    cleaned = [clean(line) for line in lines(options.text) if clean(line)]
+    words = Counter(word for sentence in cleaned for word in sentence.split())
     model = NGram(options.lm)
-    measured = model.perplexity(normalize(line).split() for line in lines)
+    unknown = {word: words[word] for word in model.lacking(words)}
+    measured = model.perplexity(sentence.split() for sentence in cleaned)
     print(f"{options.lm}: {model.order}-gram")
     print(
         f"{measured.sentences:,} sentences, {measured.words:,} words, {measured.unknown:,} unknown"
     )
+    if unknown:
+        print(f"unknown: {named(Counter(unknown))}")
     print(f"perplexity {measured.known_words:.2f} without unknown words")
     print(f"perplexity {measured.all_words:.2f} with them")
     if options.training is not None:
-        seen = seen_sentences(lines, _lines(options.training))
+        seen = seen_sentences(cleaned, lines(options.training))
         long = [
             known
-            for known, line in zip(seen, lines, strict=True)
-            if len(normalize(line).split()) >= _LONG
+            for known, sentence in zip(seen, cleaned, strict=True)
+            if len(sentence.split()) >= _LONG
         ]
         for name, known in (("all sentences", seen), (f"sentences of {_LONG} words or more", long)):
             share = percent(sum(known) / len(known)) if known else "there are none"
@@ -116,27 +120,10 @@ def _write(model: BackoffModel, out: Path) -> None:
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a text; prints the progress through a long one."""
-    number = 0
-    start = time.monotonic()
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                yield line
-                if number % _LINES_BETWEEN_NOTES == 0:
-                    rate = number / (time.monotonic() - start)
-                    print(f"{path}: {number:,} lines, {rate:,.0f} a second", flush=True)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no UTF-8 text ({error}); convert it") from error
-    if not number:
-        raise ValueError(f"{path}: the text is empty; give one sentence a line")
-
-
 def _vocabulary(path: Path) -> list[str]:
-    if path.suffix == ".arpa":
-        return arpa.vocabulary(path)
-    return list(dict.fromkeys(word for line in _lines(path) for word in normalize(line).split()))
+    if content(path) in (ARPA, GZIP, KENLM):
+        return NGram(path).words()
+    return list(dict.fromkeys(word for words in sentences(path) for word in words))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -175,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
 
     looked_up = job(lexicon, "look up the pronunciations of a vocabulary")
     looked_up.add_argument(
-        "--words", type=Path, required=True, help="an .arpa model, or a text of any words"
+        "--words", type=Path, required=True, help="an ARPA n-gram, or a text of any words"
     )
     looked_up.add_argument(
         "--additions", type=Path, help="own words: one a line with its ARPAbet phonemes (none)"

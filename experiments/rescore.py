@@ -17,7 +17,7 @@ from pathlib import Path
 
 from modessm_jax.data.recordings import read_index
 from modessm_jax.language.ngram import NGram
-from modessm_jax.words.nbest import read_nbest, write_nbest
+from modessm_jax.words.nbest import Utterance, read_nbest, write_nbest
 from modessm_jax.words.rescoring import (
     SentenceModel,
     TransformersModel,
@@ -47,7 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
     if (given.tune_on is None) != (given.data_root is None):
         parser.error("--tune_on and --data_root go together")
     try:
-        model = _load(given.model, given.device)
+        lists = read_nbest(given.lists)
+        model = _load(given.model, given.device, lists)
         alpha = given.alpha
         if given.tune_on is not None:
             val = read_nbest(given.tune_on)
@@ -55,7 +56,6 @@ def main(arguments: list[str] | None = None) -> None:
             references = {key: sentence for key, sentence in index.items() if sentence is not None}
             scores = score_candidates(val, model)
             alpha = tune_alpha(val, scores, references, lm_weight=given.lm_weight)
-        lists = read_nbest(given.lists)
         scores = score_candidates(lists, model)
         ranked = rescore(lists, scores, alpha=alpha, lm_weight=given.lm_weight)
         write_nbest(given.out, ranked)
@@ -67,10 +67,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
 
 
-def _load(path: Path, device: str) -> SentenceModel:
+def _load(path: Path, device: str, lists: list[Utterance]) -> SentenceModel:
     if path.is_dir():
         return TransformersModel(path, device)
     ngram = NGram(path)
+    ngram.lacking({word for each in lists for one in each.candidates for word in one.text.split()})
     return lambda sentences: [ngram.score(sentence.split()) for sentence in sentences]
 
 

@@ -74,8 +74,11 @@ def load(
         from modessm_jax.words.ctc_search import WordSearch
         from modessm_jax.words.search import SearchOptions
 
+        known = Lexicon.read(Path(lexicon))
         ngram = None if lm is None else NGram(Path(lm))
-        search = WordSearch(Lexicon.read(Path(lexicon)), ngram, SearchOptions(**options))
+        if ngram is not None:
+            ngram.lacking(known.words)
+        search = WordSearch(known, ngram, SearchOptions(**options))
     elif lm is not None or options:
         raise ValueError("an n-gram and search options need a lexicon: give one, or neither")
     return Decoder(Path(run), load_run(run), search)

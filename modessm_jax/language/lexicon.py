@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from modessm_jax.data.pronunciations import Pronunciations
+from modessm_jax.data.pronunciations import Pronunciations, entries, spelling
 from modessm_jax.phonemes import SILENCE, phoneme_id, symbols
-from modessm_jax.runtime.files import replacing
+from modessm_jax.runtime.files import LEXICON, content, replacing
 
 Variants = tuple[tuple[int, ...], ...]
 
@@ -35,7 +35,7 @@ class Lexicon:
 
     Raises:
         ValueError: there are no words, a word has no pronunciation or one that is empty or not of
-            phonemes, or a word has white space in it.
+            phonemes, or a word has white space or capitals in it.
     """
 
     words: Mapping[str, Variants]
@@ -57,33 +57,37 @@ class Lexicon:
 
     @classmethod
     def read(cls, path: Path) -> "Lexicon":
-        """Reads what `write` wrote; lines may be added by hand.
+        """Reads what `write` wrote; lines may be added by hand, in the form of CMUdict too.
 
         Raises:
             ValueError: the file is missing, not a lexicon, of another version, or empty; or a line
                 is malformed, which is named.
         """
         try:
-            header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+            if (what := content(path)) not in ("", LEXICON):
+                raise ValueError(
+                    f"{path} is {what}, not a lexicon; make one: "
+                    "`python -m experiments.language_model lexicon`"
+                )
+            header, _, text = path.read_text(encoding="utf-8").partition("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: cannot be read as a lexicon ({error})") from error
         if header != _HEADER:
             raise ValueError(f"{path} begins with {header!r}, not {_HEADER!r}; build it again")
         words: dict[str, dict[tuple[int, ...], None]] = {}
         guessed = set()
-        for number, line in enumerate(lines, 2):
-            if not line.strip():
-                continue
-            word, sounds, *rest = [*line.split("\t"), ""]
-            if not sounds or rest[:1] not in ([""], [_GUESSED]):
+        for number, line, comment in entries("\n" + text):
+            word, _, sounds = line.partition("\t")
+            if not sounds or "\t" in sounds:
                 raise ValueError(f"{path}, line {number}: write word<tab>phonemes, not {line!r}")
+            word = spelling(word)
             try:
                 ids = tuple(phoneme_id(sound) for sound in sounds.split())
                 _check(word, (ids,))
             except ValueError as error:
                 raise ValueError(f"{path}, line {number}, {word}: {error}") from error
             words.setdefault(word, {})[ids] = None
-            if rest[0] == _GUESSED:
+            if comment == _GUESSED:
                 guessed.add(word)
         if not words:
             raise ValueError(f"{path}: the lexicon has no words; give it at least one")
@@ -93,6 +97,8 @@ class Lexicon:
 def _check(word: str, variants: Variants) -> None:
     if not word or word.split() != [word]:
         raise ValueError(f"{word!r} is no word; white space separates words")
+    if word != word.lower():
+        raise ValueError(f"{word!r} has capitals; words of a lexicon are in lower case")
     if not variants or not all(variants):
         raise ValueError(f"a pronunciation of {word!r} is missing")
     if not all(0 < sound < SILENCE for variant in variants for sound in variant):
@@ -107,7 +113,7 @@ def build_lexicon(
     """Looks up all pronunciations of every word, in order; possessives fall back on their nouns.
 
     Args:
-        words: as `text.normalize` or the language model spells them; duplicates count once.
+        words: as `text.clean` or a language model spells them, in any case; duplicates count once.
         additions: a file of words for `Pronunciations`, which are added to `words`.
         guess: pronounces other words in no dictionary, such as `pronounce.guess_pronunciations`.
 
@@ -119,7 +125,7 @@ def build_lexicon(
         DataError: a line of `additions` is malformed.
     """
     pronunciations = Pronunciations(additions)
-    words = dict.fromkeys([*words, *pronunciations.added])
+    words = dict.fromkeys([*map(str.lower, words), *pronunciations.added])
     found = {word: pronunciations.variants(word) for word in words}
     unknown = [word for word, variants in found.items() if not variants]
     found |= {word: _possessive(word, pronunciations) for word in unknown}

@@ -11,7 +11,7 @@ from modessm_jax.decoding.transducer_beam import Fusion
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.language.ngram import NGram
 from modessm_jax.phonemes import BLANK, CLASSES, SILENCE, SYMBOLS
-from modessm_jax.text import normalize
+from modessm_jax.text import clean
 
 # Words of an n-gram have no white space: the silence is "|".
 TOKENS = tuple(symbol.strip() for symbol in SYMBOLS)
@@ -29,7 +29,7 @@ def phonemes_of(sentences: Iterable[str], lexicon: Lexicon) -> Iterator[list[str
         for word, variants in lexicon.words.items()
     }
     for sentence in sentences:
-        words = normalize(sentence).split()
+        words = clean(sentence).split()
         if all(word in first for word in words):
             yield [sound for word in words for sound in first[word]]
 

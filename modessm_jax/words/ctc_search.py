@@ -56,8 +56,8 @@ class WordSearch:
         if lm is not None:
             dictionary = Dictionary()
             for word in self.words:
-                dictionary.add_entry(word)
-            self._model = KenLM(str(lm.path), dictionary)
+                dictionary.add_entry(lm.spelling(word))
+            self._model = KenLM(str(lm.file), dictionary)
         self._tree, self._floors = self._grow(lexicon)
         self._set_options(options)
 

@@ -32,14 +32,14 @@ class Vocabulary(NamedTuple):
         """The sizes of both, and how many words the n-gram lacks.
 
         Raises:
-            ValueError: the n-gram cannot be read.
+            ValueError: the n-gram cannot be read, or lacks nearly all words.
         """
         words = self.lexicon.words
         size = f"lexicon of {len(words):,} words"
         if self.lm is None:
             return f"{size}, no n-gram"
         ngram = NGram(self.lm)
-        unknown = sum(word not in ngram for word in words)
+        unknown = len(ngram.lacking(words))
         return f"{size}, {ngram.order}-gram {self.lm.name}; {unknown:,} of the words unknown to it"
 
 

@@ -1,5 +1,8 @@
 """The command line of language models; in this process, but for its exit."""
 
+import gzip
+import re
+
 import pytest
 
 from experiments.language_model import main
@@ -85,6 +88,93 @@ def test_the_report(text, tmp_path, capsys):
     assert measured.unknown == 0
 
 
+PLAIN = ["we're here", "yes no", "wait it's him", "the end is here", "so it's you we're told"]
+TYPOGRAPHIC = [
+    "We\u2019re here.",
+    "yes\tno",
+    "wait\u2014it\u2019s him",
+    "the\u00a0end\u2003is \u201chere\u201d\u2026",
+    "so it\u02bcs you \u2013 we\u2019re told",
+]
+
+
+def test_typographic_text_gives_the_model_of_plain_text(tmp_path, capsys):
+    figures = {}
+    plain = tmp_path / "plain.txt"
+    for file, lines in ((plain, PLAIN), (tmp_path / "typographic.txt", TYPOGRAPHIC)):
+        file.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        run("train", "--text", file, "--order", 2, "--out", tmp_path / "lm.arpa")
+        words = NGram(tmp_path / "lm.arpa").words()
+        capsys.readouterr()
+        run("report", "--lm", tmp_path / "lm.arpa", "--text", plain, "--training", file)
+        figures[file.stem] = words, re.findall(r"[0-9.]+ %|[0-9.]+ with", capsys.readouterr().out)
+    assert figures["typographic"] == figures["plain"]
+    assert figures["plain"][1][2:] == ["100.00 %", "100.00 %"]
+
+
+def test_words_that_nobody_can_read_out_are_named_and_counted(tmp_path, capsys):
+    file = tmp_path / "text.txt"
+    file.write_text("a bold360 plan\nat 5pm or 5pm\n\u043a\u043e\u0442\n", "utf-8")
+    for job in ("train", "lexicon"):
+        given = ("--words" if job == "lexicon" else "--text", file, "--out", tmp_path / "out")
+        run(job, *given)
+        assert (
+            "4 words with digits or letters of other alphabets are left out: 5pm (2), bold360"
+            in (capsys.readouterr().out)
+        )
+    assert set(Lexicon.read(tmp_path / "out").words) == {"a", "plan", "at", "or"}
+    run("train", "--text", file, "--out", tmp_path / "lm.arpa")
+    capsys.readouterr()
+    run("report", "--lm", tmp_path / "lm.arpa", "--text", file)
+    assert "8 words, 4 unknown\nunknown: 5pm (2), bold360 (1)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["w.lm", "w.ARPA", "w.arpa.txt", "w.3gram", "w"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_model_is_known_by_its_content(text, tmp_path, capsys, name, packed):
+    run("train", "--text", text, "--out", tmp_path / "lm.arpa")
+    model = (tmp_path / "lm.arpa").read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(model) if packed else model)
+    run("lexicon", "--words", tmp_path / name, "--out", tmp_path / "lexicon")
+    assert "9 words, " in capsys.readouterr().out
+    run("report", "--lm", tmp_path / name, "--text", text)
+    assert "19 words, 0 unknown" in capsys.readouterr().out
+
+
+def test_what_is_no_text_is_not_read_as_one(text, tmp_path):
+    run("lexicon", "--words", text, "--out", tmp_path / "words.lexicon")
+    (tmp_path / "damaged.txt").write_text("made by hand\n\n\\data\\\nngram 1=1\n")
+    (tmp_path / "talk.gz").write_bytes(gzip.compress(text.read_bytes()))
+    for name, in_text, in_words in (
+        ("words.lexicon", " is a lexicon; give a text", " is a lexicon; give a text"),
+        ("damaged.txt", " is an ARPA n-gram; give a text", ", line 1: first non-empty line"),
+        ("talk.gz", " is a gzip archive; give a text", ": KenLM cannot read it: it is neither"),
+    ):
+        with pytest.raises(SystemExit, match=name + in_text):
+            run("train", "--text", tmp_path / name, "--out", tmp_path / "out")
+        with pytest.raises(SystemExit, match=name + in_words):
+            run("lexicon", "--words", tmp_path / name, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_in_capitals_gives_the_lexicon_of_its_words(text, tmp_path, capsys):
+    run("train", "--text", text, "--out", tmp_path / "lm.arpa")
+    head, _, grams = (tmp_path / "lm.arpa").read_text().partition("<unk>")
+    marks = re.compile("</?S>")
+    upper = marks.sub(lambda mark: mark[0].lower(), grams.upper()).replace("-GRAMS", "-grams")
+    (tmp_path / "upper.arpa").write_text(f"{head}<unk>{upper}".replace("\\END", "\\end"))
+    for name in ("lm", "upper"):
+        out = tmp_path / f"{name}.lexicon"
+        run("lexicon", "--words", tmp_path / f"{name}.arpa", "--no-guess", "--out", out)
+    assert (tmp_path / "upper.lexicon").read_text() == (tmp_path / "lm.lexicon").read_text()
+    figures = []
+    for name in ("lm", "upper"):
+        capsys.readouterr()
+        run("report", "--lm", tmp_path / f"{name}.arpa", "--text", text)
+        figures.append(capsys.readouterr().out.partition("\n")[2])
+    assert figures[0] == figures[1] and " 0 unknown" in figures[0]
+
+
 def test_the_embedded_model_is_converted(tmp_path, monkeypatch, capsys):
     (tmp_path / "en-us.lm.bin").write_bytes(trie())
     monkeypatch.setattr(pocketsphinx_lm, "embedded", lambda: tmp_path / "en-us.lm.bin")
@@ -100,7 +190,10 @@ def test_errors_say_what_to_do(text, tmp_path):
     (tmp_path / "bad.arpa").write_text("\\data\\\nngram 1=one\n")
     for arguments, words in (
         (("train", "--text", tmp_path / "gone.txt", "--out", out), "No such file.*gone.txt"),
-        (("train", "--text", tmp_path / "empty.txt", "--out", out), "empty.txt: the text is empty"),
+        (
+            ("train", "--text", tmp_path / "empty.txt", "--out", out),
+            "empty.txt is empty; give a text",
+        ),
         (("train", "--text", tmp_path / "latin.txt", "--out", out), "latin.txt is no UTF-8 text"),
         (("train", "--text", text, "--order", 9, "--out", out), "order is 9"),
         (("report", "--lm", tmp_path / "bad.arpa", "--text", text), "bad.arpa, line 2: "),

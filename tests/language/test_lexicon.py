@@ -94,7 +94,8 @@ def test_a_lexicon_is_read_as_it_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "begins with ''"),
+        ("", "is empty, not a lexicon"),
+        ("\\data\\\nngram 1=1\n", "is an ARPA n-gram, not a lexicon; make one"),
         ("# lexicon 1\n\n", "the lexicon has no words"),
         ("# lexicon 2\nthe\tDH AH\n", "'# lexicon 2', not '# lexicon 1'"),
         ("# lexicon 1\nthe\tDH AH\n\nthe DH IY\n", "line 4: write word<tab>phonemes"),
@@ -115,12 +116,28 @@ def test_malformed_files_are_named(tmp_path, text, words):
         Lexicon.read(tmp_path / "gone")
 
 
+def test_words_are_in_lower_case_wherever_they_come_from(tmp_path):
+    assert list(build_lexicon(["THE", "Cat", "the"]).words) == ["the", "cat"]
+    (tmp_path / "own.lexicon").write_text("# lexicon 1\nTHE\tDH AH\nthe\tDH IY\n")
+    assert spoken(Lexicon.read(tmp_path / "own.lexicon"), "the") == ["DH AH", "DH IY"]
+
+
+def test_lines_added_by_hand_may_be_those_of_cmudict(tmp_path):
+    (tmp_path / "own.lexicon").write_text(
+        "# lexicon 1\n;;; mine\nread\tR EH1 D  # past\nread(2)\tR IY1 D\nso\tS OW\t# guessed\n"
+    )
+    lexicon = Lexicon.read(tmp_path / "own.lexicon")
+    assert spoken(lexicon, "read") == ["R EH D", "R IY D"]
+    assert list(lexicon.words) == ["read", "so"] and lexicon.guessed == {"so"}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ({}, "the lexicon has no words"),
         ({"": ((1,),)}, "is no word"),
         ({"two words": ((1,),)}, "is no word"),
+        ({"The": ((1,),)}, "has capitals"),
         ({"cat": ()}, "is missing"),
         ({"cat": ((1,), ())}, "is missing"),
         ({"cat": ((1, 40),)}, r"1\.\.39"),
