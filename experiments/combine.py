@@ -23,7 +23,7 @@ from pathlib import Path
 from modessm_jax.data.recordings import SPLITS, Key, read_index
 from modessm_jax.text import percent, total, word_edits
 from modessm_jax.words.combination import calibrate, combine, minimum_bayes_risk, vote
-from modessm_jax.words.nbest import read_nbest, write_texts
+from modessm_jax.words.nbest import read_nbest, scorable, write_texts
 
 _RULES = {"mbr": minimum_bayes_risk, "vote": vote}
 
@@ -45,29 +45,30 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         scales = None
         if given.calibrate_on is not None:
-            val = _sentences(given.data_root, "val")
-            scales = [calibrate(read_nbest(path), val) for path in given.calibrate_on]
+            val = read_index(given.data_root, "val")
+            known = [scorable(read_nbest(path), val) for path in given.calibrate_on]
+            scales = [calibrate(lists, _sentences(val)) for lists in known]
         systems = [read_nbest(path) for path in given.lists]
         combined = combine(systems, _RULES[given.rule], scales=scales)
-        references = _sentences(given.data_root, given.split)
-        others = combined.keys() - references.keys() if references else ()
+        index = read_index(given.data_root, given.split)
+        others = combined.keys() - index.keys()
         if others:
             raise ValueError(f"{len(others)} trials are not in {given.split}; give their --split")
         write_texts(given.out, combined)
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(str(error)) from error
+    references = _sentences(index)
+    scored = {one.key for one in scorable(systems[0], index)}
     for number, (path, system) in enumerate(zip(given.lists, systems, strict=True)):
         note = "" if scales is None else f", scale {scales[number]:.3g}"
-        texts = {utterance.key: utterance.text for utterance in system}
+        texts = {one.key: one.text for one in system if one.key in scored}
         print(f"{_rate(texts, references)}  {path}{note}")
-    print(f"{_rate(combined, references)}  {given.out}: {len(combined)} trials, by {given.rule}")
+    texts = {key: text for key, text in combined.items() if key in scored}
+    print(f"{_rate(texts, references)}  {given.out}: {len(combined)} trials, by {given.rule}")
 
 
-def _sentences(root: Path, split: str) -> dict[Key, str]:
-    """The sentences of a split; none if they are withheld."""
-    return {
-        key: sentence for key, sentence in read_index(root, split).items() if sentence is not None
-    }
+def _sentences(index: Mapping[Key, str | None]) -> dict[Key, str]:
+    return {key: sentence for key, sentence in index.items() if sentence is not None}
 
 
 def _rate(texts: Mapping[Key, str], references: Mapping[Key, str]) -> str:

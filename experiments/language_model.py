@@ -26,9 +26,9 @@ from modessm_jax.language.lexicon import Lexicon, build_lexicon
 from modessm_jax.language.ngram import NGram
 from modessm_jax.language.phoneme_ngram import phonemes_of
 from modessm_jax.language.pronounce import guess_pronunciations
-from modessm_jax.language.text_files import lines, named, sentences
+from modessm_jax.language.text_files import lines, sentences
 from modessm_jax.runtime.files import ARPA, GZIP, KENLM, content
-from modessm_jax.text import clean, percent, seen_sentences
+from modessm_jax.text import clean, named, percent, seen_sentences
 
 _SHOWN = 20
 # Shorter sentences are everyday phrases, which any text holds.

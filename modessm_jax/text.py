@@ -11,7 +11,7 @@ them.
 
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +33,8 @@ _INITIALS = re.compile(r"\b([^\W\d_])\.(?=[^\W\d_]\b)")  # the first stop of u.s
 _BETWEEN = re.compile(r"[^\w'-]|_|-{2,}")
 _QUOTED = re.compile(r"(?<![^ -])'([^' ][^']*(?:\w'\w[^']*)*)'(?!\w)")
 _APART = re.compile(r" +'(?=(?:s|re|ve|ll|d|m|t)\b)")  # it 's
+_SPOKEN = re.compile(r"[a-z'-]+")
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,33 @@ def clean(text: str) -> str:
     text = _QUOTED.sub(r"\1", _APART.sub("'", text))
     words = (word.strip("-") for word in text.split())
     return " ".join(word for word in words if word.strip("'"))
+
+
+def spoken(text: str, left_out: Counter[str]) -> list[str]:
+    """The words of a cleaned text that are spelt in letters; all others are counted.
+
+    Nobody can look up how the others are spoken (`360`, `5pm`), and `normalize` deletes their
+    signs.
+    """
+    words = clean(text).split()
+    if not all(map(_SPOKEN.fullmatch, words)):
+        left_out.update(word for word in words if not _SPOKEN.fullmatch(word))
+        words = [word for word in words if _SPOKEN.fullmatch(word)]
+    return words
+
+
+def describe_left_out(words: Counter[str]) -> str:
+    """What to say of the words that `spoken` counted."""
+    return (
+        f"{words.total():,} words with digits or letters of other alphabets are left out: "
+        f"{named(words)}; write them as they are spoken"
+    )
+
+
+def named(words: Counter[str]) -> str:
+    """The most frequent words, and how often each occurs."""
+    shown = ", ".join(f"{word} ({count:,})" for word, count in words.most_common(_SHOWN))
+    return shown + ", ..." * (len(words) > _SHOWN)
 
 
 def total(sentences: Iterable[Edits]) -> Edits:

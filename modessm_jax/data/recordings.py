@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,7 +33,7 @@ from modessm_jax.data.selection import (
 )
 from modessm_jax.data.validation import DataError, Finding, data_error, repair
 from modessm_jax.runtime.watchdog import alive
-from modessm_jax.text import clean
+from modessm_jax.text import describe_left_out, spoken
 
 SPLITS = ("train", "val", "test")
 EXCLUDE = "data.exclude"  # the field of the finding on a trial that was left out by name
@@ -235,22 +236,35 @@ def read_index(root: str | Path, split: str) -> dict[Key, str | None]:
 def read_transcripts(
     root: str | Path, split: str, sessions: Iterable[str] | None = None
 ) -> list[str]:
-    """The sentences of a split, cleaned, in the order of `read_index`.
+    """The sentences of a split, their words by `text.spoken`, in the order of `read_index`.
 
-    All sessions are read unless some are named.
+    All sessions are read unless some are named. Trials without a sentence are left out, counted
+    and named, and so are words that are not spelt in letters.
 
     Raises:
-        DataError: there are no such data, or a trial has no sentence, as those of "test" have not.
+        DataError: there are no such data, or no trial has a sentence, as those of "test" have not.
     """
-    chosen, sentences = set(sessions or ()), []
-    for key, sentence in read_index(root, split).items():
-        if sentence is None:
-            problem = f"the attribute is missing in {describe(key)}"
-            remedy = "Restore the data set as published, or choose a split with sentences"
-            raise data_error(Path(root), split, "sentence_label", problem, remedy)
-        if not chosen or key[0] in chosen:
-            sentences.append(clean(sentence))
-    return sentences
+    chosen, left_out = set(sessions or ()), Counter[str]()
+    index = read_index(root, split)
+    index = {key: sentence for key, sentence in index.items() if not chosen or key[0] in chosen}
+    found = [sentence for sentence in index.values() if sentence is not None]
+    if len(found) < len(index):
+        lacking = [key for key, sentence in index.items() if sentence is None]
+        logging.warning("%s, %s: %s", root, split, unscored(lacking, len(index)))
+    if not found:
+        problem = f"the attribute is missing in all {len(index)} trials"
+        remedy = "Restore the data set as published, or choose a split with sentences"
+        raise data_error(Path(root), split, "sentence_label", problem, remedy)
+    words = [" ".join(spoken(sentence, left_out)) for sentence in found]
+    if left_out:
+        logging.warning("%s, %s: %s", root, split, describe_left_out(left_out))
+    return words
+
+
+def unscored(keys: Sequence[Key], trials: int) -> str:
+    """What to say of trials without a sentence."""
+    names = ", ".join(map(describe, keys))
+    return f"{len(keys)} of {trials} trials have no sentence and are not scored: {names}"
 
 
 def _check_split(split: str) -> None:

@@ -81,9 +81,10 @@ class Posteriors:
     transducer: RunTransducer | None = None  # whose encoder gave the frames; None: a CTC head did
 
     @property
-    def labelled(self) -> bool:
-        """Whether every trial has a sentence to compare with."""
-        return all(trial.sentence is not None for trial in self.trials)
+    def sentences(self) -> dict[int, str]:
+        """The sentences to compare with, by the index of their trial."""
+        found = ((index, trial.sentence) for index, trial in enumerate(self.trials))
+        return {index: sentence for index, sentence in found if sentence is not None}
 
     @cached_property
     def digest(self) -> str:

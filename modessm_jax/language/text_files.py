@@ -1,16 +1,13 @@
 """Text for language models: files of one sentence a line, cleaned, and what is left out of them."""
 
-import re
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from modessm_jax.runtime.files import content
-from modessm_jax.text import clean
+from modessm_jax.text import describe_left_out, spoken
 
-_SPOKEN = re.compile(r"[a-z'-]+")
-_SHOWN = 20
 _LINES_BETWEEN_NOTES = 1_000_000
 
 
@@ -35,26 +32,9 @@ def lines(path: Path) -> Iterator[str]:
 
 
 def sentences(path: Path) -> Iterator[list[str]]:
-    """The words of every line, cleaned, without those that have no spelling in the alphabet.
-
-    Nobody can pronounce these (`360`, `5pm`), and the benchmarks' scorer deletes their signs. At
-    the end they are counted and named.
-    """
-    unspoken: Counter[str] = Counter()
+    """The words of every line, by `text.spoken`; prints at the end what was left out."""
+    left_out: Counter[str] = Counter()
     for line in lines(path):
-        words = clean(line).split()
-        spoken = [word for word in words if _SPOKEN.fullmatch(word)]
-        if len(spoken) < len(words):
-            unspoken.update(word for word in words if not _SPOKEN.fullmatch(word))
-        yield spoken
-    if unspoken:
-        print(
-            f"{path}: {unspoken.total():,} words with digits or letters of other alphabets are "
-            f"left out: {named(unspoken)}; write them as they are spoken"
-        )
-
-
-def named(words: Counter[str]) -> str:
-    """The most frequent words and their counts."""
-    shown = ", ".join(f"{word} ({count:,})" for word, count in words.most_common(_SHOWN))
-    return shown + ", ..." * (len(words) > _SHOWN)
+        yield spoken(line, left_out)
+    if left_out:
+        print(f"{path}: {describe_left_out(left_out)}")

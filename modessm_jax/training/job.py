@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from modessm_jax.data.augment import Augmentation, Corruption
 from modessm_jax.data.batches import EvaluationBatches, TrainingBatches
 from modessm_jax.data.plan import BatchPlan
-from modessm_jax.data.recordings import EXCLUDE, Recordings
+from modessm_jax.data.recordings import EXCLUDE, Recordings, unscored
 from modessm_jax.data.selection import read_exclusions
 from modessm_jax.evaluation.report import format_stages, format_table, write_report
 from modessm_jax.evaluation.scoring import Scorer, evaluate, make_scorer
@@ -106,6 +107,10 @@ def _run(config: ConfigDict, workdir: Path, stop: Callable[[int], bool]) -> dict
     if data["lexicon"]:
         lexicon = Path(data["lexicon"])
         words = GreedyWords(Lexicon.read(lexicon))
+        trials = val_split.trials
+        lacking = [(t.session, t.block, t.number) for t in trials if t.sentence is None]
+        if lacking:
+            logging.warning(unscored(lacking, len(trials)))
         dataset["lexicon"] = hashlib.sha256(lexicon.read_bytes()).hexdigest()[:16]
 
     def score(params: Any, stage: Stage) -> Mapping[str, float]:

@@ -48,25 +48,24 @@ def _as_text(phonemes: Iterable[int]) -> str:
 
 
 def greedy_word_rates(evaluation: Evaluation, words: GreedyWords) -> dict[str, float]:
-    """Word error rates of the greedy phonemes of an evaluation.
+    """Word error rates of the greedy phonemes of an evaluation, over the trials with a sentence.
 
     Returns:
         "wer", of the CTC head, and "rnnt_wer", of the transducer if there is one.
 
     Raises:
-        ValueError: a trial has no sentence, or no sentence has words.
+        ValueError: no trial has a sentence, or no sentence has words.
     """
-    decoded = {"wer": [result.phonemes for result in evaluation.trials]}
-    if evaluation.trials[0].rnnt is not None:
-        decoded["rnnt_wer"] = [result.rnnt or [] for result in evaluation.trials]
-    references = []
-    for result in evaluation.trials:
-        if result.trial.sentence is None:
-            raise ValueError(
-                f"{result.trial.name} has no sentence to compare words with; leave data.lexicon "
-                "empty to train without word error rates"
-            )
-        references.append(result.trial.sentence)
+    scored = [result for result in evaluation.trials if result.trial.sentence is not None]
+    if not scored:
+        raise ValueError(
+            f"{evaluation.split} has no sentence to compare words with; leave data.lexicon empty "
+            "to train without word error rates"
+        )
+    decoded = {"wer": [result.phonemes for result in scored]}
+    if scored[0].rnnt is not None:
+        decoded["rnnt_wer"] = [result.rnnt or [] for result in scored]
+    references = [result.trial.sentence or "" for result in scored]
     return {
         name: total(
             word_edits(reference, " ".join(words(phonemes)))

@@ -99,7 +99,8 @@ class WordJob:
         if posteriors.split != "val":
             return [tuning.best] * trials, [f"weights chosen on val: {tuning.best}", *notes]
         halves = "; ".join(sorted(map(str, set(tuning.crossed))))
-        return tuning.crossed, [
+        weights = dict(zip(val.sentences, tuning.crossed, strict=True))
+        return [weights.get(index, tuning.best) for index in range(trials)], [
             f"each half of val searched with the weights chosen on the other: {halves}",
             f"chosen on all of val: {tuning.best}, where the WER is too optimistic: "
             f"{percent(tuning.best_rate)}",

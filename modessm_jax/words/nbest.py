@@ -6,14 +6,16 @@ sentence has a `text`.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
-from modessm_jax.data.recordings import Key, describe
+from absl import logging
+
+from modessm_jax.data.recordings import Key, describe, unscored
 from modessm_jax.data.validation import DataError, data_error
 from modessm_jax.runtime.files import replacing
 
@@ -71,6 +73,17 @@ def read_nbest(path: str | Path) -> list[Utterance]:
     """
     found = _read(Path(path), _Line.candidates)
     return [Utterance(*key, candidates) for key, candidates in found.items()]
+
+
+def scorable(utterances: Collection[Utterance], index: Mapping[Key, str | None]) -> list[Utterance]:
+    """Those whose sentence the index holds; if it withholds a few, they are counted and named.
+
+    Trials that are not in the index at all stay.
+    """
+    withheld = [one.key for one in utterances if index.get(one.key, "") is None]
+    if 0 < len(withheld) < len(utterances):
+        logging.warning(unscored(withheld, len(utterances)))
+    return [one for one in utterances if one.key not in withheld]
 
 
 def write_texts(path: str | Path, texts: Mapping[Key, str]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from modessm_jax.data.recordings import unscored
 from modessm_jax.evaluation.report import columns
 from modessm_jax.text import percent
 from modessm_jax.words.results import GREEDY, NO_SENTENCES, WordEvaluation, WordResult, aligned
@@ -29,11 +30,13 @@ def format_words(evaluation: WordEvaluation) -> str:
     if not evaluation.labelled:
         return "\n".join([title, *evaluation.notes, NO_SENTENCES])
     parts = [title, *evaluation.notes, _table(evaluation)]
+    if evaluation.without_sentence:
+        parts.append(unscored(evaluation.without_sentence, len(evaluation.results)))
     missing = evaluation.out_of_vocabulary
     if missing:
         named = ", ".join(f"{word} ({count})" for word, count in missing.most_common(_NAMED))
         more = ", ..." if len(missing) > _NAMED else ""
-        words = sum(len(result.reference.split()) for result in evaluation.results)
+        words = sum(len(result.reference.split()) for result in evaluation.scored)
         parts.append(
             f"out of vocabulary: {missing.total()} of {words} words, {len(missing)} different: "
             f"{named}{more}"

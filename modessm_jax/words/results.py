@@ -12,6 +12,7 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
+from modessm_jax.data.recordings import Key, describe
 from modessm_jax.evaluation.posteriors import Posterior
 from modessm_jax.text import Edits, bootstrap_interval, mean_rate, normalize, total, word_edits
 from modessm_jax.words.decoder import Found
@@ -86,10 +87,20 @@ class WordEvaluation:
     lexicon: Container[str]
     notes: tuple[str, ...] = ()
 
+    @cached_property
+    def scored(self) -> list[WordResult]:
+        """The results that have a sentence to compare with."""
+        return [result for result in self.results if result.trial.sentence is not None]
+
     @property
     def labelled(self) -> bool:
-        """Whether every trial has a sentence to compare with."""
-        return all(result.trial.sentence is not None for result in self.results)
+        """Whether there is anything to compare with."""
+        return bool(self.scored)
+
+    @property
+    def without_sentence(self) -> list[Key]:
+        """The trials that have none."""
+        return [result.trial.key for result in self.results if result.trial.sentence is None]
 
     @property
     def frames_a_second(self) -> float:
@@ -100,38 +111,45 @@ class WordEvaluation:
     @cached_property
     def out_of_vocabulary(self) -> Counter[str]:
         """Reference words the lexicon lacks, which can never be recognised, and how often."""
-        words = (word for result in self.results for word in result.reference.split())
+        words = (word for result in self.scored for word in result.reference.split())
         return Counter(word for word in words if word not in self.lexicon)
 
     @property
     def worst(self) -> list[WordResult]:
         """The sentences with any edits, those with the most first."""
-        wrong = [result for result in self.results if result.edits.count]
+        wrong = [result for result in self.scored if result.edits.count]
         return sorted(wrong, key=lambda result: (-result.edits.count, -result.edits.rate))
 
     @cached_property
     def confusions(self) -> Counter[tuple[str, str]]:
         """How often each pair of different words of `aligned` occurs."""
-        pairs = (pair for result in self.results for pair in aligned(result))
+        pairs = (pair for result in self.scored for pair in aligned(result))
         return Counter(pair for pair in pairs if pair[0] != pair[1])
 
     def groups(self) -> dict[str, list[WordResult]]:
-        """All sentences, those seen in training and not, of every corpus, of every session."""
+        """Scored sentences: all, seen in training and not, of every corpus, of every session."""
         either: dict[str, list[WordResult]] = {}
         corpora: defaultdict[str, list[WordResult]] = defaultdict(list)
         sessions: defaultdict[str, list[WordResult]] = defaultdict(list)
         for name, known in ((SEEN, True), ("unseen", False)):
-            if members := [result for result in self.results if result.seen == known]:
+            if members := [result for result in self.scored if result.seen == known]:
                 either[name] = members
-        for result in self.results:
+        known = any(result.trial.corpus is not None for result in self.scored)
+        for result in self.scored:
             sessions[result.trial.key[0]].append(result)
-            if result.trial.corpus is not None:
-                corpora[result.trial.corpus].append(result)
-        return {"all": self.results, **either, **dict(sorted(corpora.items())), **sessions}
+            if known:
+                corpora[result.trial.corpus or "unknown"].append(result)
+        return {"all": self.scored, **either, **dict(sorted(corpora.items())), **sessions}
 
     def figures(self) -> dict[str, dict[str, Any]]:
-        """The row of every group, after that of the greedy words on all sentences."""
-        greedy = [word_edits(result.reference, result.greedy) for result in self.results]
+        """The row of every group, after that of the greedy words on all sentences.
+
+        Raises:
+            ValueError: no trial has a sentence.
+        """
+        if not self.labelled:
+            raise ValueError(f"{self.split}: {NO_SENTENCES}")
+        greedy = [word_edits(result.reference, result.greedy) for result in self.scored]
         rows = {GREEDY: _figures(greedy)}
         for name, results in self.groups().items():
             rows[name] = _figures([result.edits for result in results])
@@ -149,6 +167,7 @@ class WordEvaluation:
         if not self.labelled:
             return {**facts, "note": NO_SENTENCES}
         missing = dict(self.out_of_vocabulary.most_common())
+        facts["without_sentence"] = list(map(describe, self.without_sentence))
         return {**facts, "out_of_vocabulary": missing, "groups": self.figures()}
 
 

@@ -189,16 +189,17 @@ def _measure(
             f"weights are tuned on val, not on {val.split}, whose error rate would then be no test "
             "of them"
         )
-    if not val.labelled:
-        raise ValueError("weights cannot be tuned: a trial of val has no sentence_label")
-    sentences = [normalize(trial.sentence or "") for trial in val.trials]
+    if not val.sentences:
+        raise ValueError("weights cannot be tuned: no trial of val has a sentence_label")
+    spoken = val.sentences
+    sentences = [normalize(sentence) for sentence in spoken.values()]
     second = halves(sentences)
     options = dataclasses.replace(options, nbest=1)
     points = [weights.put_into(options) for weights in grid.points()]
-    tasks = [Task(trial, point) for point in points for trial in range(len(sentences))]
+    tasks = [Task(trial, point) for point in points for trial in spoken]
     print(f"tuning: {len(points)} choices of weights, {len(sentences)} sentences")
     counts = [
-        word_edits(sentences[task.trial], " ".join(found.hypotheses[0].words)).count
+        word_edits(spoken[task.trial], " ".join(found.hypotheses[0].words)).count
         for task, found in zip(tasks, search_trials(vocabulary, val, tasks, processes), strict=True)
     ]
     shape = (*map(len, grid.axes), len(sentences))

@@ -294,7 +294,7 @@ def spoken_root(tmp_path):
     return tmp_path
 
 
-def test_sentences_are_normalised_in_the_order_of_sessions(spoken_root):
+def test_sentences_are_cleaned_in_the_order_of_sessions(spoken_root):
     assert read_transcripts(spoken_root, "train") == [
         "sentence",
         "not so a",
@@ -304,13 +304,24 @@ def test_sentences_are_normalised_in_the_order_of_sessions(spoken_root):
     assert read_transcripts(spoken_root, "train", ["b"]) == ["sentence", "not so b"]
 
 
-def test_missing_sentences_are_named(spoken_root):
+def test_missing_sentences_are_named(spoken_root, caplog):
     with pytest.raises(DataError, match="data_val"):
         read_transcripts(spoken_root, "val")
     with h5py.File(spoken_root / "b" / "data_train.hdf5", "a") as handle:
         del handle["trial_0000"].attrs["sentence_label"]
-    with pytest.raises(DataError, match="the attribute is missing in b/block 1/trial 0"):
-        read_transcripts(spoken_root, "train")
+    assert read_transcripts(spoken_root, "train") == ["sentence", "not so a", "not so b"]
+    assert "1 of 4 trials have no sentence and are not scored: b/block 1/trial 0" in caplog.text
+    assert "train: 1 words with digits" in caplog.text and ": 0 (1); write them" in caplog.text
+    with h5py.File(spoken_root / "b" / "data_train.hdf5", "a") as handle:
+        del handle["trial_0001"].attrs["sentence_label"]
+    with pytest.raises(DataError, match="the attribute is missing in all 2 trials"):
+        read_transcripts(spoken_root, "train", ["b"])
+
+
+def test_typographic_sentences_keep_their_words(spoken_root):
+    with h5py.File(spoken_root / "b" / "data_train.hdf5", "a") as handle:
+        handle["trial_0000"].attrs["sentence_label"] = "We\u2019re \u2018here\u2019\u2014now."
+    assert read_transcripts(spoken_root, "train", ["b"])[0] == "we're here now"
 
 
 def test_the_job_prints_sentences_or_words(spoken_root, capsys):

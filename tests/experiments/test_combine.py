@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import pytest
 
 from experiments.combine import main
@@ -62,6 +63,20 @@ def test_test_lists_count_by_what_was_learned_on_val(tmp_path, root, capsys):
     assert list(read_texts(tmp_path / "test.jsonl").values()) == ["yes"]
     shown = capsys.readouterr().out
     assert shown.count("no WER") == 3 and "c.jsonl, scale 0.00" in shown
+
+
+def test_trials_whose_sentence_is_withheld_are_named_and_the_others_scored(
+    tmp_path, root, capsys, caplog
+):
+    with h5py.File(f"{root}/s/data_val.hdf5", "r+") as file:
+        del file["trial_0002"].attrs["sentence_label"]
+    right, wrong = [("sentence", 0.0), ("no", -1.0)], [("silence", 0.0), ("sentence", -1.0)]
+    one = lists(tmp_path / "one.jsonl", right, wrong, wrong, wrong)
+    given = ["--out", str(tmp_path / "out.jsonl"), "--data_root", root]
+    main([one, *given, "--calibrate_on", one])
+    assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == ["66.67 %"] * 2
+    assert len(read_texts(tmp_path / "out.jsonl")) == 4
+    assert "1 of 4 trials have no sentence and are not scored: s/block 1/trial 2" in caplog.text
 
 
 def test_what_does_not_fit_is_named(tmp_path, root, capsys):

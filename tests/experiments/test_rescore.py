@@ -1,5 +1,6 @@
 """Lists re-ranked with an n-gram, from the command line."""
 
+import h5py
 import pytest
 
 from modessm_jax.words.nbest import Candidate, Utterance, read_nbest, write_nbest
@@ -49,6 +50,20 @@ def test_alpha_is_given_or_chosen_on_val(files, capsys):
     assert [found.text for found in tuned] == ["sentence", "sentence"]
     # 0.5 nats are made up for by 0.4 alpha 2.5 ln(10) = 2.3 alpha.
     assert "alpha 0.25; 2 of 2 trials" in capsys.readouterr().out
+
+
+def test_alpha_is_chosen_on_the_trials_that_have_a_sentence(files, caplog):
+    with h5py.File(files / "data" / "s" / "data_val.hdf5", "r+") as file:
+        del file["trial_0001"].attrs["sentence_label"]
+    tuned = run(files, "--tune_on", str(files / "val.jsonl"), "--data_root", str(files / "data"))
+    assert [found.text for found in tuned] == ["sentence", "sentence"]
+    assert "1 of 2 trials have no sentence and are not scored: s/block 1/trial 1" in caplog.text
+
+
+def test_an_ngram_that_knows_none_of_the_words_is_refused(files):
+    (files / "lm.arpa").write_text(ARPA.replace("senten", "x").replace("sentient", "y"))
+    with pytest.raises(SystemExit, match=r"lm\.arpa lacks 2 of 2 words"):
+        run(files, "--alpha", "0.5")
 
 
 def test_what_does_not_fit_is_named(files, capsys):

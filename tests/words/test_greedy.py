@@ -81,5 +81,7 @@ def test_without_a_transducer_there_is_one_rate_and_without_a_sentence_none() ->
     assert greedy_word_rates(one, WORDS) == {"wer": 0.0}
     trial = dataclasses.replace(one.trials[0].trial, sentence=None)
     silent = dataclasses.replace(one, trials=[dataclasses.replace(one.trials[0], trial=trial)])
+    both = dataclasses.replace(one, trials=[*silent.trials, *one.trials])
+    assert greedy_word_rates(both, WORDS) == {"wer": 0.0}
     with pytest.raises(ValueError, match=r"has no sentence.*data.lexicon"):
         greedy_word_rates(silent, WORDS)

@@ -35,6 +35,19 @@ def test_given_weights_need_no_val(job):
     assert [path.name for path in job.write(found)] == ["test.jsonl", "test.json"]
 
 
+def test_one_trial_without_a_sentence_leaves_the_others_their_rates(job):
+    val = posteriors("val")
+    val.trials[2] = dataclasses.replace(val.trials[2], sentence=None)
+    tuned = dataclasses.replace(
+        job, grid=Grid(lm_weight=(0.0, 1.0), word_score=(0.0,), blank_penalty=(1.0,))
+    )
+    for each in (job, tuned):
+        found = each.decode(lambda _: val, "val", TRAINING)
+        assert [result.text for result in found.results] == SENTENCES
+        assert found.figures()["all"]["wer"] == 0 and found.figures()["all"]["sentences"] == 5
+        assert [path.suffix for path in each.write(found)] == [".jsonl", ".json", ".png"]
+
+
 def test_every_split_is_tuned_on_val(job):
     tuned = dataclasses.replace(
         job, grid=Grid(lm_weight=(0.0, 1.0), word_score=(0.0,), blank_penalty=(1.0,))

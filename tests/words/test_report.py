@@ -33,6 +33,15 @@ def test_the_table_without_sentences_says_so():
     assert "predictions only" in text and "%" not in text
 
 
+def test_trials_without_a_sentence_are_named():
+    whole = evaluation()
+    silent = dataclasses.replace(whole.results[3].trial, sentence=None)
+    results = [*whole.results[:3], dataclasses.replace(whole.results[3], trial=silent)]
+    text = format_words(dataclasses.replace(whole, results=results))
+    assert "1 of 4 trials have no sentence and are not scored: b/block 1/trial 3" in text
+    assert "out of vocabulary" not in text and "%" in text
+
+
 def test_the_picture_is_drawn(tmp_path):
     picture = tmp_path / "val.png"
     write_word_report(picture, evaluation())

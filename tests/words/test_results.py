@@ -81,6 +81,29 @@ def test_lists_name_their_trial():
     assert utterance.candidates[0].total == -3.0
 
 
+def test_one_trial_without_a_sentence_is_named_and_the_others_are_scored():
+    whole = evaluation()
+    results = list(whole.results)
+    silent = dataclasses.replace(results[3].trial, sentence=None)
+    results[3] = dataclasses.replace(results[3], trial=silent)
+    shown = dataclasses.replace(whole, results=results)
+    rest = dataclasses.replace(whole, results=[*whole.results[:3], *whole.results[4:]])
+    assert shown.labelled and shown.without_sentence == [("b", 1, 3)]
+    assert shown.figures() == rest.figures()
+    assert shown.to_dict()["groups"] == rest.figures()
+    assert shown.to_dict()["without_sentence"] == ["b/block 1/trial 3"]
+    assert shown.confusions == rest.confusions and shown.worst == rest.worst
+    assert shown.out_of_vocabulary == rest.out_of_vocabulary
+
+
+def test_sentences_of_no_corpus_have_a_row_where_others_have_one():
+    whole = evaluation()
+    trial = dataclasses.replace(whole.results[0].trial, corpus=None)
+    results = [dataclasses.replace(whole.results[0], trial=trial), *whole.results[1:]]
+    rows = dataclasses.replace(whole, results=results).figures()
+    assert [rows[name]["sentences"] for name in ("Harvard", "Switchboard", "unknown")] == [3, 2, 1]
+
+
 def test_without_sentences_there_are_no_rates():
     shown = evaluation(labelled=False)
     assert not shown.labelled
