@@ -98,7 +98,7 @@ class Decoder:
         self._title = f"{run.config['model']['name']} of {workdir}, step {run.step}"
         self._search = search
         self._multiple = run.functional.multiple
-        self._chosen = parse_channels(run.config["data"]["channels"])
+        self._chosen = parse_channels(run.config["data"].get("channels", ""))
         self._params = jax.device_put(run.params)
 
         def score(params: Any, values: Any, bins: Any, session: Any) -> Padded:

@@ -85,7 +85,7 @@ def read_identity(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if not path.exists():
             raise CheckpointError(f"{path} is missing; give the workdir of a training run")
     config, dataset = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
-    return _with_added_keys(config), dataset
+    return config, dataset
 
 
 def check_identity(
@@ -106,7 +106,7 @@ def check_identity(
     check_format(workdir)
     if resuming:
         saved_config, saved_dataset = read_identity(workdir)
-        then = _flat({**saved_config, "dataset": saved_dataset})
+        then = _flat({**_with_added_keys(saved_config), "dataset": saved_dataset})
         now = _flat({**_with_added_keys(config), "dataset": dataset})
         lines = [
             f"  {key}: {then.get(key, 'absent')!r} then, {now.get(key, 'absent')!r} now"

@@ -13,7 +13,7 @@ from modessm_jax.data.recordings import Recordings, Trial, read_recordings
 from modessm_jax.data.validation import DataError
 from modessm_jax.models.build import Functional, build
 from modessm_jax.runs.checkpoints import load_weights
-from modessm_jax.runs.identity import check_format, read_identity
+from modessm_jax.runs.identity import ADDED_KEYS, check_format, read_identity
 from modessm_jax.runs.state import evaluation_params
 from modessm_jax.runtime.files import replacing
 
@@ -125,7 +125,7 @@ def export(workdir: Path, out: Path, step: int | None = None) -> int:
 
 
 def read_configured(
-    data: Mapping[str, Any], split: str, *, root: str | Path | None = None, **further: Any
+    data: dict[str, Any], split: str, *, root: str | Path | None = None, **further: Any
 ) -> Recordings:
     """Reads a split as `data` in a config says.
 
@@ -138,6 +138,7 @@ def read_configured(
     Raises:
         DataError: see `read_recordings`.
     """
+    data = ADDED_KEYS | data
     return read_recordings(
         root or data["root"],
         split,

@@ -55,9 +55,10 @@ def run(
     """
     workdir = Path(workdir)
     # With the names in a file, which may be gone when the run is scored.
-    names = read_exclusions(config.to_dict()["data"]["exclude"])
-    config = copy.deepcopy(config)
-    config.update({"data": {"exclude": names}})
+    names = read_exclusions(config.to_dict()["data"].get("exclude", ()))
+    if names:
+        config = copy.deepcopy(config)
+        config.update({"data": {"exclude": names}})
     with in_use(workdir):
         return _run(config, workdir, stop)
 
@@ -69,7 +70,7 @@ def _run(config: ConfigDict, workdir: Path, stop: Callable[[int], bool]) -> dict
     val_split = read_configured(
         data, "val", index_folder=workdir, expect_channels=train_split.channels
     )
-    _check_exclusions(data["exclude"], train_split, val_split)
+    _check_exclusions(data.get("exclude", ()), train_split, val_split)
     for part in (train_split, val_split):
         sessions = len({trial.session for trial in part.trials})
         print(
