@@ -1,5 +1,6 @@
 """Shared fixtures; JAX gets four pretend devices and refuses silent broadcasting."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -15,6 +16,9 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Else a tenth of the time goes into the search for garbage, see also `frozen`.
+gc.set_threshold(50_000)
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -24,6 +28,12 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real recordings at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen() -> None:
+    """What earlier modules leave (JAX's caches) is not searched for garbage again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks.losses import __main__, parts, peers, report, xla
+from benchmarks.losses.catalogue import build
 from benchmarks.losses.measure import Clock, Spread, difference, exponent, peak_bytes, spread
 from benchmarks.losses.memory import Memory
-from benchmarks.losses.problems import Shape, make
+from benchmarks.losses.problems import Problem, Shape, make
 
 SMALL = Shape(3, 10, 3, 5)
 
@@ -57,14 +58,23 @@ def test_a_missing_peer_is_named_with_its_reason():
     assert reason.startswith("ModuleNotFoundError")
 
 
-def test_report_has_a_line_for_every_row_and_a_picture(tmp_path: Path):
+def test_report_has_a_line_for_every_row_and_a_picture(tmp_path: Path, monkeypatch):
     problem = make("ctc", SMALL)
-    programs = {name: xla.program(loss, problem) for name, loss in xla.LOSSES["ctc"].items()}
+    programs = {name: build("ctc", name, problem) for name in xla.LOSSES["ctc"]}
     memory = Memory(peak=2_000_000, temporary=None)
     clock = Clock()
     findings = parts.Findings(about={"threads": "1"}, absent={"peer": "why"})
     findings.rows = parts.timing("ctc", SMALL, programs, lambda name: memory, clock, rounds=2)
+    shapes = []
+
+    def built(kind: str, name: str, problem: Problem) -> xla.Program:
+        """One program for all shapes: compiling one for each would take most of the test."""
+        shapes.append(problem.values[0].shape)
+        return programs[name]
+
+    monkeypatch.setattr(parts, "build", built)
     findings.growth = parts.growth("ctc", SMALL, Shape(1, 10, 2, 5), (1, 2), clock, rounds=2)
+    assert shapes[:4] == [(1, 10, 5), (2, 10, 5), (3, 10, 5), (3, 20, 5)]
     findings.compilation["ctc", xla.OURS] = {10: 0.5}
     text = report.write(tmp_path / "losses", findings)
     assert (tmp_path / "losses.md").read_text(encoding="utf-8") == text

@@ -1,5 +1,7 @@
 """The door out of `models/`: pure functions of a plain tree, and refusals in plain words."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,8 +16,10 @@ CONFIGS = {"multiscale": test_multiscale.SMALL, "modessm": test_modessm.SMALL}
 SIZES = dict(channels=4, sessions=3, seed=0)
 
 
+@functools.cache
 def made(name: str, hides_bins: bool = True) -> Functional:
-    return build(CONFIGS[name], hides_bins=hides_bins, **SIZES)
+    model = build(CONFIGS[name], hides_bins=hides_bins, **SIZES)
+    return model._replace(apply=jax.jit(model.apply, static_argnames=("modes",)))
 
 
 def test_every_model_is_tried_here() -> None:
@@ -27,7 +31,7 @@ def test_the_function_is_what_the_module_does(name: str) -> None:
     features, session, _ = batch()
     hidden = (jnp.arange(48) % 5 == 0)[None, :] & features.mask
     module = build_module(CONFIGS[name], hides_bins=True, **SIZES)
-    expected = module(features, session, hidden=hidden)
+    expected = nnx.jit(type(module).__call__)(module, features, session, hidden=hidden)
     model = made(name)
     found = model.apply(model.params, features, session, hidden)
     np.testing.assert_array_equal(found.logits["phoneme"].values, expected.logits["phoneme"].values)

@@ -57,7 +57,8 @@ def test_strided(causal: bool, kernel: int, stride: int) -> None:
     verify(strided(causal, kernel=kernel, stride=stride), 4)
 
 
-@pytest.mark.parametrize(("chunk", "left"), [(None, 0), (3, 6), (4, 0)])
+# Chunks which see nothing before them are held by `test_attention`.
+@pytest.mark.parametrize(("chunk", "left"), [(None, 0), (3, 6)])
 def test_conformer(chunk: int | None, left: int) -> None:
     verify(conformer(chunk, left), 8, tight=chunk is None)
 
@@ -158,7 +159,7 @@ class Whole(Block):
 
     def __init__(self, causal: bool, session: str = "affine"):
         self.model = MultiScale(
-            channels=4, sessions=2, hides_bins=False, d=8, layers=(1, 2, 1), heads=2, ff=8,
+            channels=4, sessions=2, hides_bins=False, d=8, layers=(1, 1, 1), heads=2, ff=8,
             kernel=3, strides=(2, 4, 8), patches=(4, 8, 8), dropout=0.1, stochastic_depth=0.1,
             session=session, fusion_norm=True, smoothing=1.0, interctc=False, diphones=False,
             head_scale=1.0, causal=causal, chunk=8, left=8, dtype="float32", rngs=rngs(),

@@ -1,5 +1,7 @@
 """The state-space decoder: its parts trained by their objectives, its modes, its streaming."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,8 +20,10 @@ SMALL = {
 EVERYTHING = {"phoneme": 0.3, "rnnt": 1.0, "mode": 0.1, "flow": 0.05}
 
 
+@functools.cache
 def model(**changes) -> Functional:
-    return build(SMALL | changes, channels=4, sessions=3, hides_bins=True, seed=0)
+    built = build(SMALL | changes, channels=4, sessions=3, hides_bins=True, seed=0)
+    return built._replace(apply=jax.jit(built.apply, static_argnames=("every_mode", "denoise")))
 
 
 def batch() -> tuple[Sequence, jax.Array, Sequence]:
@@ -31,10 +35,10 @@ def batch() -> tuple[Sequence, jax.Array, Sequence]:
 
 def moved(params):
     """Past the first update: FiLM, the stem and the bridge's last layer begin at zero."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [x + 0.1 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, noisy)
+    noise = np.random.default_rng(1)
+    return jax.tree.map(
+        lambda x: jnp.asarray(np.asarray(x) + 0.1 * noise.standard_normal(x.shape), x.dtype), params
+    )
 
 
 def loss(apply, params, weights):

@@ -1,5 +1,6 @@
 """The complete decoder: gradients, precision, streaming, errors; diphones summed to phonemes."""
 
+import functools
 import itertools
 
 import jax
@@ -15,7 +16,7 @@ from modessm_jax.phonemes import CLASSES, DIPHONES
 from modessm_jax.sequence import Sequence
 
 SMALL = {
-    "name": "multiscale", "d": 8, "layers": (1, 2, 1), "heads": 2, "ff": 8, "kernel": 3,
+    "name": "multiscale", "d": 8, "layers": (1, 1, 1), "heads": 2, "ff": 8, "kernel": 3,
     "strides": (2, 4, 8), "patches": (4, 8, 8), "dropout": 0.1, "stochastic_depth": 0.2,
     "session": "affine", "fusion_norm": True, "smoothing": 1.0, "interctc": True,
     "diphones": False, "head_scale": 1.0, "causal": False, "chunk": 8, "left": 8,
@@ -23,8 +24,10 @@ SMALL = {
 }  # fmt: skip
 
 
+@functools.cache
 def model(**changes) -> Functional:
-    return build(SMALL | changes, channels=4, sessions=3, hides_bins=True, seed=0)
+    built = build(SMALL | changes, channels=4, sessions=3, hides_bins=True, seed=0)
+    return built._replace(apply=jax.jit(built.apply))
 
 
 def batch() -> tuple[Sequence, jax.Array, Sequence]:
