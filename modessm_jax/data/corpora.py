@@ -5,6 +5,7 @@ T15's publishers give one row per block: `Date` (YYYY-MM-DD), `Post-implant day`
 """
 
 import csv
+import io
 from datetime import date
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def read_corpora(table: Path) -> dict[tuple[date, int], str]:
         text = table.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise data_error(table, "", "", f"cannot be read ({error})", _REMEDY) from error
-    rows = csv.DictReader(text.splitlines())
+    rows = csv.DictReader(io.StringIO(text, newline=""))
     missing = [column for column in _COLUMNS if column not in (rows.fieldnames or ())]
     if missing:
         raise data_error(table, "line 1", ", ".join(missing), "the column is missing", _REMEDY)

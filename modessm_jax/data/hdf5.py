@@ -22,6 +22,7 @@ from jaxtyping import Float, Float32, Int32
 
 from modessm_jax.data.validation import MAX_BYTES, MIN_BINS, DataError, data_error
 from modessm_jax.phonemes import BLANK, CLASSES
+from modessm_jax.runtime.files import HDF5, content
 
 _RESTORE = "Restore the file from the published data set"
 _REWRITE = "Correct the program that wrote the file, or restore it from the published data set"
@@ -70,7 +71,9 @@ def open_file(file: Path) -> h5py.File:
         # Without locks: network disks often refuse them, and nothing writes to the file.
         return h5py.File(file, "r", locking=False)
     except OSError as error:
-        problem = f"cannot be opened as HDF5, it may be truncated ({error})"
+        what = content(file) if file.is_file() else ""
+        known = f"it is {what}" if what not in ("", HDF5) else "it may be truncated"
+        problem = f"cannot be opened as HDF5, {known} ({error})"
         raise data_error(file, "", "", problem, _RESTORE) from error
 
 

@@ -25,6 +25,7 @@ from modessm_jax.data import hdf5, validation
 from modessm_jax.data.corpora import corpora_of_session, read_corpora
 from modessm_jax.data.hdf5 import Key, Trial, describe
 from modessm_jax.data.index import Facts, Index
+from modessm_jax.data.roots import WHERE_DATA_COMES_FROM, no_recordings, session_names
 from modessm_jax.data.selection import (
     name_excluding,
     parse_channels,
@@ -37,14 +38,6 @@ from modessm_jax.text import describe_left_out, spoken
 
 SPLITS = ("train", "val", "test")
 EXCLUDE = "data.exclude"  # the field of the finding on a trial that was left out by name
-
-WHERE_DATA_COMES_FROM = (
-    "Recordings are not part of this project. T15 (Brain-to-Text '25): Dryad, doi "
-    "10.5061/dryad.dncjsxm85; give the folder hdf5_data_final. T12 (Brain-to-Text '24): Dryad, doi "
-    "10.5061/dryad.x69p8czpq; convert it with "
-    "`python -m experiments.convert_t12 --mat DIR --out ROOT`. To start without either, simulate: "
-    "`python -m experiments.simulate --out DIR`"
-)
 
 
 @dataclass(eq=False, repr=False)
@@ -170,13 +163,16 @@ def read_recordings(
     if not str(root):
         raise DataError(f"there is no data root: give --config.data.root. {WHERE_DATA_COMES_FROM}.")
     root = Path(root)
-    names = _session_names(root)
+    names = session_names(root)
     _check_split(split)
     chosen = sorted(set(sessions)) if sessions else names
     unknown = [name for name in chosen if name not in names]
     if unknown:
         problem = f"has no session {', '.join(unknown)}"
-        raise data_error(root, "", "", problem, f"It holds {', '.join(names)}")
+        remedy = f"It holds {', '.join(names)}"
+        if any("," in name for name in unknown):
+            remedy += """. Write several as --config.data.sessions="('first','second')\""""
+        raise data_error(root, "", "", problem, remedy)
     corpora = read_corpora(Path(table)) if table else {}
 
     recordings = Recordings(split, names, 0, [], [], [], [], [], parse_channels(channels))
@@ -201,8 +197,7 @@ def read_recordings(
             index.put(file, found)
     index.save()
     if not loader.found:
-        problem = f"no session has trials in data_{split}.hdf5"
-        raise data_error(root, "", "", problem, WHERE_DATA_COMES_FROM)
+        raise no_recordings(root, split)
     if not recordings.trials:
         example = recordings.excluded[0]
         problem = f"none of the {len(recordings.excluded)} {split} trials is usable, e.g. "
@@ -225,8 +220,7 @@ def read_index(root: str | Path, split: str) -> dict[Key, str | None]:
     _check_split(split)
     files = sorted(root.glob(f"*/data_{split}.hdf5"))
     if not files:
-        problem = f"holds no <session>/data_{split}.hdf5"
-        raise data_error(root, "", "", problem, WHERE_DATA_COMES_FROM)
+        raise no_recordings(root, split)
     sentences: dict[Key, str | None] = {}
     for file in files:
         sentences |= hdf5.read_sentences(file, file.parent.name)
@@ -270,18 +264,6 @@ def unscored(keys: Sequence[Key], trials: int) -> str:
 def _check_split(split: str) -> None:
     if split not in SPLITS:
         raise DataError(f"there is no split {split!r}. Choose one of {', '.join(SPLITS)}.")
-
-
-def _session_names(root: Path) -> tuple[str, ...]:
-    if not root.is_dir():
-        raise data_error(root, "", "", "there is no such folder", WHERE_DATA_COMES_FROM)
-    names = tuple(sorted({file.parent.name for file in root.glob("*/data_*.hdf5")}))
-    if not names:
-        problem = "holds no <session>/data_{train,val,test}.hdf5"
-        below = sorted({file.parent.parent for file in root.glob("*/*/data_*.hdf5")})
-        remedy = f"Give {below[0]}, which does" if below else WHERE_DATA_COMES_FROM
-        raise data_error(root, "", "", problem, remedy)
-    return names
 
 
 class _Loader:

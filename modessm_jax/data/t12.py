@@ -12,6 +12,7 @@ The logarithm shortens the tails of both features; the official baseline does no
 import zlib
 from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import h5py
@@ -21,10 +22,11 @@ from absl import logging
 from jaxtyping import Float, Int32
 from scipy.io.matlab import MatReadError
 
-from modessm_jax.data.hdf5 import describe, write_trial
+from modessm_jax.data.hdf5 import describe, read_trials, write_trial
 from modessm_jax.data.pronunciations import LEXICON_FORMAT, Pronunciations
-from modessm_jax.data.validation import data_error
-from modessm_jax.runtime.files import replacing
+from modessm_jax.data.validation import DataError, data_error
+from modessm_jax.runtime.files import MATLAB, MATLAB_7_3, replacing
+from modessm_jax.runtime.files import content as kind_of
 from modessm_jax.text import clean
 
 PARTITIONS = {"train": "train", "test": "val", "competitionHoldOut": "test"}
@@ -82,8 +84,14 @@ def convert(
     if not any(files.values()):
         problem = f"holds no .mat file in {', '.join(PARTITIONS)}"
         remedy = "Give the folder competitionData of Dryad, doi 10.5061/dryad.x69p8czpq"
+        if below := [folder for part in PARTITIONS for folder in source.glob(f"*/{part}")]:
+            remedy = f"Give {below[0].parent}"
+        elif source.name in PARTITIONS:
+            remedy = f"Give {source.parent}"
         raise data_error(source, "", "", problem, remedy)
     # Before anything is written, and all unknown words at once.
+    for file in chain.from_iterable(files.values()):
+        _blocks(file, _load(file, ["blockIdx"]))
     for split in ("train", "val"):
         if split == "val" or not exclude_unknown:
             _check_words(source, files[split], pronunciations)
@@ -92,7 +100,10 @@ def convert(
         for file in of_split:
             utterances = read_mat(file, labelled=split != "test", log=log, zscore=zscore)
             target = root / file.stem / f"data_{split}.hdf5"
-            counts[split] += _write(target, file.stem, utterances, pronunciations)
+            try:
+                counts[split] += _write(target, file.stem, utterances, pronunciations)
+            except DataError as error:
+                raise DataError(f"{file}: cannot be converted. {error}") from error
     return counts
 
 
@@ -117,10 +128,21 @@ def read_mat(
         _features(file, number, content["tx1"][number], content["spikePow"][number], log)
         for number in range(sentences)
     ]
-    blocks = content["blockIdx"].astype(int).tolist()
+    blocks = _blocks(file, content)
     if zscore:
         features = _block_zscore(features, blocks)
     return [Utterance(*fields) for fields in zip(features, blocks, texts, strict=True)]
+
+
+def _blocks(file: Path, content: dict[str, np.ndarray]) -> list[int]:
+    """The block of every sentence."""
+    values = content["blockIdx"]
+    with np.errstate(invalid="ignore"):  # of infinity
+        wrong = np.flatnonzero(~((values >= 0) & (values < 2**31) & (values % 1 == 0)))
+    if len(wrong):
+        problem = f"is {values[wrong[0]]} for sentence {wrong[0]} (from 0), not a whole number of 0"
+        raise data_error(file, "", "blockIdx", f"{problem} or more", _RESTORE)
+    return values.astype(int).tolist()
 
 
 def _block_zscore(trials: list[np.ndarray], blocks: list[int]) -> list[np.ndarray]:
@@ -166,7 +188,12 @@ def _load(file: Path, fields: list[str]) -> dict[str, np.ndarray]:
     try:
         content = scipy.io.loadmat(file, variable_names=fields)
     except _UNREADABLE as error:
-        problem = f"cannot be read as a MATLAB file, it may be truncated ({error})"
+        what = kind_of(file) if file.is_file() else ""
+        known = f"it is {what}" if what not in ("", MATLAB) else "it may be truncated"
+        problem = f"cannot be read as a MATLAB file, {known} ({error})"
+        if what == MATLAB_7_3:
+            remedy = "In MATLAB, load it and save its variables with -v7"
+            raise data_error(file, "", "", f"is {what}, not of 5 to 7", remedy) from error
         raise data_error(file, "", "", problem, _RESTORE) from error
     for field in fields:
         if field not in content:
@@ -222,7 +249,11 @@ def _write(
         logging.warning("Not written: %s, no trial is left", target)
         target.unlink(missing_ok=True)
         return 0
-    with replacing(target) as partial, h5py.File(partial, "w") as handle:
-        for one, number, labels in kept:
-            write_trial(handle, session, one.block, number, one.features, labels, one.sentence)
+    with replacing(target) as partial:
+        with h5py.File(partial, "w") as handle:
+            for one, number, labels in kept:
+                write_trial(handle, session, one.block, number, one.features, labels, one.sentence)
+        # Whoever trains on the file must be able to read it.
+        for _ in read_trials(partial, session, labels=kept[0][2] is not None, corpora={}):
+            pass
     return len(kept)

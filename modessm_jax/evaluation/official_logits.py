@@ -80,7 +80,13 @@ def write_official_logits(
     """Writes `val_metrics.pkl` and `args.yaml` with what `read_official_logits` needs.
 
     Every session is one batch. Log-probabilities stand for logits: their softmax is the same.
+
+    Raises:
+        DataError: a trial has no frames, or values that are not finite.
     """
+    for key, logits in emissions.items():
+        if not len(logits) or not np.isfinite(logits).all():
+            raise DataError(f"the logits of {describe(key)} are none or not all finite. {_REMEDY}.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     keys = sorted(emissions, key=lambda key: key[0])  # stable: trials keep their order

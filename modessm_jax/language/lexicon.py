@@ -97,8 +97,8 @@ class Lexicon:
 def _check(word: str, variants: Variants) -> None:
     if not word or word.split() != [word]:
         raise ValueError(f"{word!r} is no word; white space separates words")
-    if word != word.lower():
-        raise ValueError(f"{word!r} has capitals; words of a lexicon are in lower case")
+    if word != spelling(word) or [line for _, line, _ in entries(word)] != [word]:
+        raise ValueError(f"{word!r} has capitals, or is a variant or a comment of CMUdict")
     if not variants or not all(variants):
         raise ValueError(f"a pronunciation of {word!r} is missing")
     if not all(0 < sound < SILENCE for variant in variants for sound in variant):

@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 from flax import nnx
@@ -57,8 +57,10 @@ def build_module(
     name = options.pop("name")
     if name not in MODELS:
         raise ValueError(f"model.name = {name!r}: choose one of {sorted(MODELS)}")
+    parameters = inspect.signature(MODELS[name].__init__).parameters
     for key, value in options.items():
-        _check_value(key, value)
+        kinds = get_args(parameters[key].annotation) if key in parameters else ()
+        _check_value(key, value, len(kinds) if set(kinds) == {int} else 0)
     try:
         return MODELS[name](
             **options,
@@ -124,8 +126,20 @@ def build(
     return Functional(apply, nnx.to_pure_dict(params), module.block_size, predict)
 
 
-def _check_value(key: str, value: Any) -> None:
-    """Refuses what a model could be built with, but not compute with."""
+def _check_value(key: str, value: Any, numbers: int) -> None:
+    """Refuses what a model could be built with, but not compute with.
+
+    Args:
+        key: of the config's model.
+        value: of it.
+        numbers: how many whole numbers the model takes there; 0 where it takes one value.
+    """
+    if numbers and [type(each) for each in value] != [int] * numbers:
+        example = ",".join("248"[:numbers])
+        raise ValueError(
+            f"model.{key} = {value}: give {numbers} whole numbers, as "
+            f"--config.model.{key}={example}"
+        )
     if key == "dtype" and value not in DTYPES:
         raise ValueError(f"model.dtype = {value!r}: choose one of {', '.join(DTYPES)}")
     for number in value if isinstance(value, tuple) else (value,):

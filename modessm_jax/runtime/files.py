@@ -11,7 +11,8 @@ from typing import Any
 PARTIAL = ".partial"
 
 GZIP, ARPA, KENLM = "a gzip archive", "an ARPA n-gram", "a KenLM binary"
-LEXICON, MATLAB_7_3 = "a lexicon", "a MATLAB file of version 7.3"
+LEXICON, HDF5 = "a lexicon", "an HDF5 file"
+MATLAB, MATLAB_7_3 = "a MATLAB file", "a MATLAB file of version 7.3"
 _CONTENTS = {
     rb"\Z": "empty",
     rb"version https://git-lfs": "a Git LFS pointer, which `git lfs pull` replaces by the file",
@@ -20,8 +21,8 @@ _CONTENTS = {
     rb"PK\x03\x04": "a zip archive",
     rb"BZh|\xfd7zXZ": "a compressed archive",
     rb"MATLAB 7\.3": MATLAB_7_3,
-    rb"MATLAB 5": "a MATLAB file",
-    rb"\x89HDF": "an HDF5 file",
+    rb"MATLAB 5": MATLAB,
+    rb"\x89HDF": HDF5,
     rb"mmap lm http://kheafield\.com": KENLM,
     # Some programs write a few lines before it.
     rb"(.*\n)?\s*\\data\\\s": ARPA,

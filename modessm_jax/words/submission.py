@@ -6,6 +6,9 @@ the order of `read_index`, and sentences are normalised as for the error rate: l
 letters, hyphens and apostrophes. The suffix tells which of the two a file is: `.csv` or `.txt`.
 """
 
+import codecs
+import csv
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +20,7 @@ from modessm_jax.runtime.files import replacing
 from modessm_jax.text import normalize
 
 HEADER = "id,text"
-_ROW = re.compile(r"([0-9]{1,9}),(.*)")
+_ID = re.compile(r"[0-9]{1,9}")
 _DECODE = "Decode again, with every trial of the split"
 _WRITE = "Write the file again with `python -m experiments.submit --out`"
 
@@ -87,14 +90,16 @@ def check_submission(
     except OSError as error:
         problem = f"cannot be read ({error.strerror})"
         raise data_error(path, "", "", problem, "Give a submission") from error
-    problems = list(_beyond_ascii(content))
-    # Lines may end in either way in use; what follows the last end is no line.
-    lines = content.decode("utf-8", errors="replace").replace("\r\n", "\n").split("\n")
-    lines = lines[:-1] if lines[-1] == "" else lines
     if tabular:
-        rows, found = _parse(lines)
+        content = content.removeprefix(codecs.BOM_UTF8)
+    problems = list(_beyond_ascii(content))
+    text = content.decode("utf-8", errors="replace")
+    if tabular:
+        rows, found = _parse(text)
         problems += [*found, *_check_ids(rows, index)]
     else:
+        # Lines may end in either way in use; what follows the last end is no line.
+        lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
         rows = [_Row(line, line - 1, sentence) for line, sentence in enumerate(lines, 1)]
         problems += _check_count(rows, index)
     for row in rows:
@@ -129,20 +134,27 @@ def _beyond_ascii(content: bytes) -> Iterator[Problem]:
             yield Problem(line, what, "Use letters a to z, hyphens and straight apostrophes only")
 
 
-def _parse(lines: Sequence[str]) -> tuple[list[_Row], list[Problem]]:
-    """The rows of a CSV, and what is wrong with their form. No sentence needs to be quoted."""
+def _parse(text: str) -> tuple[list[_Row], list[Problem]]:
+    """The rows of a CSV, with quotes or without, and what is wrong with their form."""
     rows: list[_Row] = []
     problems: list[Problem] = []
-    header = lines[0] if lines else ""
+    table = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header, begin = "", 1
+    try:
+        for fields in table:
+            content = ",".join(fields)
+            if begin == 1:
+                header = content
+            if len(fields) == 2 and _ID.fullmatch(fields[0]):
+                rows.append(_Row(begin, int(fields[0]), fields[1]))
+            elif begin > 1 and fields:  # a blank line is no row
+                what = f"is {content!r}, not an id of digits, a comma and a sentence"
+                problems.append(Problem(begin, what, _WRITE))
+            begin = table.line_num + 1
+    except csv.Error as error:
+        problems.append(Problem(begin, f"is not valid CSV ({error})", _WRITE))
     if header != HEADER:
         problems.append(Problem(1, f"the header is {header!r}", f"Make {HEADER} the first line"))
-    for line, content in enumerate(lines, 1):
-        match = _ROW.fullmatch(content)
-        if match is not None:
-            rows.append(_Row(line, int(match[1]), match[2]))
-        elif line > 1:
-            what = f"is {content!r}, not an id of digits, a comma and a sentence"
-            problems.append(Problem(line, what, _WRITE))
     return rows, problems
 
 

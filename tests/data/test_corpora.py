@@ -29,6 +29,17 @@ def test_blocks_are_found_by_the_date_a_session_is_named_for(tmp_path):
     assert corpora_of_session(corpora, "fsdd.george") == {}
 
 
+def test_whatever_is_valid_csv_is_a_table(tmp_path):
+    quoted = (
+        HEADER + '2023-08-11,25,"2",20,"Harvard,\n list\u20281",Train\n2023-08-12,26,3,1,x,Val\n'
+    )
+    corpora = read_corpora(written(tmp_path, quoted))
+    assert corpora == {
+        (date(2023, 8, 11), 2): "Harvard,\n list\u20281",
+        (date(2023, 8, 12), 3): "x",
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "place", "words"),
     [

@@ -9,6 +9,24 @@ from modessm_jax.data.validation import DataError
 from tests.data.layout import CHANNELS, write_split
 
 
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"", "it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer"),
+        (b"\n<html><body>Log in</body></html>", "it is a web page"),
+        (b"PK\x03\x04", "it is a zip archive"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(9), "it may be truncated"),
+        (b"what is this", "it may be truncated"),
+    ],
+)
+def test_what_is_no_hdf5_file_is_named(tmp_path, data, told):
+    file = tmp_path / "data_train.hdf5"
+    file.write_bytes(data)
+    with pytest.raises(DataError, match=f"cannot be opened as HDF5, {told}"):
+        list(read_trials(file, "s", labels=True, corpora={}))
+
+
 @pytest.fixture
 def file(tmp_path) -> Path:
     return write_split(tmp_path, "s.1", "train", [5, 9])
@@ -127,7 +145,7 @@ def test_a_trial_that_points_nowhere_is_named(file):
         read(file)
 
 
-@pytest.mark.parametrize("kept", [0, 100, 3000])
+@pytest.mark.parametrize("kept", [1, 100, 3000])
 def test_truncated_files_are_named(file, kept):
     file.write_bytes(file.read_bytes()[:kept])
     with pytest.raises(DataError, match="may be truncated") as caught:

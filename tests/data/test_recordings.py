@@ -159,10 +159,38 @@ def test_a_missing_root_names_the_sources_of_data(tmp_path):
             assert words in message
 
 
-def test_a_root_one_folder_too_high_is_recognised(tmp_path):
-    write_split(tmp_path / "hdf5_data_final", "t15.2023.08.13", "train", [5])
-    with pytest.raises(DataError, match=r"Give .*/hdf5_data_final, which does"):
-        read_recordings(tmp_path, "train")
+@pytest.mark.parametrize("read", [read_recordings, read_index, read_transcripts])
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("unpacked", r"one folder too high. Give .*/unpacked/hdf5_data_final[,.]"),
+        ("", r"2 folders too high. Give .*/unpacked/hdf5_data_final[,.]"),
+        ("unpacked/hdf5_data_final/t15.1", r"folder of one session. Give .*/hdf5_data_final[,.]"),
+        (
+            "unpacked/hdf5_data_final/t15.1/data_train.hdf5",
+            r"one file of a session. Give .*_final[,.]",
+        ),
+        ("gone", "there is no such folder"),
+        ("mat", r"holds MATLAB files. Convert .*experiments.convert_t12 --mat .*/mat --out ROOT"),
+        ("packed", r"holds t15_hdf5.zip. Unpack it"),
+    ],
+)
+def test_a_wrong_root_is_told_from_the_right_one(tmp_path, read, given, told):
+    root = tmp_path / "unpacked" / "hdf5_data_final"
+    write_split(root, "t15.1", "train", [5])
+    for file in ("mat/train/t12.mat", "packed/t15_hdf5.zip"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).touch()
+    with pytest.raises(DataError, match=told):
+        read(tmp_path / given, "train")
+
+
+@pytest.mark.parametrize("read", [read_recordings, read_index, read_transcripts])
+def test_a_split_that_no_session_has_is_not_called_missing_data(tmp_path, read):
+    write_split(tmp_path, "t15.1", "train", [5])
+    with pytest.raises(DataError, match=r"data_val\.hdf5.*there is data_train\.hdf5") as caught:
+        read(tmp_path, "val")
+    assert "Recordings are not part of this project" not in str(caught.value)
 
 
 def test_choices_that_do_not_exist_are_named(root):
@@ -170,7 +198,7 @@ def test_choices_that_do_not_exist_are_named(root):
         read_recordings(root, "dev")
     with pytest.raises(DataError, match=r"has no session t15\.2024.*It holds t15\.2023\.08\.11"):
         read_recordings(root, "train", sessions=("t15.2024", "t15.2023.08.11"))
-    with pytest.raises(DataError, match=r"no session has trials in data_val\.hdf5"):
+    with pytest.raises(DataError, match=r"no session read has a data_val\.hdf5"):
         read_recordings(root, "val", sessions=("t15.2023.08.12",))
 
 
@@ -275,7 +303,7 @@ def test_a_doubled_trial_is_named(tmp_path):
 
 def test_data_that_are_not_there_are_named(tmp_path):
     write_split(tmp_path, "s.1", "train", [4])
-    with pytest.raises(DataError, match=r"holds no <session>/data_test\.hdf5"):
+    with pytest.raises(DataError, match=r"no session read has a data_test\.hdf5"):
         read_index(tmp_path, "test")
     with pytest.raises(DataError, match="there is no split 'tset'"):
         read_index(tmp_path, "tset")

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import scipy.io
@@ -200,16 +201,75 @@ def test_truncated_files_are_named(source, kept):
     file.write_bytes(file.read_bytes()[:kept])
     with pytest.raises(DataError) as caught:
         read_mat(file, labelled=True)
-    assert str(caught.value).startswith(f"{file}: cannot be read as a MATLAB file")
+    assert str(caught.value).startswith(f"{file}: cannot be read as a MATLAB file, it ")
+    assert ("it is empty" in str(caught.value)) == (kept == 0)
+
+
+def test_a_file_of_version_7_3_is_named(source):
+    file = source / "train" / f"{DAY}.mat"
+    with h5py.File(file, "w", userblock_size=512) as handle:
+        handle["tx1"] = np.zeros(3)
+    data = bytearray(file.read_bytes())
+    data[:128] = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
+    file.write_bytes(data)
+    with pytest.raises(DataError, match=r"of version 7\.3.*with -v7") as caught:
+        read_mat(file, labelled=True)
+    assert "truncated" not in str(caught.value)
+    file.write_bytes(b"<!DOCTYPE html><html></html>")
+    with pytest.raises(DataError, match="it is a web page"):
+        read_mat(file, labelled=True)
+
+
+@pytest.mark.parametrize("block", [np.nan, np.inf, -1, 2.5, 2**31])
+@pytest.mark.parametrize("folder", ["train", "test", "competitionHoldOut"])
+def test_a_block_that_is_no_number_is_refused_before_anything_is_written(
+    source, tmp_path, pronunciations, block, folder
+):
+    content = fields(["See the snow", "Yes"])
+    content["blockIdx"] = np.array([[3.0], [block]])
+    file = save(source, folder, content, "t12.2023.01.01")
+    with pytest.raises(
+        DataError, match=r"blockIdx: is .* for sentence 1 \(from 0\), not a whole number"
+    ) as c:
+        convert(source, tmp_path / "out", pronunciations)
+    assert str(c.value).startswith(str(file))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_our_own_reader_would_refuse_is_not_written(source, tmp_path, pronunciations):
+    content = fields(["Yes", "This is far too long a sentence for so very few bins of it"])
+    file = save(source, "test", content)
+    with pytest.raises(DataError, match="more labels than n_time_steps = 21 frames") as caught:
+        convert(source, tmp_path / "out", pronunciations)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert not (tmp_path / "out" / DAY / "data_val.hdf5").exists()
+
+
+def test_typographic_sentences_keep_their_words(source, tmp_path, pronunciations):
+    save(source, "test", fields(["We\u2019re here\u2014now.", "Yes\tno"]))
+    convert(source, tmp_path / "out", pronunciations)
+    val = read_recordings(tmp_path / "out", "val")
+    assert [trial.sentence for trial in val.trials] == ["we're here now", "yes no"]
+    save(source, "test", fields(["Room 360", "Yes"]))
+    with pytest.raises(DataError, match="1 words have no known pronunciation: 360"):
+        convert(source, tmp_path / "out", pronunciations)
+
+
+@pytest.mark.parametrize("given", ["..", "train"])
+def test_a_folder_too_high_or_too_low_is_recognised(source, tmp_path, pronunciations, given):
+    with pytest.raises(
+        DataError, match=r"holds no \.mat file in train.* Give .*/competitionData\.$"
+    ):
+        convert((source / given).resolve(), tmp_path / "out", pronunciations)
 
 
 def test_a_folder_without_recordings_says_where_they_are(tmp_path, pronunciations):
     with pytest.raises(DataError, match=r"10\.5061/dryad\.x69p8czpq"):
-        convert(tmp_path, tmp_path / "out", pronunciations)
+        convert(tmp_path / "gone", tmp_path / "out", pronunciations)
 
 
 def test_the_command_converts_and_reports(source, tmp_path, capsys):
     main(["--mat", str(source), "--out", str(tmp_path / "out")])
     assert capsys.readouterr().out == "train: 8 sentences\nval: 2 sentences\ntest: 3 sentences\n"
     with pytest.raises(SystemExit, match=r"holds no \.mat file"):
-        main(["--mat", str(tmp_path), "--out", str(tmp_path / "out")])
+        main(["--mat", str(tmp_path / "out"), "--out", str(tmp_path / "out")])

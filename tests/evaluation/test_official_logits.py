@@ -85,6 +85,13 @@ def test_ours_in_their_format_come_back(tmp_path):
         np.testing.assert_allclose(found[key], values, atol=1e-6)
 
 
+@pytest.mark.parametrize("logits", [np.zeros((0, 41)), np.full((2, 41), -np.inf)])
+def test_what_our_own_reader_would_refuse_is_not_written(tmp_path, logits):
+    with pytest.raises(DataError, match="s/block 1/trial 0 are none or not all finite"):
+        write_official_logits(tmp_path / "new", {("s", 1, 0): logits.astype(np.float32)})
+    assert not (tmp_path / "new").exists()
+
+
 def test_their_reader_needs_nothing_but_numpy_and_finds_what_it_looks_for(tmp_path):
     random = np.random.default_rng(1)
     ours = {

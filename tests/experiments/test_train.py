@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.data.layout import write_split
+
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "experiments.train", "--config=configs/multiscale.py:small"]
@@ -19,10 +21,19 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         ("--config.model.layer=3", 'Did you mean "layers"'),
         ("--config.dd=3", "the config has no key 'dd'"),
         ("--config.training.steps=many", "steps"),
+        ("--config.data.sessions=a,b", """as --config.data.sessions="('first','second')\""""),
+        ("--config.data.sessions=('t15.1','a')", "has no session a. It holds t15.1, t15.2"),
+        ("--config.model.strides=2,4", "strides = (2, 4): give 3 whole numbers"),
     ],
 )
 def test_what_does_not_fit(tmp_path, argument: str, message: str) -> None:
-    job = run(argument, f"--workdir={tmp_path / 'run'}")
+    given = []
+    if "root" not in argument and "root" not in message:
+        for session in ("t15.1", "t15.2"):
+            for split in ("train", "val"):
+                write_split(tmp_path / "data", session, split, [9])
+        given = [f"--config.data.root={tmp_path / 'data'}"]
+    job = run(argument, *given, f"--workdir={tmp_path / 'run'}")
     assert job.returncode != 0
     assert message in job.stderr and "Traceback" not in job.stderr
     assert not (tmp_path / "run" / "config.json").exists()

@@ -138,6 +138,8 @@ def test_lines_added_by_hand_may_be_those_of_cmudict(tmp_path):
         ({"": ((1,),)}, "is no word"),
         ({"two words": ((1,),)}, "is no word"),
         ({"The": ((1,),)}, "has capitals"),
+        ({"the(2)": ((1,),)}, "is a variant"),
+        ({";;;the": ((1,),)}, "a comment"),
         ({"cat": ()}, "is missing"),
         ({"cat": ((1,), ())}, "is missing"),
         ({"cat": ((1, 40),)}, r"1\.\.39"),

@@ -123,6 +123,10 @@ def test_steps_need_whole_chunks_and_a_causal_model() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"strides": (2, 4)}, r"strides = \(2, 4\): give 3 .*, as --config.model.strides=2,4,8"),
+        ({"strides": ("2,4,8",)}, "strides = .* give 3 whole numbers"),
+        ({"patches": (4, 8, 0)}, r"patches = \(4, 8, 0\): give 1 or more"),
+        ({"layers": (1, 1.5, 1)}, "layers = .* give 3 whole numbers"),
         ({"strides": (2, 3, 8)}, "multiple of the one before"),
         ({"causal": True, "chunk": 12}, "multiple of the slow stride"),
         ({"causal": True, "chunk": 0}, "chunk = 0 to be at least 1"),

@@ -5,6 +5,7 @@ import h5py
 import numpy as np
 import pytest
 
+from modessm_jax.data.recordings import read_recordings
 from modessm_jax.simulate.calendar import Sizes
 from modessm_jax.simulate.files import LABEL_WIDTH, write_dataset
 from modessm_jax.simulate.trials import simulate
@@ -54,6 +55,21 @@ def check_labels(group, trial):
     np.testing.assert_array_equal(ids[:length], trial.phonemes)
     assert not ids[length:].any()
     assert bytes(text[text > 0].tolist()).decode("ascii") == group.attrs["sentence_label"]
+
+
+def test_our_own_reader_reads_what_is_simulated(written):
+    root, _, _ = written
+    trials = [trial for block in simulate(SIZES) for trial in block]
+    for split in ("train", "val", "test"):
+        read = read_recordings(root, split)
+        wanted = sorted((t for t in trials if t.split == split), key=lambda t: t.session)
+        assert [(t.session, t.block, t.number) for t in read.trials] == [
+            (t.session, t.block, t.number) for t in wanted
+        ]
+        for index, trial in enumerate(wanted):
+            np.testing.assert_array_equal(read.features(index), trial.features)
+            labels = read.trials[index].labels
+            assert split == "test" if labels is None else labels.tolist() == list(trial.phonemes)
 
 
 def test_modes_are_written_beside_the_recordings_only(written):

@@ -159,19 +159,18 @@ FAULTS = {
         [(1, "the header is 'id,sentence'. Make id,text the first line")],
     ),
     "no header": (lambda s: s[1:], [(1, "the header is '0,")]),
-    "byte order mark": (
-        lambda s: replaced(s, 1, "\ufeff" + s[0]),
-        [(1, "holds '\\ufeff'"), (1, "the header is '\\ufeffid,text'")],
-    ),
     "not normalised": (
         lambda s: replaced(s, 6, '4,"Hello, you"'),
-        [(6, """is '"Hello, you"', which is normalised to 'hello you'. Write it like that""")],
+        [(6, "is 'Hello, you', which is normalised to 'hello you'. Write it like that")],
     ),
     "no id": (
         lambda s: replaced(s, 6, "so it goes"),
         [(6, "id 4"), (6, "is 'so it goes', not an")],
     ),
-    "a blank line": (lambda s: replaced(s, 6, s[5], ""), [(7, "is '', not an id")]),
+    "unquoted comma": (
+        lambda s: replaced(s, 6, "4,hello, you"),
+        [(6, "id 4"), (6, "is '4,hello, you', not an id")],
+    ),
     "nothing": (lambda s: s[:0], None),
 }
 
@@ -190,6 +189,41 @@ def test_the_check_names_the_line_and_what_to_do(fault, sound, root, index, tmp_
     with pytest.raises(SystemExit, match=f"{len(problems)} problems; do not submit it"):
         main(["--data_root", str(root), "--check", str(file)])
     assert f"line {problems[0].line}: {problems[0].what}" in capsys.readouterr().out
+
+
+def quoted(lines):
+    return [f'"{row}","{sentence}"' for row, sentence in (line.split(",") for line in lines)]
+
+
+@pytest.mark.parametrize(
+    "dress",
+    [
+        quoted,
+        lambda lines: [*lines[:5], *quoted(lines[5:9]), *lines[9:]],
+        lambda lines: ["\ufeff" + lines[0], *lines[1:]],
+        lambda lines: [*lines[:5], "", *lines[5:], ""],
+    ],
+    ids=["all quoted", "some quoted", "a byte order mark", "blank lines"],
+)
+def test_whatever_is_valid_csv_is_valid(dress, sound, root, index, tmp_path, capsys):
+    file = tmp_path / "submission.csv"
+    file.write_text("\n".join(dress(sound)) + "\n", "utf-8")
+    assert check_submission(file, index, sentences(index)) == []
+    main(["--data_root", str(root), "--check", str(file)])
+    assert "90 sentences of the test split, ready to submit" in capsys.readouterr().out
+
+
+def test_lines_are_those_of_the_file_where_a_quoted_sentence_has_two(sound, index, tmp_path):
+    file = tmp_path / "submission.csv"
+    lines = [*sound[:5], '4,"two\nlines"', "", "5,so it goes,on", *sound[7:-1], '89,"never closed']
+    file.write_text("\n".join(lines) + "\n")
+    assert [(p.line, p.what.partition(",")[0]) for p in check_submission(file, index)] == [
+        (6, "is 'two\\nlines'"),
+        (7, "id 5 (t15.2023.01.01/block 1/trial 5) is missing"),
+        (9, "is '5"),
+        (93, "id 89 (t15.2023.01.04/block 2/trial 1) is missing"),
+        (93, "is not valid CSV (unexpected end of data)"),
+    ]
 
 
 def test_a_sound_file_passes_with_either_end_of_lines(sound, root, tmp_path, capsys):
