@@ -81,7 +81,7 @@ def bare(root: Path) -> int:
 def without_index(root: Path) -> int:
     """Reads and checks the split; the number of trials."""
     (root / "index_train.json").unlink(missing_ok=True)
-    return len(read_recordings(root, "train", memory_gib=0.0))
+    return len(read_recordings(root, "train", memory_gib=0.0, index_folder=root))
 
 
 def with_index(root: Path) -> int:

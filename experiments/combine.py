@@ -20,7 +20,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from modessm_jax.data.recordings import SPLITS, Key, read_index
+from modessm_jax.data.recordings import SPLITS, Key, list_trials
 from modessm_jax.text import percent, total, word_edits
 from modessm_jax.words.combination import calibrate, combine, minimum_bayes_risk, vote
 from modessm_jax.words.nbest import read_nbest, scorable, write_texts
@@ -45,12 +45,12 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         scales = None
         if given.calibrate_on is not None:
-            val = read_index(given.data_root, "val")
+            val = list_trials(given.data_root, "val")
             known = [scorable(read_nbest(path), val) for path in given.calibrate_on]
             scales = [calibrate(lists, _sentences(val)) for lists in known]
         systems = [read_nbest(path) for path in given.lists]
         combined = combine(systems, _RULES[given.rule], scales=scales)
-        index = read_index(given.data_root, given.split)
+        index = list_trials(given.data_root, given.split)
         others = combined.keys() - index.keys()
         if others:
             raise ValueError(f"{len(others)} trials are not in {given.split}; give their --split")

@@ -15,7 +15,7 @@ is too optimistic.
 import argparse
 from pathlib import Path
 
-from modessm_jax.data.recordings import read_index
+from modessm_jax.data.recordings import list_trials
 from modessm_jax.language.ngram import NGram
 from modessm_jax.words.nbest import Utterance, read_nbest, scorable, write_nbest
 from modessm_jax.words.rescoring import (
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         model = _load(given.model, given.device, lists)
         alpha = given.alpha
         if given.tune_on is not None:
-            index = read_index(given.data_root, "val")
+            index = list_trials(given.data_root, "val")
             val = scorable(read_nbest(given.tune_on), index)
             references = {key: sentence for key, sentence in index.items() if sentence is not None}
             scores = score_candidates(val, model)

@@ -15,7 +15,7 @@ one. With --hypotheses it also compares every sentence with the decoded one.
 import argparse
 from pathlib import Path
 
-from modessm_jax.data.recordings import SPLITS, read_index
+from modessm_jax.data.recordings import SPLITS, list_trials
 from modessm_jax.words.nbest import read_texts
 from modessm_jax.words.submission import check_submission, write_submission
 
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.out is not None and options.hypotheses is None:
         parser.error("--out needs --hypotheses")
     try:
-        index = list(read_index(options.data_root, options.split))
+        index = list(list_trials(options.data_root, options.split))
         texts = None if options.hypotheses is None else read_texts(options.hypotheses)
         if options.out is not None:
             write_submission(options.out, index, texts or {})

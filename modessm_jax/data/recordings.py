@@ -1,7 +1,7 @@
 """Recordings: the trials of one split of a data set in the T15 layout, read once and checked.
 
 `<root>/<session>/data_{train,val,test}.hdf5`; any session names, any channel count. `hdf5.py` reads
-one file; `validation.py` has the rules for bad trials. `read_index` and `read_transcripts` read
+one file; `validation.py` has the rules for bad trials. `list_trials` and `read_transcripts` read
 what a split holds without its features.
 """
 
@@ -155,7 +155,8 @@ def read_recordings(
         expect_channels: the channel count a model was built for.
         exclude: trials and blocks to leave out (see `selection.read_exclusions`).
         channels: those to use (see `selection.parse_channels`); empty for all.
-        index_folder: where the index is kept if the root is read-only; none to keep none there.
+        index_folder: where the index is kept if the root is read-only; without one, an index is
+            used but none is written.
 
     Raises:
         DataError: there are no such data, or a file is unreadable or contradicts the layout.
@@ -195,7 +196,8 @@ def read_recordings(
                     for trial, facts in known
                 ]
             index.put(file, found)
-    index.save()
+    if index_folder:
+        index.save()
     if not loader.found:
         raise no_recordings(root, split)
     if not recordings.trials:
@@ -207,7 +209,7 @@ def read_recordings(
     return recordings
 
 
-def read_index(root: str | Path, split: str) -> dict[Key, str | None]:
+def list_trials(root: str | Path, split: str) -> dict[Key, str | None]:
     """Every trial of a split with its sentence, None where that is withheld.
 
     Sessions are in alphabetical order, which is that of their dates, and the trials of each in the
@@ -230,7 +232,7 @@ def read_index(root: str | Path, split: str) -> dict[Key, str | None]:
 def read_transcripts(
     root: str | Path, split: str, sessions: Iterable[str] | None = None
 ) -> list[str]:
-    """The sentences of a split, their words by `text.spoken`, in the order of `read_index`.
+    """The sentences of a split, their words by `text.spoken`, in the order of `list_trials`.
 
     All sessions are read unless some are named. Trials without a sentence are left out, counted
     and named, and so are words that are not spelt in letters.
@@ -239,7 +241,7 @@ def read_transcripts(
         DataError: there are no such data, or no trial has a sentence, as those of "test" have not.
     """
     chosen, left_out = set(sessions or ()), Counter[str]()
-    index = read_index(root, split)
+    index = list_trials(root, split)
     index = {key: sentence for key, sentence in index.items() if not chosen or key[0] in chosen}
     found = [sentence for sentence in index.values() if sentence is not None]
     if len(found) < len(index):

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float32, Int
 
 from modessm_jax.data.batches import Batch
-from modessm_jax.data.recordings import Key, describe, read_index
+from modessm_jax.data.recordings import Key, describe, list_trials
 from modessm_jax.data.validation import DataError
 from modessm_jax.decoding.transducer import Transducer, greedy
 from modessm_jax.evaluation.scoring import over_batches, transducer_of
@@ -196,7 +196,7 @@ def posteriors_from(
     Raises:
         DataError: the data are missing or unfit, or hold other trials than the emissions.
     """
-    index = read_index(data_root, split)
+    index = list_trials(data_root, split)
     lacking = [key for key in index if key not in emissions]
     strange = [key for key in emissions if key not in index]
     for keys, problem in ((lacking, "are missing"), (strange, f"are none of {split}")):

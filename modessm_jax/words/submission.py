@@ -2,7 +2,7 @@
 
 Brain-to-Text '25 (Kaggle) takes a CSV with the header `id,text` and one line for each test trial,
 `id` counting from 0. Brain-to-Text '24 (EvalAI) takes plain text, one sentence a line. Both are in
-the order of `read_index`, and sentences are normalised as for the error rate: lower-case words of
+the order of `list_trials`, and sentences are normalised as for the error rate: lower-case words of
 letters, hyphens and apostrophes. The suffix tells which of the two a file is: `.csv` or `.txt`.
 """
 
@@ -41,7 +41,7 @@ def write_submission(path: str | Path, index: Sequence[Key], texts: Mapping[Key,
 
     Args:
         path: file to write, `.csv` for Brain-to-Text '25 or `.txt` for '24.
-        index: keys of all trials of the split, as `read_index` gives them.
+        index: keys of all trials of the split, as `list_trials` gives them.
         texts: exactly one sentence for each of them, in any order.
 
     Raises:
@@ -77,7 +77,7 @@ def check_submission(
 
     Args:
         path: file to check, `.csv` or `.txt`.
-        index: keys of all trials of the split, as `read_index` gives them.
+        index: keys of all trials of the split, as `list_trials` gives them.
         texts: the sentences the file should hold; None skips the comparison.
 
     Raises:

@@ -10,7 +10,7 @@ import pytest
 from experiments.transcripts import main
 from modessm_jax.data.recordings import (
     describe,
-    read_index,
+    list_trials,
     read_recordings,
     read_transcripts,
 )
@@ -159,7 +159,7 @@ def test_a_missing_root_names_the_sources_of_data(tmp_path):
             assert words in message
 
 
-@pytest.mark.parametrize("read", [read_recordings, read_index, read_transcripts])
+@pytest.mark.parametrize("read", [read_recordings, list_trials, read_transcripts])
 @pytest.mark.parametrize(
     ("given", "told"),
     [
@@ -185,7 +185,7 @@ def test_a_wrong_root_is_told_from_the_right_one(tmp_path, read, given, told):
         read(tmp_path / given, "train")
 
 
-@pytest.mark.parametrize("read", [read_recordings, read_index, read_transcripts])
+@pytest.mark.parametrize("read", [read_recordings, list_trials, read_transcripts])
 def test_a_split_that_no_session_has_is_not_called_missing_data(tmp_path, read):
     write_split(tmp_path, "t15.1", "train", [5])
     with pytest.raises(DataError, match=r"data_val\.hdf5.*there is data_train\.hdf5") as caught:
@@ -277,7 +277,7 @@ def test_trials_are_in_order_of_session_and_recording_whatever_their_numbers(tmp
     with h5py.File(file, "a") as handle:
         handle["trial_0000"].attrs["block_num"] = 9
         handle["trial_0001"].attrs["trial_num"] = 0
-    assert list(read_index(tmp_path, "val").items()) == [
+    assert list(list_trials(tmp_path, "val").items()) == [
         (("s.1", 1, 0), "sentence 0"),
         (("s.2", 1, 0), "sentence 0"),
         (("s.2", 1, 1), "sentence 1"),
@@ -290,7 +290,7 @@ def test_features_are_not_read_and_sentences_may_be_withheld(tmp_path):
     file = write_split(tmp_path, "s.1", "test", [4, 4])
     with h5py.File(file, "a") as handle:
         del handle["trial_0000/input_features"]
-    assert read_index(tmp_path, "test") == {("s.1", 1, 0): None, ("s.1", 1, 1): None}
+    assert list_trials(tmp_path, "test") == {("s.1", 1, 0): None, ("s.1", 1, 1): None}
 
 
 def test_a_doubled_trial_is_named(tmp_path):
@@ -298,15 +298,15 @@ def test_a_doubled_trial_is_named(tmp_path):
     with h5py.File(file, "a") as handle:
         handle["trial_0001"].attrs["trial_num"] = 0
     with pytest.raises(DataError, match="trial_0001, trial_num: is 0 in block 1, and so is that"):
-        read_index(tmp_path, "test")
+        list_trials(tmp_path, "test")
 
 
 def test_data_that_are_not_there_are_named(tmp_path):
     write_split(tmp_path, "s.1", "train", [4])
     with pytest.raises(DataError, match=r"no session read has a data_test\.hdf5"):
-        read_index(tmp_path, "test")
+        list_trials(tmp_path, "test")
     with pytest.raises(DataError, match="there is no split 'tset'"):
-        read_index(tmp_path, "tset")
+        list_trials(tmp_path, "tset")
 
 
 def test_a_key_in_words():

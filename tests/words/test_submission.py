@@ -8,7 +8,7 @@ import pytest
 
 from experiments.submit import main
 from modessm_jax.data.hdf5 import write_trial
-from modessm_jax.data.recordings import read_index
+from modessm_jax.data.recordings import list_trials
 from modessm_jax.data.validation import DataError
 from modessm_jax.words.nbest import read_texts, write_texts
 from modessm_jax.words.submission import check_submission, write_submission
@@ -47,12 +47,12 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def index(root):
-    return list(read_index(root, "test"))
+    return list(list_trials(root, "test"))
 
 
 def round_trip(root: Path, folder: Path, trials: int, sessions: int) -> None:
     """From JSON lines through both files, by the command, back to every trial's sentence."""
-    index = list(read_index(root, "test"))
+    index = list(list_trials(root, "test"))
     assert len(index) == trials and len({session for session, _, _ in index}) == sessions
     texts = sentences(index)
     write_texts(folder / "test.jsonl", texts)
