@@ -125,7 +125,7 @@ def check_identity(
 
 
 def _with_added_keys(config: dict[str, Any]) -> dict[str, Any]:
-    return {**config, "data": ADDED_KEYS | config["data"]}
+    return {**config, "data": ADDED_KEYS | config.get("data", {})}
 
 
 def _flat(tree: dict[str, Any]) -> dict[str, Any]:

@@ -177,7 +177,7 @@ def test_predicting_label_by_label_is_what_the_training_sees() -> None:
         ({"upper": 2}, "upper = 2"),
         ({"predictor": "gru"}, "choose one of"),
         ({"modes": 1}, "modes is 1"),
-        ({"flow": 0}, "flow is 0"),
+        ({"flow": 0}, r"model\.flow = 0: give 1 or more"),
     ],
 )
 def test_configs_that_do_not_fit(changes, message: str) -> None:
