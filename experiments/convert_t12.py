@@ -4,7 +4,7 @@
 
 Then train with `--config.data.root=ROOT`. The data are on Dryad, doi 10.5061/dryad.x69p8czpq,
 competitionData.tar.gz. The command stops at words that the CMU Pronouncing Dictionary lacks and
-lists them; give their phonemes in a file (`--lexicon FILE`), one word a line.
+lists them; give their phonemes in a file (`--additions FILE`), one word a line.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--mat", type=Path, required=True, help="the folder competitionData")
     parser.add_argument("--out", type=Path, required=True, help="the root to write")
-    parser.add_argument("--lexicon", type=Path, help="pronunciations to add to the dictionary's")
+    parser.add_argument("--additions", type=Path, help="pronunciations to add to the dictionary's")
     parser.add_argument(
         "--exclude_unknown",
         action="store_true",
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
         counts = convert(
             options.mat,
             options.out,
-            Pronunciations(options.lexicon),
+            Pronunciations(options.additions),
             exclude_unknown=options.exclude_unknown,
             log=not options.no_log,
             zscore=not options.no_zscore,

@@ -222,7 +222,7 @@ def _check_words(source: Path, files: list[Path], pronunciations: Pronunciations
             files[0].parent.name,
             "sentenceText",
             f"{len(words)} words have no known pronunciation: {', '.join(words)}",
-            f"Add them in a lexicon (--lexicon FILE: {LEXICON_FORMAT}); training sentences with "
+            f"Add them in a file (--additions FILE: {LEXICON_FORMAT}); training sentences with "
             "such words can be left out instead (--exclude_unknown)",
         )
 

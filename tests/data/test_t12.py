@@ -269,7 +269,9 @@ def test_a_folder_without_recordings_says_where_they_are(tmp_path, pronunciation
 
 
 def test_the_command_converts_and_reports(source, tmp_path, capsys):
-    main(["--mat", str(source), "--out", str(tmp_path / "out")])
+    (tmp_path / "own.txt").write_text("cat K AE1 T\n")
+    added = ["--additions", str(tmp_path / "own.txt")]  # as `language_model lexicon` calls them
+    main(["--mat", str(source), "--out", str(tmp_path / "out"), *added])
     assert capsys.readouterr().out == "train: 8 sentences\nval: 2 sentences\ntest: 3 sentences\n"
     with pytest.raises(SystemExit, match=r"holds no \.mat file"):
         main(["--mat", str(tmp_path / "out"), "--out", str(tmp_path / "out")])
