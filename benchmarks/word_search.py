@@ -31,9 +31,9 @@ from flashlight.lib.text.dictionary import Dictionary
 
 from benchmarks.posteriors import calibrate, greedy, log_posteriors, read_confusions
 from benchmarks.word_search_report import Findings, Measured, draw, report
-from modessm_jax.data.pronunciations import Pronunciations
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.language.ngram import NGram
+from modessm_jax.language.pronunciations import Pronunciations
 from modessm_jax.phonemes import BLANK, CLASSES, SILENCE, sentence_ids
 from modessm_jax.text import (
     Edits,

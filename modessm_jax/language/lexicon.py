@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from modessm_jax.data.pronunciations import Pronunciations, entries, spelling
+from modessm_jax.language.pronunciations import Pronunciations, entries, spelling
 from modessm_jax.phonemes import SILENCE, phoneme_id, symbols
 from modessm_jax.runtime.files import LEXICON, content, replacing
 

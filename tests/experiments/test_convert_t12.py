@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 import scipy.io
 
-from experiments.convert_t12 import main
-from modessm_jax.data.pronunciations import Pronunciations
+from experiments.convert_t12 import convert, main, read_mat
 from modessm_jax.data.recordings import read_recordings
-from modessm_jax.data.t12 import convert, read_mat
 from modessm_jax.data.validation import DataError
+from modessm_jax.language.pronunciations import Pronunciations
 
 SENTENCES = ["The cat sat.", "They 'll go?", "A dog", "What now"]
 BLOCKS = [3, 3, 5, 5]

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from modessm_jax.data.pronunciations import Pronunciations
 from modessm_jax.data.validation import DataError
+from modessm_jax.language.pronunciations import Pronunciations
 from modessm_jax.phonemes import SILENCE, symbols
 from modessm_jax.text import phoneme_edits, total
 
