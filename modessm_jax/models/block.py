@@ -18,15 +18,21 @@ class Block(nnx.Module):
     frames. An output frame depends on the input frames of its own step, on at most `back` frames
     before that step and on at most `ahead` frames after it (`None`: without bound).
 
+    An output frame is real when the first `window` input frames from the start of its stride are.
+
     A block with `ahead == 0` streams: it has `initial_state` and `step`, which accept any whole
     number of steps at once and give the same result as the whole call. Its latency is the wait for
     the step to fill: `block_size - 1` frames for the first frame of a step, none for the last.
+    One that looks a few frames ahead can stream late: its steps give the output frames of the whole
+    call after `delay` frames that are not real. Padding at the end of a stream brings out the last.
     """
 
     block_size: int = 1
     stride: int = 1
     back: int | None = 0
     ahead: int | None = 0
+    window: int = 1
+    delay: int = 0
 
     def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
         """Maps a whole batch. `key` turns on dropout; without it the block is deterministic."""
@@ -141,6 +147,12 @@ class Dropout(nnx.Module):
         self, x: Float[Array, "batch time d"], key: jax.Array | None
     ) -> Float[Array, "batch time d"]:
         return self.layer(x, deterministic=key is None, rngs=key)
+
+
+class FrameDropout(Dropout):
+    """Drops features of each frame by itself (Srivastava et al. 2014), as the field's models do."""
+
+    shared_axes: tuple[int, ...] = ()
 
 
 class DropPath(Dropout):

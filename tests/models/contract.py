@@ -1,7 +1,7 @@
 """The contract every block keeps, checked by one function (DESIGN.md: whole or step by step).
 
 `verify` takes anything with the face of a `Block`: `__call__`, `initial_state`, `step`,
-`block_size`, `stride`, `back`, `ahead`.
+`block_size`, `stride`, `back`, `ahead`, `window`, `delay`.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def verify(block: Any, channels: int, *, tight: bool = True, seed: int = 0) -> N
     _check_padding(pull, params, x, block)
     _check_batch(pull, params, x)
     _check_field(pull, params, x, block, tight)
-    if block.ahead == 0:
+    if block.ahead == 0 or block.delay:
         _check_steps(graph, pull, params, x, block)
         if block.block_size > 1:
             _check_whole_steps(x, block)
@@ -103,9 +103,9 @@ def _check_padding(pull: Callable[..., Any], params: Any, x: Sequence, block: An
     """Alone, padded, and with NaN in the padding: the same outputs and gradients."""
     y, (grad_params, grad_x) = jax.device_get(pull(params, x, ALL))
     lengths = np.asarray(x.mask).sum(axis=1)
-    frames = -(-lengths // block.stride)
+    frames = np.maximum(0, (lengths - block.window) // block.stride + 1)
     begun = np.arange(y.mask.shape[1])[None] < frames[:, None]
-    assert np.array_equal(y.mask, begun), "output lengths are not the strides begun"
+    assert np.array_equal(y.mask, begun), "output lengths are not the windows that fit"
 
     z, (other_params, other_x) = pull(params, _spoilt(x), ALL)
     assert difference(_real(z), _real(y)) < TOLERANCE, "NaN leaves the padding"
@@ -166,8 +166,11 @@ def _check_steps(
     for steps_at_once in (1, 2):
         size = steps_at_once * block.block_size
 
-        def stepped(params: Any, values: jax.Array, size: int = size) -> tuple[jax.Array, Sequence]:
-            padded = spoilt.with_values(values).pad_to_multiple(size)
+        def stepped(params: Any, values: jax.Array, size: int = size) -> tuple[jax.Array, Any]:
+            late = block.delay * block.stride
+            values = jnp.pad(values, ((0, 0), (0, late), (0, 0)))
+            mask = jnp.pad(spoilt.mask, ((0, 0), (0, late)))
+            padded = Sequence(values, mask).pad_to_multiple(size)
             pieces = jax.tree.map(lambda leaf: _cut(leaf, size), padded)
 
             def advance(state: Any, piece: Sequence) -> tuple[Any, Sequence]:
@@ -175,15 +178,18 @@ def _check_steps(
 
             state = nnx.merge(graph, params).initial_state(x.mask.shape[0])
             _, outputs = jax.lax.scan(advance, state, pieces)
-            z = jax.tree.map(lambda leaf: _join(leaf)[:, : y.mask.shape[1]], outputs)
-            return _probe(z, ALL), z
+            joined = jax.tree.map(_join, outputs)
+            end = block.delay + y.mask.shape[1]
+            z = jax.tree.map(lambda leaf: leaf[:, block.delay : end], joined)
+            return _probe(z, ALL), (z, joined.mask[:, : block.delay])
 
         if steps_at_once == 1:
             gradient = jax.value_and_grad(stepped, argnums=(0, 1), has_aux=True)
-            (_, z), other = jax.jit(gradient)(params, spoilt.values)
+            (_, (z, early)), other = jax.jit(gradient)(params, spoilt.values)
             assert difference(other, grads) < TOLERANCE, "gradients through steps differ"
         else:
-            _, z = jax.jit(stepped)(params, spoilt.values)
+            _, (z, early) = jax.jit(stepped)(params, spoilt.values)
+        assert not np.any(early), "a stream that lags begins with frames"
         assert np.array_equal(z.mask, y.mask), "stepping loses or adds frames"
         assert difference(_real(z), _real(y)) < TOLERANCE, "step differs"
 
