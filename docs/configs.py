@@ -11,11 +11,16 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import modessm, multiscale
+from configs import gru, modessm, multiscale
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "configs.md"
-RECIPES = {"configs/multiscale.py": multiscale, "configs/modessm.py": modessm}
+RECIPES = {
+    "configs/multiscale.py": multiscale,
+    "configs/modessm.py": modessm,
+    "configs/gru.py": gru,
+}
+PUBLISHED = {"configs/gru.py": ("t12",)}  # variants beside `:small` and `:demo`
 ORDER = (
     "data", "augment", "corruption", "model", "objective", "optimizer", "training", "guard",
 )  # fmt: skip
@@ -27,7 +32,7 @@ PREFIXES = {"full": "", "stage": STAGE} | {
 
 HEAD = """# Configuration keys
 
-Every key of the two recipes, its default and its meaning.
+Every key of the recipes, its default and its meaning.
 
 Set any of them on the command line: `--config.optimizer.peak_lr=3e-4`. A key that does not exist is
 an error. The columns `:small` and `:demo` are what these variants change. What training does with
@@ -105,6 +110,8 @@ def page() -> str:
         text += _table("key", "default", "`:small`", "`:demo`", "meaning", rows=shown)
         if "stages.order" in variants[0]:
             text += _stages(variants, meaning)
+        for name in PUBLISHED.get(file, ()):
+            text += _changes(name, variants[0], flat(recipe.get_config(name)))
         before = sections
     return text
 
@@ -126,6 +133,12 @@ def _stages(variants: list[dict[str, Any]], meaning: dict[str, str]) -> str:
             cells.append(f"{first} ({', '.join(others)})" if changed else first)
         rows.append(_row(f"`{key}`", *cells))
     return text + _table("key", *order, rows=rows)
+
+
+def _changes(name: str, default: dict[str, Any], variant: dict[str, Any]) -> str:
+    keys = [key for key in default if variant[key] != default[key]]
+    rows = [_row(f"`{key}`", _value(default, key), _value(variant, key)) for key in keys]
+    return f"\n### What `:{name}` changes\n\n" + _table("key", "default", f"`:{name}`", rows=rows)
 
 
 def _value(values: dict[str, Any], key: str) -> str:

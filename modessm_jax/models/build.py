@@ -9,15 +9,16 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Bool, Int
 
+from modessm_jax.models.gru import GRUDecoder
 from modessm_jax.models.modessm import ModeSSM
 from modessm_jax.models.multiscale import MultiScale
 from modessm_jax.models.outputs import Outputs
 from modessm_jax.runtime.keys import Purpose, root
 from modessm_jax.sequence import Sequence
 
-MODELS: dict[str, Any] = {"multiscale": MultiScale, "modessm": ModeSSM}
+MODELS: dict[str, Any] = {"multiscale": MultiScale, "modessm": ModeSSM, "gru": GRUDecoder}
 DTYPES = ("float32", "bfloat16")  # float16 overflows where all bins of a trial are hidden
-_PROBABILITIES = ("dropout", "stochastic_depth")
+_PROBABILITIES = ("dropout", "input_dropout", "stochastic_depth")
 _MAY_BE_ZERO = ("chunk", "head_scale", "layers", "left", "smoothing")
 
 

@@ -13,7 +13,9 @@ from modessm_jax.models.conformer import ConformerBlock
 from modessm_jax.models.convolution import DepthwiseConv, GaussianSmoothing, StridedConv
 from modessm_jax.models.flow import FlowBridge
 from modessm_jax.models.fusion import CrossScaleFusion
+from modessm_jax.models.gru import GRUDecoder
 from modessm_jax.models.inputs import SessionAdaptation
+from modessm_jax.models.lookahead import CentredSmoothing, Patches
 from modessm_jax.models.modessm import ModeSSM
 from modessm_jax.models.multiscale import MultiScale
 from modessm_jax.sequence import Sequence
@@ -72,6 +74,16 @@ def test_pathway(causal: bool) -> None:
 @pytest.mark.parametrize(("causal", "kernel", "layers"), [(True, 3, 2), (False, 3, 1)])
 def test_flow(causal: bool, kernel: int, layers: int) -> None:
     verify(FlowBridge(4, layers=layers, kernel=kernel, causal=causal, dtype=F32, rngs=rngs()), 4)
+
+
+@pytest.mark.parametrize("unit", [1, 4])
+def test_centred_smoothing(unit: int) -> None:
+    verify(CentredSmoothing(3, 1.0, unit=unit, dtype=F32), 3)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "whole"), [(5, 2, True), (3, 3, False)])
+def test_patches(kernel: int, stride: int, whole: bool) -> None:
+    verify(Patches(3, kernel, stride, whole=whole, dtype=F32), 3, tight=not whole)
 
 
 class SelfAttention(Block):
@@ -206,6 +218,26 @@ class WholeModeSSM(Whole):
 @pytest.mark.parametrize("causal", [True, False])
 def test_modessm(causal: bool) -> None:
     verify(WholeModeSSM(causal), 4, tight=False)
+
+
+class WholeGRU(Whole):
+    """The official baseline, likewise."""
+
+    def __init__(self, bidirectional: bool):
+        self.model = GRUDecoder(
+            channels=4, sessions=2, hides_bins=False, session="affine", smoothing=0.5,
+            input_dropout=0.1, patch=5, stride=2, d=6, layers=2, dropout=0.1,
+            bidirectional=bidirectional, dtype="float32", rngs=rngs(),
+        )  # fmt: skip
+        self.block_size = self.stride = 2
+        self.window = 5
+        self.back, self.ahead = None, None if bidirectional else 4
+        self.delay = 0 if bidirectional else self.model.delay
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_gru(bidirectional: bool) -> None:
+    verify(WholeGRU(bidirectional), 4, tight=False)
 
 
 class LooksAtPadding(Block):
