@@ -5,7 +5,6 @@ gradient of its recurrent weights. Left to the scan, that gradient would be adde
 each time over the whole matrix; it takes most of a training step then.
 """
 
-import functools
 import math
 from typing import Any
 
@@ -18,8 +17,7 @@ from modessm_jax.models.block import FrameDropout, split
 from modessm_jax.sequence import Sequence
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def recur(
+def _recur(
     inputs: jax.Array,
     mask: jax.Array,
     kernel: jax.Array,
@@ -112,6 +110,7 @@ def _recur_backward(reverse: bool, saved: tuple, grad: jax.Array) -> tuple:
     )
 
 
+recur = jax.custom_vjp(_recur, nondiff_argnums=(5,))
 recur.defvjp(_recur_forward, _recur_backward)
 
 
