@@ -19,7 +19,18 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Else a tenth of the time goes into the search for garbage, see also `frozen`.
 gc.set_threshold(50_000)
 
+# The files that take longest. They come first, or at the end one process would wait for another.
+LONGEST = (
+    "test_contract", "test_loop", "test_rollback", "test_job", "test_modessm", "test_step",
+    "test_train", "test_ssm", "test_stages", "test_processes", "test_checkpoints", "test_decoder",
+    "test_multiscale", "test_load", "test_transforms", "test_build", "test_simulate",
+)  # fmt: skip
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,6 @@ def together(workdir, *given: tuple[str, ...]) -> list[subprocess.CompletedProce
     """Runs a process for each set of arguments; all of them end before this does."""
     address = f"127.0.0.1:{free_port()},{len(given)}"
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
-    environment.pop("XLA_FLAGS", None)
     started = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.runtime.one_of_several", str(workdir),
