@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import gru, modessm, multiscale
+from configs import gru, modessm, multiscale, transformer
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "configs.md"
@@ -19,8 +19,12 @@ RECIPES = {
     "configs/multiscale.py": multiscale,
     "configs/modessm.py": modessm,
     "configs/gru.py": gru,
+    "configs/transformer.py": transformer,
 }
-PUBLISHED = {"configs/gru.py": ("t12",)}  # variants beside `:small` and `:demo`
+PUBLISHED = {
+    "configs/gru.py": ("t12",),
+    "configs/transformer.py": ("t12",),
+}  # variants beside `:small` and `:demo`
 ORDER = (
     "data", "augment", "corruption", "model", "objective", "optimizer", "training", "guard",
 )  # fmt: skip
