@@ -11,13 +11,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import gru, modessm, multiscale, transformer
+from configs import conformer, gru, modessm, multiscale, transformer
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "configs.md"
 RECIPES = {
     "configs/multiscale.py": multiscale,
     "configs/modessm.py": modessm,
+    "configs/conformer.py": conformer,
     "configs/gru.py": gru,
     "configs/transformer.py": transformer,
 }

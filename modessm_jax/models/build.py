@@ -13,12 +13,14 @@ from modessm_jax.models.gru import GRUDecoder
 from modessm_jax.models.modessm import ModeSSM
 from modessm_jax.models.multiscale import MultiScale
 from modessm_jax.models.outputs import Outputs
+from modessm_jax.models.single_scale import SingleScale
 from modessm_jax.models.transformer import Transformer
 from modessm_jax.runtime.keys import Purpose, root
 from modessm_jax.sequence import Sequence
 
 MODELS: dict[str, Any] = {
     "multiscale": MultiScale,
+    "conformer": SingleScale,
     "modessm": ModeSSM,
     "gru": GRUDecoder,
     "transformer": Transformer,

@@ -18,6 +18,7 @@ from modessm_jax.models.inputs import SessionAdaptation
 from modessm_jax.models.lookahead import CentredSmoothing, Patches
 from modessm_jax.models.modessm import ModeSSM
 from modessm_jax.models.multiscale import MultiScale
+from modessm_jax.models.single_scale import SingleScale
 from modessm_jax.models.transformer import Transformer
 from modessm_jax.models.transformer_block import TransformerBlock
 from modessm_jax.sequence import Sequence
@@ -260,6 +261,26 @@ class WholeTransformer(Whole):
 
 def test_transformer() -> None:
     verify(WholeTransformer(), 4, tight=False)
+
+
+class WholeConformer(Whole):
+    """The single-scale Conformer, likewise."""
+
+    def __init__(self):
+        self.model = SingleScale(
+            channels=4, sessions=2, hides_bins=False, d=8, layers=2, heads=2, ff=8, kernel=3,
+            stride=2, patch=4, dropout=0.1, stochastic_depth=0.1, session="affine", smoothing=1.0,
+            interctc=False, head_scale=1.0, causal=True, chunk=4, left=4, dtype="float32",
+            rngs=rngs(),
+        )  # fmt: skip
+        self.block_size, self.stride = 4, 2
+        self.back, self.ahead = None, 0
+
+
+# Its blocks are held by tests above; that the model hands on their states, by this one.
+@pytest.mark.slow
+def test_conformer_decoder() -> None:
+    verify(WholeConformer(), 4, tight=False)
 
 
 class LooksAtPadding(Block):
