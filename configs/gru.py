@@ -11,7 +11,8 @@ towards no adaptation. Variants, after a colon:
 t12      The recipe for T12 (Brain-to-Text '24), in two directions;
          --config.model.bidirectional=False has one, which streams. Not trained yet. Its authors use
          Adam with L2 decay and no clipping; here it is AdamW.
-small    A size for two CPU cores and fast speech, 0.8 million parameters.
+small    A size for two CPU cores and fast speech, 0.8 million parameters. Spoken digits: 3.69 % val
+         PER (one seed), 7.5 minutes on one core of a busy machine.
 demo     A size for two CPU cores and simulated data of T15's shape.
 """
 
@@ -35,6 +36,7 @@ def full() -> ConfigDict:
                 "name": "gru",  # the model; choose another by its own config file
                 "session": "affine",  # adaptation to the session: "affine", "layernorm" or "none"
                 "smoothing": 2.0,  # deviation of the Gaussian filter, in bins; 0: none
+                "taps": 0,  # of this filter; 0: those above 1 % of its sum
                 "input_dropout": 0.2,  # probability that a channel of one bin is dropped
                 "patch": 14,  # bins that a frame is made of
                 "stride": 4,  # bins from one frame to the next
@@ -89,6 +91,7 @@ def t12(config: ConfigDict) -> None:
             "augment": {"white_noise": 0.8, "random_cut": 0},
             "objective": {"normalize_by": "labels"},
             "model": {
+                "taps": 20,
                 "input_dropout": 0.0,
                 "patch": 32,
                 "d": 1024,

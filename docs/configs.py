@@ -11,16 +11,21 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import gru, modessm, multiscale
+from configs import conformer, gru, modessm, multiscale, transformer
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "configs.md"
 RECIPES = {
     "configs/multiscale.py": multiscale,
     "configs/modessm.py": modessm,
+    "configs/conformer.py": conformer,
     "configs/gru.py": gru,
+    "configs/transformer.py": transformer,
 }
-PUBLISHED = {"configs/gru.py": ("t12",)}  # variants beside `:small` and `:demo`
+PUBLISHED = {
+    "configs/gru.py": ("t12",),
+    "configs/transformer.py": ("t12",),
+}  # variants beside `:small` and `:demo`
 ORDER = (
     "data", "augment", "corruption", "model", "objective", "optimizer", "training", "guard",
 )  # fmt: skip

@@ -88,13 +88,21 @@ class RelativeBias(nnx.Module):
         """The bias when key 0 stands `offset` frames after query 0."""
         distances = np.arange(-(queries - 1), keys + 1) + offset  # one to spare for the shift
         diagonals = self.table[...][relative_buckets(distances)].T
-        # Entry (q, k) is diagonals[k - q + queries - 1]; reading rows of one element fewer out of
-        # a repeated array shifts each row by one more, with no gather whose gradient is a scatter.
-        heads, length = diagonals.shape
-        rows = jnp.broadcast_to(diagonals[:, None, :], (heads, queries, length))
-        flat = rows.reshape(heads, queries * length)[:, queries - 1 :]
-        bias = flat[:, : queries * (length - 1)].reshape(heads, queries, length - 1)
-        return bias[:, :, :keys]
+        return spread(diagonals, queries)[:, :, :keys]
+
+
+def spread(
+    diagonals: Float[Array, "heads distances"], queries: int
+) -> Float[Array, "heads queries keys"]:
+    """Entry (q, k) is `diagonals[k - q + queries - 1]`; some keys at the end mean nothing.
+
+    Reading rows of one element fewer out of a repeated array shifts each row by one more, with no
+    gather whose gradient is a scatter.
+    """
+    heads, length = diagonals.shape
+    rows = jnp.broadcast_to(diagonals[:, None, :], (heads, queries, length))
+    flat = rows.reshape(heads, queries * length)[:, queries - 1 :]
+    return flat[:, : queries * (length - 1)].reshape(heads, queries, length - 1)
 
 
 @struct.dataclass

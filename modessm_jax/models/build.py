@@ -13,13 +13,21 @@ from modessm_jax.models.gru import GRUDecoder
 from modessm_jax.models.modessm import ModeSSM
 from modessm_jax.models.multiscale import MultiScale
 from modessm_jax.models.outputs import Outputs
+from modessm_jax.models.single_scale import SingleScale
+from modessm_jax.models.transformer import Transformer
 from modessm_jax.runtime.keys import Purpose, root
 from modessm_jax.sequence import Sequence
 
-MODELS: dict[str, Any] = {"multiscale": MultiScale, "modessm": ModeSSM, "gru": GRUDecoder}
+MODELS: dict[str, Any] = {
+    "multiscale": MultiScale,
+    "conformer": SingleScale,
+    "modessm": ModeSSM,
+    "gru": GRUDecoder,
+    "transformer": Transformer,
+}
 DTYPES = ("float32", "bfloat16")  # float16 overflows where all bins of a trial are hidden
 _PROBABILITIES = ("dropout", "input_dropout", "stochastic_depth")
-_MAY_BE_ZERO = ("chunk", "head_scale", "layers", "left", "smoothing")
+_MAY_BE_ZERO = ("chunk", "head_scale", "layers", "least_left", "left", "smoothing", "taps")
 
 
 class Predict(NamedTuple):

@@ -24,8 +24,9 @@ class GRUDecoder(nnx.Module):
     in place of time-masked bins, patches, `layers` of gated recurrent units of width `d`, linear
     CTC head.
 
-    `smoothing` (sigma; 0: none), `patch` and `stride` are in bins. A frame is of `patch` bins, all
-    of which a trial must have: a trial of T bins has `(T - patch) // stride + 1` frames.
+    `smoothing` (sigma; 0: none), `taps` (of this filter, see `smoothing_taps`), `patch` and
+    `stride` are in bins. A frame is of `patch` bins, all of which a trial must have: a trial of T
+    bins has `(T - patch) // stride + 1` frames.
 
     In one direction the model streams: `step` takes any multiple of `stride` bins and gives what
     the whole call gives, `delay` frames later. The first `delay` frames of a stream are not real.
@@ -39,6 +40,7 @@ class GRUDecoder(nnx.Module):
         hides_bins: bool,
         session: str,
         smoothing: float,
+        taps: int,
         input_dropout: float,
         patch: int,
         stride: int,
@@ -51,7 +53,9 @@ class GRUDecoder(nnx.Module):
     ):
         compute: Any = jnp.dtype(dtype)
         self.bidirectional, self.block_size = bidirectional, stride
-        self.smoothing = CentredSmoothing(channels, smoothing, unit=stride, dtype=compute)
+        self.smoothing = CentredSmoothing(
+            channels, smoothing, taps=taps, unit=stride, dtype=compute
+        )
         self.adaptation = SessionAdaptation(
             session, channels=channels, sessions=sessions, dtype=compute
         )

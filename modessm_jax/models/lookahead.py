@@ -45,33 +45,31 @@ class LateBlock(Block):
 class CentredSmoothing(LateBlock):
     """The benchmarks' Gaussian smoothing of every channel, `sigma` in frames, centred on its frame.
 
-    The taps of a Gaussian that sums to one are kept where they exceed `LEAST_TAP`, and divided by
-    their sum: 9 taps for a sigma of 2 (Card et al. 2024). Beyond the ends of a trial the features
-    count as zero. A stream lags by the frames that it looks ahead, or by more: by a multiple of
-    `unit`, so that the blocks after it keep the grid of their strides.
+    See `smoothing_taps`. Beyond the ends of a trial the features count as zero. A stream lags by
+    the frames that it looks ahead, or by more: by a multiple of `unit`, so that the blocks after it
+    keep the grid of their strides.
 
     Raises:
         ValueError: `sigma` is so large that no tap is left.
     """
 
-    def __init__(self, channels: int, sigma: float, *, unit: int, dtype: Any):
+    def __init__(self, channels: int, sigma: float, *, taps: int, unit: int, dtype: Any):
         super().__init__(channels, dtype)
-        self.weights = smoothing_taps(sigma)
-        self.reach = len(self.weights) // 2
-        self.back = self.ahead = self.reach
-        self.delay = -(-self.reach // unit) * unit
-        self.kept = self.delay + self.reach
+        self.weights = smoothing_taps(sigma, taps)
+        self.margins = ((len(self.weights) - 1) // 2, len(self.weights) // 2)
+        self.back, self.ahead = self.margins
+        self.delay = -(-self.margins[1] // unit) * unit
+        self.kept = self.delay + self.margins[0]
 
     def __call__(self, x: Sequence, *, key: Any = None) -> Sequence:
         values = x.masked().values.astype(self.dtype)
-        margins = ((0, 0), (self.reach, self.reach), (0, 0))
-        return x.with_values(self._filter(jnp.pad(values, margins)))
+        return x.with_values(self._filter(jnp.pad(values, ((0, 0), self.margins, (0, 0)))))
 
     def step(self, state: Sequence, x: Sequence) -> tuple[Sequence, Sequence]:
         kept, both = self.extend(state, x)
-        frames = x.mask.shape[1]
-        values = self._filter(both.values[:, : frames + 2 * self.reach])
-        return kept, Sequence(values, both.mask[:, self.reach : self.reach + frames])
+        frames, (back, ahead) = x.mask.shape[1], self.margins
+        values = self._filter(both.values[:, : back + frames + ahead])
+        return kept, Sequence(values, both.mask[:, back : back + frames])
 
     def _filter(
         self, values: Float[Array, "batch padded channels"]
@@ -80,18 +78,22 @@ class CentredSmoothing(LateBlock):
         return depthwise_conv(values, jnp.broadcast_to(taps, (len(taps), self.channels)))
 
 
-def smoothing_taps(sigma: float) -> tuple[float, ...]:
-    """The taps of `CentredSmoothing`, an odd number; a single one where `sigma` is 0.
+def smoothing_taps(sigma: float, taps: int = 0) -> tuple[float, ...]:
+    """The taps of `CentredSmoothing`, which sum to one; a single tap where `sigma` is 0.
+
+    `taps` of them (Willett et al. 2023 have 20 for a sigma of 2); an even number is centred half a
+    frame later. Where `taps` is 0, those that exceed `LEAST_TAP` in a Gaussian that sums to one
+    (Card et al. 2024: 9 for a sigma of 2).
 
     Raises:
         ValueError: `sigma` is so large that no tap is left.
     """
     if not sigma:
         return (1.0,)
-    radius = int(4 * sigma + 0.5)
-    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    count = taps or 2 * int(4 * sigma + 0.5) + 1
+    weights = np.exp(-0.5 * ((np.arange(count) - (count - 1) / 2) / sigma) ** 2)
     weights = weights / weights.sum()
-    kept = weights[weights > LEAST_TAP]
+    kept = weights if taps else weights[weights > LEAST_TAP]
     if not len(kept):
         raise ValueError(f"smoothing = {sigma}: every tap of it is below {LEAST_TAP}; give less")
     return tuple((kept / kept.sum()).tolist())

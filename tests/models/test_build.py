@@ -9,13 +9,21 @@ import pytest
 from flax import nnx
 
 from modessm_jax.models.build import MODELS, Functional, build, build_module
-from tests.models import test_gru, test_modessm, test_multiscale
+from tests.models import (
+    test_gru,
+    test_modessm,
+    test_multiscale,
+    test_single_scale,
+    test_transformer,
+)
 from tests.models.test_multiscale import batch
 
 CONFIGS = {
     "multiscale": test_multiscale.SMALL,
+    "conformer": test_single_scale.SMALL,
     "modessm": test_modessm.SMALL,
     "gru": test_gru.SMALL,
+    "transformer": test_transformer.SMALL,
 }
 SIZES = dict(channels=4, sessions=3, seed=0)
 
@@ -75,7 +83,10 @@ def test_only_a_transducer_has_a_predictor() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "rnn"}, r"'rnn': choose one of \['gru', 'modessm', 'multiscale'\]"),
+        (
+            {"name": "rnn"},
+            r"'rnn': choose one of \['conformer', 'gru', 'modessm', 'multiscale', 'transformer'\]",
+        ),
         ({"layer": 3}, "config.model does not fit multiscale: .*layer"),
     ],
 )

@@ -18,6 +18,9 @@ from modessm_jax.models.inputs import SessionAdaptation
 from modessm_jax.models.lookahead import CentredSmoothing, Patches
 from modessm_jax.models.modessm import ModeSSM
 from modessm_jax.models.multiscale import MultiScale
+from modessm_jax.models.single_scale import SingleScale
+from modessm_jax.models.transformer import Transformer
+from modessm_jax.models.transformer_block import TransformerBlock
 from modessm_jax.sequence import Sequence
 from tests.models.contract import verify
 
@@ -65,6 +68,10 @@ def test_conformer(chunk: int | None, left: int) -> None:
     verify(conformer(chunk, left), 8, tight=chunk is None)
 
 
+def test_transformer_block() -> None:
+    verify(TransformerBlock(8, heads=2, ff=8, rate=0.1, chunk=2, left=4, dtype=F32, rngs=rngs()), 8)
+
+
 @pytest.mark.parametrize("causal", [True, False])
 def test_pathway(causal: bool) -> None:
     chunk = 2 if causal else None
@@ -76,14 +83,13 @@ def test_flow(causal: bool, kernel: int, layers: int) -> None:
     verify(FlowBridge(4, layers=layers, kernel=kernel, causal=causal, dtype=F32, rngs=rngs()), 4)
 
 
-@pytest.mark.parametrize("unit", [1, 4])
-def test_centred_smoothing(unit: int) -> None:
-    verify(CentredSmoothing(3, 1.0, unit=unit, dtype=F32), 3)
+@pytest.mark.parametrize(("taps", "unit"), [(0, 1), (4, 4)])
+def test_centred_smoothing(taps: int, unit: int) -> None:
+    verify(CentredSmoothing(3, 1.0, taps=taps, unit=unit, dtype=F32), 3)
 
 
-@pytest.mark.parametrize(("kernel", "stride", "whole"), [(5, 2, True), (3, 3, False)])
-def test_patches(kernel: int, stride: int, whole: bool) -> None:
-    verify(Patches(3, kernel, stride, whole=whole, dtype=F32), 3, tight=not whole)
+def test_patches() -> None:
+    verify(Patches(3, 5, 2, whole=True, dtype=F32), 3, tight=False)
 
 
 class SelfAttention(Block):
@@ -225,8 +231,8 @@ class WholeGRU(Whole):
 
     def __init__(self, bidirectional: bool):
         self.model = GRUDecoder(
-            channels=4, sessions=2, hides_bins=False, session="affine", smoothing=0.5,
-            input_dropout=0.1, patch=5, stride=2, d=6, layers=2, dropout=0.1,
+            channels=4, sessions=2, hides_bins=False, session="affine", smoothing=0.5, taps=0,
+            input_dropout=0.1, patch=5, stride=2, d=6, layers=2 - bidirectional, dropout=0.1,
             bidirectional=bidirectional, dtype="float32", rngs=rngs(),
         )  # fmt: skip
         self.block_size = self.stride = 2
@@ -238,6 +244,43 @@ class WholeGRU(Whole):
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_gru(bidirectional: bool) -> None:
     verify(WholeGRU(bidirectional), 4, tight=False)
+
+
+class WholeTransformer(Whole):
+    """The time-masked Transformer, likewise."""
+
+    def __init__(self):
+        self.model = Transformer(
+            channels=4, sessions=2, hides_bins=False, session="none", smoothing=0.5, patch=2,
+            input_dropout=0.1, d=8, layers=1, heads=2, ff=8, dropout=0.1, causal=True, chunk=4,
+            left=4, least_left=4, dtype="float32", rngs=rngs(),
+        )  # fmt: skip
+        self.block_size, self.stride = 4, 2
+        self.back, self.ahead, self.delay = None, 1, self.model.delay
+
+
+def test_transformer() -> None:
+    verify(WholeTransformer(), 4, tight=False)
+
+
+class WholeConformer(Whole):
+    """The single-scale Conformer, likewise."""
+
+    def __init__(self):
+        self.model = SingleScale(
+            channels=4, sessions=2, hides_bins=False, d=8, layers=2, heads=2, ff=8, kernel=3,
+            stride=2, patch=4, dropout=0.1, stochastic_depth=0.1, session="affine", smoothing=1.0,
+            interctc=False, head_scale=1.0, causal=True, chunk=4, left=4, dtype="float32",
+            rngs=rngs(),
+        )  # fmt: skip
+        self.block_size, self.stride = 4, 2
+        self.back, self.ahead = None, 0
+
+
+# Its blocks are held by tests above; that the model hands on their states, by this one.
+@pytest.mark.slow
+def test_conformer_decoder() -> None:
+    verify(WholeConformer(), 4, tight=False)
 
 
 class LooksAtPadding(Block):

@@ -18,8 +18,9 @@ from tests.models.contract import difference
 from tests.models.test_multiscale import batch, loss
 
 SMALL = {
-    "name": "gru", "session": "affine", "smoothing": 1.0, "input_dropout": 0.1, "patch": 6,
-    "stride": 4, "d": 8, "layers": 2, "dropout": 0.1, "bidirectional": False, "dtype": "float32",
+    "name": "gru", "session": "affine", "smoothing": 1.0, "taps": 0, "input_dropout": 0.1,
+    "patch": 6, "stride": 4, "d": 8, "layers": 2, "dropout": 0.1, "bidirectional": False,
+    "dtype": "float32",
 }  # fmt: skip
 
 
@@ -162,6 +163,9 @@ def test_smoothing_has_the_taps_of_the_benchmarks() -> None:
     taps = smoothing_taps(2.0)
     assert len(taps) == 9 and math.isclose(sum(taps), 1.0)
     assert math.isclose(taps[0] / taps[4], math.exp(-2.0))
+    taps = smoothing_taps(2.0, 20)
+    assert len(taps) == 20 and math.isclose(sum(taps), 1.0)
+    assert math.isclose(taps[9], taps[10]) and taps[8] < taps[9] > taps[19]
 
 
 def test_a_patch_begins_with_its_first_bin() -> None:

@@ -1,18 +1,24 @@
 """The field's models with their authors' weights give their authors' logits."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
-import yaml
 
+from configs import gru, transformer
 from modessm_jax.decoding.ctc import greedy, to_lists
 from modessm_jax.losses.ctc import ctc_cost
 from modessm_jax.runs.load import build_shapes
-from modessm_jax.runs.official_weights import WeightsError, nejm
+from modessm_jax.runs.official_files import read_settings
+from modessm_jax.runs.official_weights import (
+    Imported,
+    WeightsError,
+    brainaudio,
+    nejm,
+    neural_seq_decoder,
+)
 from modessm_jax.sequence import Sequence
 
 LOGITS, NATS = 2e-5, 1e-4  # of the largest logit; of each trial
@@ -31,12 +37,15 @@ def material(shared_data: Path) -> Path:
     return folder
 
 
-def score(folder: Path, model: dict[str, Any], params: Any, stored: str = "logits") -> Any:
-    """Runs a model, and compares its logits on real frames and its nats with those stored."""
-    batch = read(folder / "batch.npz")
-    config = {"model": model, "augment": {}, "training": {"seed": 0}}
-    sessions = len(params["adaptation"]["offset"]) if "adaptation" in params else 1
-    built = build_shapes(config, batch["input_features"].shape[2], sessions)
+def config_of(recipe: Any, imported: Imported) -> dict[str, Any]:
+    config = recipe.get_config().to_dict()
+    return config | {"model": config["model"] | imported.model | {"dtype": "float32"}}
+
+
+def score(folder: Path, stored: str, recipe: Any, imported: Imported) -> tuple[float, Any]:
+    """Compares logits on real frames with those stored; the greatest error of nats, phonemes."""
+    batch, params = read(folder / "batch.npz"), imported.params
+    built = build_shapes(config_of(recipe, imported), imported.channels, imported.sessions or 1)
     assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, built.params)
 
     @jax.jit
@@ -63,29 +72,141 @@ def score(folder: Path, model: dict[str, Any], params: Any, stored: str = "logit
 @pytest.mark.parametrize("name", ["gru_grid", "gru_digits"])
 def test_the_baseline(material: Path, name: str) -> None:
     folder = material / name
-    args = yaml.safe_load((folder / "config.yaml").read_text())["model"]
-    config = {
-        "name": "gru", "session": "affine", "smoothing": 2.0, "input_dropout": 0.2,
-        "patch": args["patch_size"], "stride": args["patch_stride"], "d": args["n_units"],
-        "layers": args["n_layers"], "dropout": 0.4, "bidirectional": False, "dtype": "float32",
-    }  # fmt: skip
-    far, phonemes = score(folder, config, nejm(read(folder / "weights.npz")))
+    settings = read_settings(folder / "config.yaml")
+    far, phonemes = score(folder, "logits", gru, nejm(read(folder / "weights.npz"), settings))
     assert far < NATS
-    assert phonemes == json.loads((folder / "meta.json").read_text())["greedy"]
+    assert phonemes == read_settings(folder / "meta.json")["greedy"]
+
+
+def test_the_transformer(material: Path) -> None:
+    imported = brainaudio(*transformer_files(material))
+    assert imported.model["left"] == 1000 and imported.model["least_left"] == 250
+    far, phonemes = score(material / "tf_grid", "logits", transformer, imported)
+    assert far < NATS
+    assert phonemes == read_settings(material / "tf_grid" / "meta.json")["greedy"]
+
+
+@pytest.mark.parametrize("stored", ["chunk1_context_half_second", "chunk5_context4", "no_mask"])
+def test_the_transformer_with_other_attention(material: Path, stored: str) -> None:
+    weights, settings = transformer_files(material)
+    imported = brainaudio(weights, settings)
+    patches = int(read(material / "tf_grid" / "batch.npz")["context_half_second_in_patches"])
+    imported.model.update(
+        {
+            "chunk1_context_half_second": {"left": 2 * patches, "least_left": 0},
+            "chunk5_context4": {"chunk": 10, "left": 40, "least_left": 0},
+            "no_mask": {"causal": False},
+        }[stored]
+    )
+    score(material / "tf_grid", f"logits_{stored}", transformer, imported)
+
+
+def transformer_files(material: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    folder = material / "tf_grid"
+    return read(folder / "weights.npz"), read_settings(folder / "config.json")
+
+
+BASELINE = {
+    "day_weights.0": np.eye(2), "day_biases.0": np.zeros((1, 2)), "h0": np.zeros((1, 1, 2)),
+    "gru.weight_ih_l0": np.zeros((6, 4)), "gru.weight_hh_l0": np.zeros((6, 2)),
+    "gru.bias_ih_l0": np.zeros(6), "gru.bias_hh_l0": np.zeros(6),
+    "out.weight": np.zeros((41, 2)), "out.bias": np.zeros(41),
+}  # fmt: skip
+
+
+def test_settings_left_out_are_those_of_the_release() -> None:
+    imported = nejm(BASELINE, {})
+    assert imported.sessions == 1 and imported.channels == 2 and imported.names is None
+    assert imported.model == {
+        "name": "gru", "session": "affine", "smoothing": 2.0, "taps": 0, "input_dropout": 0.2,
+        "patch": 2, "stride": 4, "d": 2, "layers": 1, "dropout": 0.4, "bidirectional": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "message"),
+    [
+        ({"h0": None}, {}, "no 'h0'; they begin with day_biases.0"),
+        ({"more": np.zeros(1)}, {}, "no use for more"),
+        ({}, {"dataset": {"sessions": ["a", "b"]}}, "name 2 sessions, the weights have 1"),
+        ({}, {"model": "gru"}, "no names under 'model'"),
+    ],
+)
+def test_weights_of_something_else_are_named(changes, settings, message: str) -> None:
+    changed = {name: array for name, array in (BASELINE | changes).items() if array is not None}
+    with pytest.raises(WeightsError, match=message):
+        nejm(changed, settings)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"h0": None}, "no 'h0', but "), ({"more": np.zeros(1)}, "no use for the weights more")],
+    [
+        ({"n_heads": None}, "need model.transformer with .*n_heads"),
+        ({"features_list": [4, 4]}, "of one participant"),
+        ({"nDays": 3}, "has session layers"),
+    ],
 )
-def test_weights_of_something_else_are_named(changes: dict[str, Any], message: str) -> None:
-    weights = {
-        "day_weights.0": np.eye(2), "day_biases.0": np.zeros((1, 2)), "h0": np.zeros((1, 1, 2)),
-        "gru.weight_ih_l0": np.zeros((6, 4)), "gru.weight_hh_l0": np.zeros((6, 2)),
-        "gru.bias_ih_l0": np.zeros(6), "gru.bias_hh_l0": np.zeros(6),
-        "out.weight": np.zeros((41, 2)), "out.bias": np.zeros(41),
-    }  # fmt: skip
-    nejm(weights)
-    changed = {name: array for name, array in (weights | changes).items() if array is not None}
+def test_transformers_that_are_not_read_are_refused(changes, message: str) -> None:
+    sizes = {"samples_per_patch": 2, "n_heads": 2, "features_list": [4], "chunked_attention": None}
+    sizes = {
+        name: value
+        for name, value in (sizes | changes).items()
+        if value is not None or name == "chunked_attention"
+    }
     with pytest.raises(WeightsError, match=message):
-        nejm(changed)
+        brainaudio({}, {"model": {"transformer": sizes}})
+
+
+def test_the_baseline_of_brain_to_text_24() -> None:
+    """Against its definition, in NumPy: channels outermost in a patch, two directions, 20 taps."""
+    draw = np.random.default_rng(0)
+    channels, patch, stride, d, bins, sigma = 3, 6, 4, 4, 40, 2.0
+    shapes = {
+        "dayWeights": (2, channels, channels), "dayBias": (2, 1, channels),
+        "fc_decoder_out.weight": (41, 2 * d), "fc_decoder_out.bias": (41,),
+        "inpLayer0.weight": (channels, channels), "inpLayer0.bias": (channels,),
+    }  # fmt: skip
+    for layer, inputs in enumerate((channels * patch, 2 * d)):
+        for way in ("", "_reverse"):
+            for name, shape in (("weight_ih", (3 * d, inputs)), ("weight_hh", (3 * d, d))):
+                shapes[f"gru_decoder.{name}_l{layer}{way}"] = shape
+                shapes[f"gru_decoder.{name.replace('weight', 'bias')}_l{layer}{way}"] = (3 * d,)
+    weights = {name: draw.normal(size=shape) for name, shape in shapes.items()}
+    kernel = np.exp(-0.5 * ((np.arange(20) - 9.5) / sigma) ** 2)
+    kernel /= kernel.sum()
+    weights["gaussianSmoother.weight"] = np.broadcast_to(kernel, (channels, 1, 20))
+    x = draw.normal(size=(bins, channels))
+
+    padded = np.pad(x, ((9, 10), (0, 0)))
+    y = np.stack([kernel @ padded[t : t + 20] for t in range(bins)])
+    y = y @ weights["dayWeights"][1] + weights["dayBias"][1]
+    y = y / (1 + np.abs(y))
+    starts = range(0, bins - patch + 1, stride)
+    y = np.stack([y[t : t + patch].T.reshape(-1) for t in starts])
+    for layer in range(2):
+        outputs = []
+        for way in ("", "_reverse"):
+            of = {
+                part: weights[f"gru_decoder.{part}_l{layer}{way}"]
+                for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            }
+            state, states = np.zeros(d), []
+            for frame in y[::-1] if way else y:
+                i = np.split(of["weight_ih"] @ frame + of["bias_ih"], 3)
+                h = np.split(of["weight_hh"] @ state + of["bias_hh"], 3)
+                r, z = (1 / (1 + np.exp(-i[gate] - h[gate])) for gate in (0, 1))
+                state = (1 - z) * np.tanh(i[2] + r * h[2]) + z * state
+                states.append(state)
+            outputs.append(np.stack(states[::-1] if way else states))
+        y = np.concatenate(outputs, axis=1)
+    expected = y @ weights["fc_decoder_out.weight"].T + weights["fc_decoder_out.bias"]
+
+    settings = {"strideLen": stride, "gaussianSmoothWidth": 2.0, "dropout": 0.4}
+    imported = neural_seq_decoder(weights, settings)
+    assert imported.model["smoothing"] == sigma and imported.model["taps"] == 20
+    built = build_shapes(config_of(gru, imported), channels, 2)
+    features = Sequence(x[None].astype(np.float32), np.ones((1, bins), bool))
+    found = jax.jit(built.apply)(imported.params, features, np.array([1])).logits["phoneme"]
+    frames = len(expected)
+    assert found.lengths.tolist() == [frames]
+    np.testing.assert_allclose(found.values[0, :frames], expected, atol=1e-4)
