@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import modessm_jax
+from experiments.checkpoints import main as checkpoints
 from experiments.import_weights import main
 from modessm_jax.evaluation.scoring import evaluate_run
 from modessm_jax.runs.load import export, load_run
@@ -64,6 +65,12 @@ def test_a_run_of_imported_weights_is_a_run(files, tmp_path: Path, capsys) -> No
     with np.load(tmp_path / "exported.npz") as arrays:
         kernel = arrays["gru/layers/0/0/recurrent"]
     np.testing.assert_array_equal(kernel, weights()["gru.weight_hh_l0"].T)
+    official = tmp_path / "official.npz"
+    checkpoints(["export", str(out), "--out", str(official), "--names", "nejm"])
+    exported = read_weights(official)
+    assert exported.keys() == weights().keys()
+    for name, array in weights().items():
+        np.testing.assert_allclose(exported[name], array, atol=1e-6)
     with pytest.raises(SystemExit, match="is not empty"):
         main(arguments(files, out))
 
@@ -136,9 +143,15 @@ def test_files_of_torch_are_read_as_weights_alone(shared_data: Path, tmp_path: P
         assert found.keys() == expected.keys()
         for key, array in expected.items():
             np.testing.assert_array_equal(found[key], array)
+    settings = shared_data / "parity/gru_digits/config.yaml"
     state = {"h0": torch.ones(2)}
     torch.save({"model_state_dict": state, "val_PER": np.float64(0.1)}, tmp_path / "best")
     np.testing.assert_array_equal(read_weights(tmp_path / "best")["h0"], [1.0, 1.0])
+    main(arguments((shared_data / "parity/gru_digits/state_dict.pt", settings), tmp_path / "run"))
+    out = tmp_path / "official.pt"
+    checkpoints(["export", str(tmp_path / "run"), "--out", str(out), "--names", "nejm"])
+    loaded = torch.load(out, weights_only=True)
+    assert loaded.keys() == torch.load(shared_data / "parity/gru_digits/state_dict.pt").keys()
     torch.save({"model_state_dict": Hostile(tmp_path / "harm")}, tmp_path / "hostile")
     with pytest.raises(FileError, match="may run any program"):
         read_weights(tmp_path / "hostile")
