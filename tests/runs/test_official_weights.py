@@ -144,20 +144,16 @@ def test_weights_of_something_else_are_named(changes, settings, message: str) ->
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_heads": None}, "need model.transformer with .*n_heads"),
+        ({"n_heads": "absent"}, "need model.transformer with .*n_heads"),
         ({"features_list": [4, 4]}, "of one participant"),
         ({"nDays": 3}, "has session layers"),
+        ({"chunked_attention": {"eval": {"chunk_size": 1}}}, "needs timestep_duration_sec"),
     ],
 )
 def test_transformers_that_are_not_read_are_refused(changes, message: str) -> None:
-    sizes = {"samples_per_patch": 2, "n_heads": 2, "features_list": [4], "chunked_attention": None}
-    sizes = {
-        name: value
-        for name, value in (sizes | changes).items()
-        if value is not None or name == "chunked_attention"
-    }
+    sizes = {name: value for name, value in (SIZES | changes).items() if value != "absent"}
     with pytest.raises(WeightsError, match=message):
-        brainaudio({}, {"model": {"transformer": sizes}})
+        brainaudio(weights_of_a_transformer(), {"model": {"transformer": sizes}})
 
 
 CHANNELS, WIDTH, PATCH = 3, 4, 6
