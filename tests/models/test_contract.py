@@ -283,6 +283,13 @@ def test_conformer_decoder() -> None:
     verify(WholeConformer(), 4, tight=False)
 
 
+@pytest.mark.parametrize(("model", "options"), [(WholeGRU, [False]), (WholeTransformer, [])])
+def test_a_stream_can_give_the_memory_of_its_state_away(model: Any, options: list[bool]) -> None:
+    state = model(*options).initial_state(1)
+    arrays = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
+    assert len(set(arrays)) == len(arrays)
+
+
 class LooksAtPadding(Block):
     """Broken: a mean over all frames, real or not."""
 
