@@ -72,7 +72,7 @@ def score(folder: Path, stored: str, recipe: Any, imported: Imported) -> tuple[f
     return far, to_lists(phonemes)
 
 
-@pytest.mark.parametrize("name", ["gru_grid", "gru_digits"])
+@pytest.mark.parametrize("name", [pytest.param("gru_grid", marks=pytest.mark.slow), "gru_digits"])
 def test_the_baseline(material: Path, name: str) -> None:
     folder = material / name
     settings = read_settings(folder / "config.yaml")
@@ -89,6 +89,7 @@ def test_the_transformer(material: Path) -> None:
     assert phonemes == read_settings(material / "tf_grid" / "meta.json")["greedy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", ["chunk1_context_half_second", "chunk5_context4", "no_mask"])
 def test_the_transformer_with_other_attention(material: Path, stored: str) -> None:
     weights, settings = transformer_files(material)
