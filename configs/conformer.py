@@ -6,7 +6,8 @@ Variants, after a colon:
 
 (none)   The sizes of the Conformer in the system this project started from, for T15. Meant for
          large GPUs or TPUs. Not trained yet, so there is no result.
-small    A size for two CPU cores and fast speech, 0.8 million parameters.
+small    A size for two CPU cores and fast speech, 0.8 million parameters. Spoken digits: 1.27 % val
+         PER (one seed), 8 minutes on a busy machine.
 demo     A size for two CPU cores and simulated data of T15's shape.
 """
 
