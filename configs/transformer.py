@@ -10,7 +10,8 @@ after a colon:
 (none)   The recipe for T15, 9.7 million parameters (Brain-to-Text '25). Not trained yet, so there
          is no result.
 t12      The recipe for T12 (Brain-to-Text '24), 9.4 million parameters. Not trained yet.
-small    A size for two CPU cores and fast speech, 0.8 million parameters.
+small    A size for two CPU cores and fast speech, 0.8 million parameters. Spoken digits: 4.37 % val
+         PER (one seed), 9.4 minutes on a busy machine.
 demo     A size for two CPU cores and simulated data of T15's shape.
 """
 

@@ -2,7 +2,7 @@
 
     python -m experiments.checkpoints verify RUN [--deep]
     python -m experiments.checkpoints list RUN
-    python -m experiments.checkpoints export RUN --out model.npz
+    python -m experiments.checkpoints export RUN --out model.npz [--names nejm]
 
 verify compares every file with the checksum it was saved with, and with --deep also loads all that
 is in them, as a resumed run would; list reads the manifests alone. Both change nothing, and exit
@@ -11,7 +11,9 @@ Training verifies too when it resumes: it sets a damaged checkpoint aside as <st
 goes on from the one before.
 
 export writes the parameters of the best model (or of a checkpoint, --step) as one file for
-numpy.load; the names are paths such as "encoder/kernel".
+numpy.load; the names are paths such as "encoder/kernel". With --names they are those of the code
+of the model's authors (see `experiments.import_weights`), which reads them again; unless the file
+is an .npz, torch writes it.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from modessm_jax.runs.checkpoint_files import CheckpointError, steps_in
 from modessm_jax.runs.checkpoints import read_back
 from modessm_jax.runs.identity import check_format
 from modessm_jax.runs.load import export
+from modessm_jax.runs.official_export import NAMES, export_official
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -39,17 +42,22 @@ def main(arguments: list[str] | None = None) -> None:
         if name == "export":
             job.add_argument("--out", type=Path, required=True, help="file to write")
             job.add_argument("--step", type=int, help="of a checkpoint (the best model)")
+            job.add_argument("--names", choices=list(NAMES), help="of whose code (of this one)")
         if name == "verify":
             job.add_argument("--deep", action="store_true", help="load every array too (no)")
     options = parser.parse_args(arguments)
     try:
         if options.job == "export":
-            step = export(options.workdir, options.out, options.step)
+            where = options.workdir, options.out
+            if options.names is None:
+                step = export(*where, options.step)
+            else:
+                step = export_official(*where, options.names, options.step)
             print(f"{options.out}: the model of step {step}")
         else:
             check_format(options.workdir)
             _inspect(options.workdir, options.job, deep=options.job == "verify" and options.deep)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise SystemExit(str(error)) from error
 
 

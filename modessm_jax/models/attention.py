@@ -136,8 +136,10 @@ class RelativeAttention(nnx.Module):
 
     def initial_state(self, batch: int) -> Memory:
         """An empty past of `left` frames."""
-        empty = jnp.zeros((batch, self.left, self.heads, self.width), self.dtype)
-        return Memory(empty, empty, jnp.zeros((batch, self.left), bool))
+        shape = (batch, self.left, self.heads, self.width)
+        # Two arrays, not one twice: a step may be given its state's memory to write to.
+        keys, values = (jnp.zeros(shape, self.dtype) for _ in range(2))
+        return Memory(keys, values, jnp.zeros((batch, self.left), bool))
 
     def run(
         self, state: Memory | None, x: Sequence, memory: Sequence

@@ -185,8 +185,8 @@ class GRU(nnx.Module):
 
     def initial_state(self, batch: int) -> tuple[Float[Array, "batch d"], ...]:
         """The float32 state of each layer before the first frame."""
-        initial = jnp.broadcast_to(self.initial[...], (batch, *self.initial.shape))
-        return (initial,) * len(self.layers)
+        # An array for each: a step may be given its state's memory to write to.
+        return tuple(jnp.tile(self.initial[...], (batch, 1)) for _ in self.layers)
 
     def run(
         self, states: tuple[Float[Array, "batch d"], ...], x: Sequence, key: jax.Array | None

@@ -11,7 +11,7 @@ from modessm_jax.models.block import FrameDropout, require_whole_steps, split
 from modessm_jax.models.inputs import SessionAdaptation
 from modessm_jax.models.lookahead import CentredSmoothing, Patches
 from modessm_jax.models.outputs import Outputs, frame_norm
-from modessm_jax.models.transformer_block import EPSILON, TransformerBlock
+from modessm_jax.models.transformer_block import EPSILON, KERNEL_INIT, TransformerBlock
 from modessm_jax.phonemes import CLASSES
 from modessm_jax.sequence import Sequence
 
@@ -81,6 +81,7 @@ class Transformer(nnx.Module):
         self.embed = nnx.Linear(
             patch * channels,
             d,
+            kernel_init=KERNEL_INIT,
             bias_init=nnx.initializers.normal(0.1),
             dtype=compute,
             rngs=rngs,
@@ -103,7 +104,7 @@ class Transformer(nnx.Module):
             for _ in range(layers)
         )
         self.norm = nnx.LayerNorm(d, **norm)
-        self.head = nnx.Linear(d, CLASSES, rngs=rngs)
+        self.head = nnx.Linear(d, CLASSES, kernel_init=KERNEL_INIT, rngs=rngs)
 
     def __call__(
         self,

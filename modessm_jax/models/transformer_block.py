@@ -19,6 +19,9 @@ from modessm_jax.sequence import Sequence
 
 FARTHEST = 199  # frames; farther ones share its bias
 EPSILON = 1e-5  # of every LayerNorm
+# Uniform within the inverse root of the inputs: a third of the variance that keeps that of the
+# inputs, so that each block begins as a small addition.
+KERNEL_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class ChunkedAttention(nnx.Module):
@@ -34,15 +37,20 @@ class ChunkedAttention(nnx.Module):
             raise ValueError(f"d = {d} is not a multiple of heads = {heads}")
         self.heads, self.width, self.dtype = heads, d // heads, dtype
         self.chunk, self.left = chunk, left
-        self.projections = nnx.Linear(d, 3 * d, use_bias=False, dtype=dtype, rngs=rngs)
-        self.out = nnx.Linear(d, d, dtype=dtype, rngs=rngs)
-        init = nnx.initializers.normal(0.02)
+        linear: Any = dict(kernel_init=KERNEL_INIT, dtype=dtype, rngs=rngs)
+        self.projections = nnx.Linear(d, 3 * d, use_bias=False, **linear)
+        self.out = nnx.Linear(d, d, **linear)
+        # Large enough that every layer begins with weights of its own for each distance: without
+        # other positions, frames that look alike could hardly be told apart.
+        init = nnx.initializers.normal(1.0)
         self.distance_bias = nnx.Param(init(rngs.params(), (2 * FARTHEST + 1,)))
 
     def initial_state(self, batch: int) -> Memory:
         """An empty past of `left` frames."""
-        empty = jnp.zeros((batch, self.left, self.heads, self.width), self.dtype)
-        return Memory(empty, empty, jnp.zeros((batch, self.left), bool))
+        shape = (batch, self.left, self.heads, self.width)
+        # Two arrays, not one twice: a step may be given its state's memory to write to.
+        keys, values = (jnp.zeros(shape, self.dtype) for _ in range(2))
+        return Memory(keys, values, jnp.zeros((batch, self.left), bool))
 
     def run(
         self, state: Memory | None, x: Sequence, left: Int[Array, ""] | None
@@ -111,8 +119,9 @@ class TransformerBlock(Block):
         self.attention_norm = nnx.LayerNorm(d, **norm)
         self.attention = ChunkedAttention(d, heads, chunk=chunk, left=left, dtype=dtype, rngs=rngs)
         self.norm = nnx.LayerNorm(d, **norm)
-        self.expand = nnx.Linear(d, ff, dtype=dtype, rngs=rngs)
-        self.contract = nnx.Linear(ff, d, dtype=dtype, rngs=rngs)
+        linear: Any = dict(kernel_init=KERNEL_INIT, dtype=dtype, rngs=rngs)
+        self.expand = nnx.Linear(d, ff, **linear)
+        self.contract = nnx.Linear(ff, d, **linear)
         self.dropout = FrameDropout(rate)
 
     def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:

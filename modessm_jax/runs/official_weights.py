@@ -259,13 +259,19 @@ def brainaudio(weights: Weights, settings: Mapping[str, Any]) -> Imported:
 
 def _bounds(chunked: Mapping[str, Any], patch: int) -> dict[str, int]:
     """Chunk and past in bins, of whole chunks; their settings are in patches and seconds."""
-    size, duration = chunked["eval"]["chunk_size"], chunked["timestep_duration_sec"]
+    try:
+        size, duration = chunked["eval"]["chunk_size"], chunked["timestep_duration_sec"]
 
-    def bins(seconds: Any) -> int:
-        return math.floor(seconds / (size * duration) + 1e-6) * size * patch
+        def bins(seconds: Any) -> int:
+            return math.floor(seconds / (size * duration) + 1e-6) * size * patch
 
-    left = bins(chunked["eval"]["context_sec"])
-    least = min(left, bins(chunked.get("context_sec_min", 0)))
+        left = bins(chunked["eval"]["context_sec"])
+        least = min(left, bins(chunked["context_sec_min"]))
+    except (KeyError, TypeError) as error:
+        raise WeightsError(
+            "chunked_attention needs timestep_duration_sec, context_sec_min, and in eval "
+            f"chunk_size and context_sec, all of them numbers ({error!r})"
+        ) from error
     return {"chunk": size * patch, "left": left, "least_left": least}
 
 

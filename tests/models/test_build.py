@@ -25,6 +25,9 @@ CONFIGS = {
     "gru": test_gru.SMALL,
     "transformer": test_transformer.SMALL,
 }
+# What is fast is of three kinds of model; the others have their turn with the slow tests.
+FAST = ("multiscale", "modessm", "gru")
+NAMES = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
 SIZES = dict(channels=4, sessions=3, seed=0)
 
 
@@ -38,7 +41,7 @@ def test_every_model_is_tried_here() -> None:
     assert set(MODELS) == set(CONFIGS)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_function_is_what_the_module_does(name: str) -> None:
     features, session, _ = batch()
     hidden = (jnp.arange(48) % 5 == 0)[None, :] & features.mask
@@ -50,7 +53,7 @@ def test_the_function_is_what_the_module_does(name: str) -> None:
     assert model.multiple == module.block_size
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_parameters_are_a_plain_tree_that_the_seed_alone_decides(name: str) -> None:
     model = made(name)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(model.params))
@@ -62,7 +65,7 @@ def test_parameters_are_a_plain_tree_that_the_seed_alone_decides(name: str) -> N
     assert not all(jax.tree.leaves(same))
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_bins_are_hidden_only_from_a_model_built_for_it(name: str) -> None:
     features, session, _ = batch()
     for hides_bins in (True, False):

@@ -68,6 +68,7 @@ def test_conformer(chunk: int | None, left: int) -> None:
     verify(conformer(chunk, left), 8, tight=chunk is None)
 
 
+@pytest.mark.slow
 def test_transformer_block() -> None:
     verify(TransformerBlock(8, heads=2, ff=8, rate=0.1, chunk=2, left=4, dtype=F32, rngs=rngs()), 8)
 
@@ -83,11 +84,14 @@ def test_flow(causal: bool, kernel: int, layers: int) -> None:
     verify(FlowBridge(4, layers=layers, kernel=kernel, causal=causal, dtype=F32, rngs=rngs()), 4)
 
 
+# Fast tests hold the models that smoothing, patches and Transformer blocks are part of.
+@pytest.mark.slow
 @pytest.mark.parametrize(("taps", "unit"), [(0, 1), (4, 4)])
 def test_centred_smoothing(taps: int, unit: int) -> None:
     verify(CentredSmoothing(3, 1.0, taps=taps, unit=unit, dtype=F32), 3)
 
 
+@pytest.mark.slow
 def test_patches() -> None:
     verify(Patches(3, 5, 2, whole=True, dtype=F32), 3, tight=False)
 
@@ -241,7 +245,7 @@ class WholeGRU(Whole):
         self.delay = 0 if bidirectional else self.model.delay
 
 
-@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize("bidirectional", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_gru(bidirectional: bool) -> None:
     verify(WholeGRU(bidirectional), 4, tight=False)
 
@@ -281,6 +285,13 @@ class WholeConformer(Whole):
 @pytest.mark.slow
 def test_conformer_decoder() -> None:
     verify(WholeConformer(), 4, tight=False)
+
+
+@pytest.mark.parametrize(("model", "options"), [(WholeGRU, [False]), (WholeTransformer, [])])
+def test_a_stream_can_give_the_memory_of_its_state_away(model: Any, options: list[bool]) -> None:
+    state = model(*options).initial_state(1)
+    arrays = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
+    assert len(set(arrays)) == len(arrays)
 
 
 class LooksAtPadding(Block):

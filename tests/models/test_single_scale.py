@@ -26,11 +26,13 @@ def model(**changes) -> Functional:
     return built._replace(apply=jax.jit(built.apply))
 
 
+@pytest.mark.slow
 def test_the_small_size_is_that_of_its_rivals() -> None:
     params = build_shapes(get_config("small").to_dict(), 48, 6).params
     assert 0.75e6 < sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) < 0.85e6
 
 
+@pytest.mark.slow
 def test_every_parameter_receives_a_gradient_and_keys_turn_on_dropout() -> None:
     apply, params, multiple, _ = model()
     assert multiple == 4

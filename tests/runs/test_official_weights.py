@@ -1,5 +1,6 @@
 """The field's models with their authors' weights give their authors' logits."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from configs import gru, transformer
 from modessm_jax.decoding.ctc import greedy, to_lists
 from modessm_jax.losses.ctc import ctc_cost
 from modessm_jax.runs.load import build_shapes
+from modessm_jax.runs.official_export import NAMES
 from modessm_jax.runs.official_files import read_settings
 from modessm_jax.runs.official_weights import (
+    SOURCES,
     Imported,
     WeightsError,
     brainaudio,
@@ -69,7 +72,7 @@ def score(folder: Path, stored: str, recipe: Any, imported: Imported) -> tuple[f
     return far, to_lists(phonemes)
 
 
-@pytest.mark.parametrize("name", ["gru_grid", "gru_digits"])
+@pytest.mark.parametrize("name", [pytest.param("gru_grid", marks=pytest.mark.slow), "gru_digits"])
 def test_the_baseline(material: Path, name: str) -> None:
     folder = material / name
     settings = read_settings(folder / "config.yaml")
@@ -86,6 +89,7 @@ def test_the_transformer(material: Path) -> None:
     assert phonemes == read_settings(material / "tf_grid" / "meta.json")["greedy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", ["chunk1_context_half_second", "chunk5_context4", "no_mask"])
 def test_the_transformer_with_other_attention(material: Path, stored: str) -> None:
     weights, settings = transformer_files(material)
@@ -141,41 +145,47 @@ def test_weights_of_something_else_are_named(changes, settings, message: str) ->
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_heads": None}, "need model.transformer with .*n_heads"),
+        ({"n_heads": "absent"}, "need model.transformer with .*n_heads"),
         ({"features_list": [4, 4]}, "of one participant"),
         ({"nDays": 3}, "has session layers"),
+        ({"chunked_attention": {"eval": {"chunk_size": 1}}}, "needs timestep_duration_sec"),
     ],
 )
 def test_transformers_that_are_not_read_are_refused(changes, message: str) -> None:
-    sizes = {"samples_per_patch": 2, "n_heads": 2, "features_list": [4], "chunked_attention": None}
-    sizes = {
-        name: value
-        for name, value in (sizes | changes).items()
-        if value is not None or name == "chunked_attention"
-    }
+    sizes = {name: value for name, value in (SIZES | changes).items() if value != "absent"}
     with pytest.raises(WeightsError, match=message):
-        brainaudio({}, {"model": {"transformer": sizes}})
+        brainaudio(weights_of_a_transformer(), {"model": {"transformer": sizes}})
+
+
+CHANNELS, WIDTH, PATCH = 3, 4, 6
+
+
+def weights_of_24() -> dict[str, np.ndarray]:
+    """Two sessions, two layers in two directions, a filter of 20 taps for a sigma of 2."""
+    shapes = {
+        "dayWeights": (2, CHANNELS, CHANNELS), "dayBias": (2, 1, CHANNELS),
+        "fc_decoder_out.weight": (41, 2 * WIDTH), "fc_decoder_out.bias": (41,),
+        "inpLayer0.weight": (CHANNELS, CHANNELS), "inpLayer0.bias": (CHANNELS,),
+    }  # fmt: skip
+    for layer, inputs in enumerate((CHANNELS * PATCH, 2 * WIDTH)):
+        for suffix in (f"l{layer}", f"l{layer}_reverse"):
+            shapes[f"gru_decoder.weight_ih_{suffix}"] = (3 * WIDTH, inputs)
+            shapes[f"gru_decoder.weight_hh_{suffix}"] = (3 * WIDTH, WIDTH)
+            shapes[f"gru_decoder.bias_ih_{suffix}"] = (3 * WIDTH,)
+            shapes[f"gru_decoder.bias_hh_{suffix}"] = (3 * WIDTH,)
+    draw = np.random.default_rng(0)
+    weights = {name: draw.normal(size=shape) for name, shape in shapes.items()}
+    kernel = np.exp(-0.5 * ((np.arange(20) - 9.5) / 2.0) ** 2)
+    weights["gaussianSmoother.weight"] = np.broadcast_to(kernel / kernel.sum(), (CHANNELS, 1, 20))
+    return weights
 
 
 def test_the_baseline_of_brain_to_text_24() -> None:
     """Against its definition, in NumPy: channels outermost in a patch, two directions, 20 taps."""
-    draw = np.random.default_rng(0)
-    channels, patch, stride, d, bins, sigma = 3, 6, 4, 4, 40, 2.0
-    shapes = {
-        "dayWeights": (2, channels, channels), "dayBias": (2, 1, channels),
-        "fc_decoder_out.weight": (41, 2 * d), "fc_decoder_out.bias": (41,),
-        "inpLayer0.weight": (channels, channels), "inpLayer0.bias": (channels,),
-    }  # fmt: skip
-    for layer, inputs in enumerate((channels * patch, 2 * d)):
-        for way in ("", "_reverse"):
-            for name, shape in (("weight_ih", (3 * d, inputs)), ("weight_hh", (3 * d, d))):
-                shapes[f"gru_decoder.{name}_l{layer}{way}"] = shape
-                shapes[f"gru_decoder.{name.replace('weight', 'bias')}_l{layer}{way}"] = (3 * d,)
-    weights = {name: draw.normal(size=shape) for name, shape in shapes.items()}
-    kernel = np.exp(-0.5 * ((np.arange(20) - 9.5) / sigma) ** 2)
-    kernel /= kernel.sum()
-    weights["gaussianSmoother.weight"] = np.broadcast_to(kernel, (channels, 1, 20))
-    x = draw.normal(size=(bins, channels))
+    channels, patch, stride, d, bins, sigma = CHANNELS, PATCH, 4, WIDTH, 40, 2.0
+    weights = weights_of_24()
+    kernel = weights["gaussianSmoother.weight"][0, 0]
+    x = np.random.default_rng(1).normal(size=(bins, channels))
 
     padded = np.pad(x, ((9, 10), (0, 0)))
     y = np.stack([kernel @ padded[t : t + 20] for t in range(bins)])
@@ -210,3 +220,58 @@ def test_the_baseline_of_brain_to_text_24() -> None:
     frames = len(expected)
     assert found.lengths.tolist() == [frames]
     np.testing.assert_allclose(found.values[0, :frames], expected, atol=1e-4)
+
+
+def weights_of_a_transformer() -> dict[str, np.ndarray]:
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def norm(name: str, d: int) -> None:
+        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (d,)
+
+    def linear(name: str, inputs: int, outputs: int) -> None:
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (outputs, inputs), (outputs,)
+
+    for name, d in (("patch_embedders.0.1", 6), ("patch_embedders.0.3", 4)):
+        norm(name, d)
+    norm("transformer.norm", 4)
+    linear("patch_embedders.0.2", 6, 4)
+    linear("projection", 4, 41)
+    for layer in ("transformer.layers.0", "transformer.layers.1"):
+        norm(f"{layer}.0.norm", 4)
+        norm(f"{layer}.1.net.0", 4)
+        linear(f"{layer}.0.to_out.0", 4, 4)
+        linear(f"{layer}.1.net.1", 4, 8)
+        linear(f"{layer}.1.net.4", 8, 4)
+        shapes[f"{layer}.0.to_qkv.weight"] = (12, 4)
+        shapes[f"{layer}.0.rel_pos_bias.weight"] = (399, 1)
+    draw = np.random.default_rng(2)
+    return {name: draw.normal(size=shape) for name, shape in shapes.items()}
+
+
+SIZES = {"samples_per_patch": 2, "n_heads": 2, "features_list": [3], "chunked_attention": None}
+
+
+@pytest.mark.parametrize(
+    ("source", "weights", "settings", "unused"),
+    [
+        ("nejm", BASELINE, {}, ""),
+        ("neural_seq_decoder", weights_of_24(), {}, "inpLayer|gaussianSmoother"),
+        ("brainaudio", weights_of_a_transformer(), {"model": {"transformer": SIZES}}, ""),
+    ],
+)
+def test_exported_weights_are_those_imported(source, weights, settings, unused: str) -> None:
+    imported = SOURCES[source](weights, settings)
+    found = NAMES[source](imported.model, imported.params)
+    expected = {name for name in weights if not (unused and re.match(unused, name))}
+    assert found.keys() == expected
+    for name, array in found.items():
+        np.testing.assert_allclose(array, weights[name], atol=1e-6)
+
+
+def test_a_model_without_a_place_there_is_not_exported() -> None:
+    imported = nejm(BASELINE, {})
+    with pytest.raises(WeightsError, match=r"model\.name is 'gru', and .* has 'transformer'"):
+        NAMES["brainaudio"](imported.model, imported.params)
+    imported.params["gru"]["initial"] = np.ones(2, np.float32)
+    with pytest.raises(WeightsError, match="begins with a learned state"):
+        NAMES["neural_seq_decoder"](imported.model, imported.params)
