@@ -25,6 +25,8 @@ def data() -> dict[str, Any]:
     return {
         "root": "",  # folder of the recordings, which holds one folder for each session
         "sessions": (),  # names of the sessions to use; empty: all
+        # adapter of sessions without training trials: of the "nearest", the "mean", or "refuse"
+        "untrained_sessions": "refuse",
         "exclude": (),  # SESSION/BLOCK/TRIAL or SESSION/BLOCK to leave out, or .txt files of them
         "channels": "",  # channels to use, from 0 on, such as "0-63,128-255"; empty: all
         "table": "",  # CSV with the corpus of each block, for figures by corpus; empty: none
@@ -34,6 +36,15 @@ def data() -> dict[str, Any]:
         "sessions_per_batch": 0,  # sessions drawn for each batch; 0: shuffle all trials
         "workers": 0,  # processes that load the data; 0: threads
         "memory_gib": 32.0,  # a split that takes more memory is read from disk when needed
+    }
+
+
+def init() -> dict[str, Any]:
+    """What the parameters begin as."""
+    return {
+        "run": "",  # workdir whose best model to begin with, or exported .npz; empty: random
+        "skip": (),  # parameters that begin at random all the same, such as ("head/*",)
+        "sessions": "nearest",  # adapter a new session begins with: "nearest", "mean", "identity"
     }
 
 

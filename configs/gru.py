@@ -2,9 +2,7 @@
 
 python -m experiments.train --config=configs/gru.py --config.data.root=DATA --workdir=RUN
 
-The recipe is that of its authors, but for the session layers: theirs have a learning rate of their
-own and no weight decay. Here they share the learning rate of all parameters, and decay draws them
-towards no adaptation. Variants, after a colon:
+The recipe is that of its authors. Variants, after a colon:
 
 (none)   The recipe for T15, 44.3 million parameters (Brain-to-Text '25). Not trained yet, so there
          is no result.
@@ -31,6 +29,7 @@ def full() -> ConfigDict:
     config = ConfigDict(
         {
             "data": common.data(),
+            "init": common.init(),
             "augment": common.augment(),
             "model": {
                 "name": "gru",  # the model; choose another by its own config file
@@ -64,6 +63,8 @@ def full() -> ConfigDict:
                 "b1": 0.9,  # decay of AdamW's first moment
                 "b2": 0.999,  # decay of AdamW's second moment
                 "eps": 0.1,  # added to the root of AdamW's second moment
+                "session_rate": 1.0,  # factor of the learning rate of the session layers
+                "decay_sessions": True,  # whether weight decay includes the session layers
             },
             "training": {
                 "steps": 120_000,  # updates of the whole run
@@ -77,6 +78,7 @@ def full() -> ConfigDict:
         {
             "data": {"sessions_per_batch": 4},
             "augment": {"white_noise": 1.0, "time_masks": 0},
+            "optimizer": {"decay_sessions": False},
             "training": {"ema_decay": 0.0, "eval_every": 2_000, "save_every": 2_000},
         }
     )
@@ -104,6 +106,7 @@ def t12(config: ConfigDict) -> None:
                 "warmup_steps": 0,
                 "clip_norm": 1e6,  # none
                 "weight_decay": 1e-5,
+                "decay_sessions": True,
             },
             "training": {"steps": 10_000, "eval_every": 100, "save_every": 500},
         }
@@ -118,7 +121,12 @@ def small(config: ConfigDict) -> None:
             "data": {"buckets": 3},
             "augment": {"white_noise": 0.5, "constant_offset": 0.2, "time_masks": 0},
             "model": {"patch": 8, "stride": 2, "d": 192, "layers": 3, "dtype": "float32"},
-            "optimizer": {"peak_lr": 0.02, "end_lr": 2e-4, "warmup_steps": 83},
+            "optimizer": {
+                "peak_lr": 0.02,
+                "end_lr": 2e-4,
+                "warmup_steps": 83,
+                "decay_sessions": True,
+            },
             "training": {"steps": 1_000, "ema_decay": 0.0},
         }
     )

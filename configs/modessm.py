@@ -67,6 +67,7 @@ def full() -> ConfigDict:
     return ConfigDict(
         {
             "data": common.data(),
+            "init": common.init(),
             "augment": common.augment(),
             "corruption": {
                 "dropped": 0.2,  # probability that a channel is zero for a whole trial
@@ -109,6 +110,8 @@ def full() -> ConfigDict:
                 "b1": 0.9,  # decay of AdamW's first moment
                 "b2": 0.999,  # decay of AdamW's second moment
                 "eps": 1e-8,  # added to the root of AdamW's second moment
+                "session_rate": 1.0,  # factor of the learning rate of the session layers
+                "decay_sessions": True,  # whether weight decay includes the session layers
             },
             "training": common.training(),
             "guard": common.guard(),

@@ -30,6 +30,7 @@ def full() -> ConfigDict:
     config = ConfigDict(
         {
             "data": common.data(),
+            "init": common.init(),
             "augment": common.augment(),
             "model": {
                 "name": "transformer",  # the model; choose another by its own config file
@@ -66,6 +67,8 @@ def full() -> ConfigDict:
                 "b1": 0.9,  # decay of AdamW's first moment
                 "b2": 0.999,  # decay of AdamW's second moment
                 "eps": 1e-8,  # added to the root of AdamW's second moment
+                "session_rate": 1.0,  # factor of the learning rate of the session layers
+                "decay_sessions": True,  # whether weight decay includes the session layers
             },
             "training": {
                 "steps": 63_000,  # updates of the whole run

@@ -27,12 +27,12 @@ PUBLISHED = {
     "configs/transformer.py": ("t12",),
 }  # variants beside `:small` and `:demo`
 ORDER = (
-    "data", "augment", "corruption", "model", "objective", "optimizer", "training", "guard",
+    "data", "init", "augment", "corruption", "model", "objective", "optimizer", "training", "guard",
 )  # fmt: skip
 STAGE = "stages.<name>."
 # The functions of the configs that give keys their defaults, and what comes before these keys.
 PREFIXES = {"full": "", "stage": STAGE} | {
-    name: f"{name}." for name in ("data", "augment", "training", "guard")
+    name: f"{name}." for name in ("data", "init", "augment", "training", "guard")
 }
 
 HEAD = """# Configuration keys

@@ -46,6 +46,7 @@ from modessm_jax.evaluation.scoring import check_abilities
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.language.text_files import lines
 from modessm_jax.runs.load import load_run
+from modessm_jax.runs.sessions import add_arguments, choice_of
 from modessm_jax.runtime.compile_cache import compile_cache
 
 try:
@@ -91,18 +92,22 @@ def decode(given: argparse.Namespace) -> None:
         data = run.config["data"]
         noise = Noise(given.noise, given.noise_seed or 0)
         check_abilities(run.functional, denoise=given.denoise)
-        options = {"head": given.head, "noise": noise, "denoise": given.denoise}
+        options: dict[str, Any] = {"head": given.head, "noise": noise, "denoise": given.denoise}
+        options["choice"] = choice = choice_of(given, data)
         source = partial(posteriors_of, run, data_root=given.data_root, **options)
         root = Path(given.data_root or data["root"])
-        sessions = data["sessions"]
+        sessions = [*run.sessions, *choice.renamed]  # of which training sentences were seen
         title = f"{given.workdir}, best model, step {run.step}, {given.head} head"
         title += ", denoised" * given.denoise
         title += f", with noise of deviation {noise.deviation:g}" * bool(given.noise)
     texts = [list(lines(path)) for path in given.text]
-    if any(root.glob("*/data_train.hdf5")):
+    training = {file.parent.name for file in root.glob("*/data_train.hdf5")}
+    if training if sessions is None else training & {*sessions}:
         texts.append(read_transcripts(root, "train", sessions))
     else:
-        print(f"{root} has no training split; only sentences of --text count as seen")
+        print(
+            f"{root} has no training split of the model's; only sentences of --text count as seen"
+        )
     with compile_cache((given.workdir or job.folder) / "compiled"):
         evaluation = job.decode(source, given.split, chain.from_iterable(texts))
     written = job.write(evaluation)
@@ -131,6 +136,9 @@ def _job(given: argparse.Namespace) -> WordJob:
     for name in ("noise", "denoise"):
         if getattr(given, name) and given.workdir is None:
             raise ValueError(f"--{name} needs --workdir: it changes the features before the model")
+    for name in ("sessions", "session_map", "untrained_sessions"):
+        if getattr(given, name) and given.workdir is None:
+            raise ValueError(f"--{name} needs --workdir: logits come without a model")
     words = "words" + "_rnnt" * rnnt + "_denoised" * given.denoise
     words += f"_noisy_{given.noise_seed or 0}" * (given.noise > 0)
     folder: Path | None = given.out
@@ -197,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     add("noise", "standard deviation of noise added to the features (0)", type=float, default=0.0)
     add("noise_seed", "seed of that noise (0)", type=int)
     add("save_logits", "folder to write val_metrics.pkl and args.yaml to (none)", type=Path)
+    add_arguments(parser)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     add("processes", "processes to search with (one for each core)", type=int, default=cores)
     for field in fields(SearchOptions):

@@ -23,6 +23,7 @@ from modessm_jax.evaluation.scoring import evaluate_run
 from modessm_jax.language.ngram import NGram
 from modessm_jax.language.phoneme_ngram import phoneme_fusion
 from modessm_jax.runs.load import load_run
+from modessm_jax.runs.sessions import add_arguments, choice_of
 from modessm_jax.runtime.compile_cache import compile_cache
 from modessm_jax.runtime.files import write_text
 
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--denoise", action="store_true", help="denoise the features with the flow bridge"
     )
+    add_arguments(parser)
     options = parser.parse_args(arguments)
     if options.lm_weight is not None and options.phoneme_lm is None:
         parser.error("--lm_weight needs --phoneme_lm")
@@ -55,7 +57,8 @@ def main(arguments: list[str] | None = None) -> None:
             scoring["fusion"] = phoneme_fusion(NGram(options.phoneme_lm), weight)
         with compile_cache(options.workdir / "compiled"):
             run = load_run(options.workdir)
-            evaluation = evaluate_run(run, options.split, options.data_root, **scoring)
+            choice = choice_of(options, run.config["data"])
+            evaluation = evaluate_run(run, options.split, options.data_root, choice, **scoring)
         print(f"{options.workdir}, best model, step {run.step}")
         print(format_table(evaluation))
         if options.predictions is not None:

@@ -1,6 +1,6 @@
 """A trained decoder from Python: NumPy features in, phonemes, words and their times out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
@@ -14,6 +14,7 @@ from modessm_jax.evaluation.posteriors import best_path, log_probabilities
 from modessm_jax.evaluation.results import BIN_SECONDS
 from modessm_jax.phonemes import symbols
 from modessm_jax.runs.load import Run, load_run
+from modessm_jax.runs.sessions import REFUSE, Choice, adapters, check_rule
 from modessm_jax.sequence import Sequence as Padded
 
 # Shapes are few, because each is compiled for: lengths double from about this many bins on, and
@@ -49,6 +50,8 @@ def load(
     *,
     lexicon: str | Path | None = None,
     lm: str | Path | None = None,
+    session_map: Mapping[str, str] | None = None,
+    untrained_sessions: str = REFUSE,
     **options: Any,
 ) -> "Decoder":
     """Loads the best model of a training run.
@@ -58,11 +61,16 @@ def load(
         lexicon: file of the words to be recognised, from `python -m experiments.language_model
             lexicon`; without it, phonemes only. Needs `pip install 'modessm_jax[words]'`.
         lm: file of an n-gram, ARPA or KenLM binary, to weigh the words by.
+        session_map: names of sessions the model was trained on, by names of others that are to be
+            decoded with their adapters.
+        untrained_sessions: the adapter of all other sessions: "nearest" in time, or the "mean" of
+            all; by default they are refused.
         options: fields of `modessm_jax.words.search.SearchOptions`, such as `beam=100`.
 
     Raises:
         CheckpointError: the directory holds no trained model, or one that cannot be read.
-        ValueError: the lexicon, the n-gram or an option is unfit, or there is no lexicon for them.
+        ValueError: the lexicon, the n-gram, the session map or an option is unfit, or there is no
+            lexicon for them.
         TypeError: there is no such option.
         ImportError: the packages of the word search are not installed.
     """
@@ -81,7 +89,9 @@ def load(
         search = WordSearch(known, ngram, SearchOptions(**options))
     elif lm is not None or options:
         raise ValueError("an n-gram and search options need a lexicon: give one, or neither")
-    return Decoder(Path(run), load_run(run), search)
+    check_rule("untrained_sessions", untrained_sessions)
+    choice = Choice(renamed=dict(session_map or {}), untrained=untrained_sessions)
+    return Decoder(Path(run), load_run(run), search, choice)
 
 
 class Decoder:
@@ -93,8 +103,15 @@ class Decoder:
         channels: features in a bin that it uses: those of `data.channels`, or all.
     """
 
-    def __init__(self, workdir: Path, run: Run, search: Any):
-        self.config, self.sessions, self.channels = run.config, run.sessions, run.channels
+    def __init__(self, workdir: Path, run: Run, search: Any, choice: Choice):
+        self.config, self.sessions, self.channels = run.config, tuple(run.sessions), run.channels
+        self._adapters, self._choice = run.adapters, choice
+        strange = sorted(set(choice.renamed.values()) - set(self.sessions))
+        if strange:
+            known = ", ".join(self.sessions)
+            raise ValueError(
+                f"session_map: {', '.join(strange)} is not one of the model's: {known}"
+            )
         self._title = f"{run.config['model']['name']} of {workdir}, step {run.step}"
         self._search = search
         self._multiple = run.functional.multiple
@@ -157,9 +174,7 @@ class Decoder:
 
     def _check(self, name: str, features: Any, session: Any) -> tuple[np.ndarray, int]:
         """A trial as float32 [bins, channels], and the id of its session."""
-        if session not in self.sessions:
-            known = ", ".join(self.sessions)
-            raise ValueError(f"{name}: session {session!r} is not one of the model's: {known}")
+        entry = self._entry(name, session)
         values = np.asarray(features)
         if values.ndim != 2 or values.dtype.kind != "f" or not len(values):
             problem = f"{values.dtype} of shape {values.shape}, not floats [bins, channels]"
@@ -172,7 +187,25 @@ class Decoder:
         if len(bad):
             problem = f"NaN or infinity in {len(bad)} channels, such as channel {bad[0]}"
             raise ValueError(f"{name}: {problem}; put 0 there, the mean of z-scored features")
-        return values.astype(np.float32, copy=False), self.sessions.index(session)
+        return values.astype(np.float32, copy=False), entry
+
+    def _entry(self, name: str, session: Any) -> int:
+        """The entry of a session in the session layers."""
+        if self._adapters is None:
+            return 0
+        found, lacking = adapters(
+            [session],
+            self._adapters,
+            renamed=self._choice.renamed,
+            untrained=self._choice.untrained,
+        )
+        if lacking:
+            known = ", ".join(self.sessions)
+            raise ValueError(
+                f"{name}: session {session!r} is not one of the model's: {known}. Load it with "
+                "session_map={new: old} or untrained_sessions='nearest' to decode others"
+            )
+        return found[session]
 
     def _decode_batch(self, batch: list[tuple[np.ndarray, int]]) -> list[Decoded]:
         """Decodes a few trials, the longest last."""

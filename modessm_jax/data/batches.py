@@ -278,7 +278,7 @@ def _collate(
         if trial.labels is not None:
             ids[row, : len(trial.labels)] = trial.labels
             ids_mask[row, : len(trial.labels)] = True
-        session[row] = recordings.sessions.index(trial.session)
+        session[row] = recordings.session_ids_by_name[trial.session]
         block[row] = recordings.block_ids[index]
     return Batch(
         features=Sequence(features, features_mask),

@@ -10,7 +10,7 @@ import functools
 import os
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -49,7 +49,8 @@ class Recordings:
 
     Attributes:
         split: "train", "val" or "test".
-        sessions: names of all sessions under the root, whatever the split; `session_ids` index it.
+        sessions: names of all sessions under the root, whatever the split.
+        session_ids_by_name: what `session_ids` gives; by default the places in `sessions`.
         channels: features per bin.
         trials: the trials in use.
         excluded: trials left out, and why.
@@ -69,7 +70,12 @@ class Recordings:
     checksums: list[int]
     memory: list[np.ndarray | None] | None
     chosen: np.ndarray | None = None
+    session_ids_by_name: Mapping[str, int] = field(default_factory=dict)
     _handles: dict[Path, h5py.File] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.session_ids_by_name:
+            self.session_ids_by_name = {name: index for index, name in enumerate(self.sessions)}
 
     def __len__(self) -> int:
         return len(self.trials)
@@ -81,8 +87,8 @@ class Recordings:
 
     @property
     def session_ids(self) -> Int32[np.ndarray, "trials"]:
-        """Index into `sessions` of every trial."""
-        ids = {name: index for index, name in enumerate(self.sessions)}
+        """A number for the session of every trial, which a model knows it by."""
+        ids = self.session_ids_by_name
         return np.array([ids[trial.session] for trial in self.trials], np.int32)
 
     @cached_property

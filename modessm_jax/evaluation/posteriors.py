@@ -25,6 +25,7 @@ from modessm_jax.losses.transducer import Joint
 from modessm_jax.models.outputs import Outputs
 from modessm_jax.phonemes import BLANK
 from modessm_jax.runs.load import Run, build_shapes, read_split
+from modessm_jax.runs.sessions import Choice
 from modessm_jax.runtime.keys import Purpose, root
 from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.sequence import Sequence
@@ -122,6 +123,7 @@ def posteriors_of(
     split: str,
     data_root: str | Path | None = None,
     *,
+    choice: Choice | None = None,
     head: str = "ctc",
     noise: Noise | None = None,
     denoise: bool = False,
@@ -129,14 +131,14 @@ def posteriors_of(
     """Runs the best model of a run over a split of its data, up to the head that is to be searched.
 
     Args:
-        run: as for `read_split`, like the split and the root of the data.
+        run: as for `read_split`, like the split, the root of the data and the sessions.
         head: "ctc", or "rnnt" for the encoder's frames and the transducer.
         noise: to add to the features.
         denoise: whether the flow bridge denoises the features.
 
     Raises:
         ValueError: the model has no transducer.
-        DataError: the data are missing or unfit, or have a session the model was not trained on.
+        DataError: the data are missing or unfit, or have no session that can be scored.
     """
     predict = run.functional.predict if head == "rnnt" else None
     if head == "rnnt" and predict is None:
@@ -157,7 +159,7 @@ def posteriors_of(
         frames = found.encoder.with_values(found.encoder.values.astype(jnp.float32))
         return frames, greedy(transducer_of(predict, params, joint), found.encoder), joint
 
-    recordings, batches = read_split(run, split, data_root)
+    recordings, batches = read_split(run, split, data_root, choice)
     scorer = over_batches(score, data_mesh())
     trials: dict[int, Posterior] = {}
     joint = None

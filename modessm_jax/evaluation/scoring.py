@@ -29,6 +29,7 @@ from modessm_jax.losses.transducer import Joint
 from modessm_jax.models.build import Functional, Predict
 from modessm_jax.models.outputs import JointInputs
 from modessm_jax.runs.load import Run, read_split
+from modessm_jax.runs.sessions import Choice
 from modessm_jax.runtime.keys import damage_root
 from modessm_jax.runtime.mesh import data_mesh, replicated, split_batch, split_over_batch
 from modessm_jax.runtime.watchdog import alive
@@ -161,16 +162,20 @@ def _search(
 
 
 def evaluate_run(
-    run: Run, split: str, data_root: str | Path | None = None, **scoring: Any
+    run: Run,
+    split: str,
+    data_root: str | Path | None = None,
+    choice: Choice | None = None,
+    **scoring: Any,
 ) -> Evaluation:
     """Reads a split for a run and scores its best model on it; see `read_split`, `make_scorer`.
 
     Raises:
         ValueError: the model cannot be scored with these options.
-        DataError: the data are missing or unfit, or have a session the model was not trained on.
+        DataError: the data are missing or unfit, or have no session that can be scored.
     """
     scorer = make_scorer(run.functional, data_mesh(), **scoring)
-    recordings, batches = read_split(run, split, data_root)
+    recordings, batches = read_split(run, split, data_root, choice)
     rule = run.config["objective"]["normalize_by"]
     return evaluate(scorer, run.params, batches, recordings, normalize_by=rule)
 

@@ -6,13 +6,14 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
-from modessm_jax.runs.checkpoint_files import CheckpointError
+from modessm_jax.runs.checkpoint_files import CheckpointError, damaged_in, steps_in
 from modessm_jax.runtime.files import write_json
 
 # Format of what this code writes, in `format.json`. Format 1 has no such file, and calls rollbacks
 # setbacks, which `History.from_json` and `MetricWriter` read. Format 3 has rules that change the
-# numbers of training: see `keeps_former_rules`.
-FORMAT = 3
+# numbers of training: see `keeps_former_rules`. Since format 4 the model's sessions are those with
+# training trials, and `folders` in `dataset.json` are all sessions that were there.
+FORMAT = 4
 
 # Keys that may differ when a run is resumed, because neither the parameters nor the choice of the
 # best model depend on them; of `data.root` and `data.lexicon`, the data found there are compared.
@@ -32,8 +33,12 @@ FREE_KEYS = frozenset(
     }
 )
 
-# Keys of `data` that configs did not always have, and what runs without them did.
-ADDED_KEYS = {"exclude": [], "channels": ""}
+# Keys that configs did not always have, and what runs without them did.
+ADDED_KEYS: dict[str, dict[str, Any]] = {
+    "data": {"exclude": [], "channels": "", "untrained_sessions": "refuse"},
+    "init": {"run": "", "skip": [], "sessions": "nearest"},
+    "optimizer": {"session_rate": 1.0, "decay_sessions": True},
+}
 
 
 def check_format(workdir: Path) -> None:
@@ -88,6 +93,14 @@ def read_identity(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return config, dataset
 
 
+def read_begun(workdir: Path) -> dict[str, Any] | None:
+    """The description of the data of a run that has a checkpoint; None of one that is to begin."""
+    folder = workdir / "checkpoints"
+    if not folder.is_dir() or not (steps_in(folder) or damaged_in(folder)):
+        return None
+    return read_identity(workdir)[1]
+
+
 def check_identity(
     workdir: Path, config: dict[str, Any], dataset: dict[str, Any], *, resuming: bool
 ) -> None:
@@ -106,8 +119,8 @@ def check_identity(
     check_format(workdir)
     if resuming:
         saved_config, saved_dataset = read_identity(workdir)
-        then = _flat({**_with_added_keys(saved_config), "dataset": saved_dataset})
-        now = _flat({**_with_added_keys(config), "dataset": dataset})
+        then = _flat({**with_added_keys(saved_config), "dataset": saved_dataset})
+        now = _flat({**with_added_keys(config), "dataset": dataset})
         lines = [
             f"  {key}: {then.get(key, 'absent')!r} then, {now.get(key, 'absent')!r} now"
             for key in sorted((then.keys() | now.keys()) - FREE_KEYS)
@@ -116,7 +129,8 @@ def check_identity(
         if lines:
             raise CheckpointError(
                 f"{workdir} holds a run of another config or data set; resume it with its own or "
-                "choose a new workdir. They differ in\n" + "\n".join(lines)
+                "choose a new workdir. To go on from its best model with another, begin a new run "
+                f"with --config.init.run={workdir}. They differ in\n" + "\n".join(lines)
             )
     versions = {"format": FORMAT, "begun": _format_begun_in(workdir)}
     written = {"format": versions, "config": config, "dataset": dataset}
@@ -124,8 +138,9 @@ def check_identity(
         write_json(workdir / f"{name}.json", value)
 
 
-def _with_added_keys(config: dict[str, Any]) -> dict[str, Any]:
-    return {**config, "data": ADDED_KEYS | config.get("data", {})}
+def with_added_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """A config with the keys that were added since it was written."""
+    return {**config, **{part: keys | config.get(part, {}) for part, keys in ADDED_KEYS.items()}}
 
 
 def _flat(tree: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,12 @@ class TrainState:
     rate: Any  # float32 []: factor of the learning rate, below 1 in a run that has diverged
 
 
+def by_path(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by their path, such as "encoder/kernel", in the order of the tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
 def evaluation_params(of: Any) -> Any:
     """The parameters to evaluate and to decode with: the running average where one is kept.
 
@@ -77,9 +83,8 @@ def shapes_of(tree: Any, sharding: jax.sharding.Sharding) -> Any:
 def _creator(
     params: Any, optimizer: optax.GradientTransformation, ema: bool
 ) -> Callable[[Any], TrainState]:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    for name, leaf in by_path(params).items():
         if leaf.dtype != jnp.float32:
-            name = jax.tree_util.keystr(path)
             raise ValueError(f"parameter {name} is {leaf.dtype}; parameters must be float32")
 
     def create(params: Any) -> TrainState:

@@ -2,7 +2,8 @@
 
 import copy
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,21 +13,17 @@ from ml_collections import ConfigDict
 from modessm_jax.data.augment import Augmentation, Corruption
 from modessm_jax.data.batches import EvaluationBatches, TrainingBatches
 from modessm_jax.data.plan import BatchPlan
-from modessm_jax.data.recordings import EXCLUDE, Recordings, unscored
+from modessm_jax.data.recordings import unscored
 from modessm_jax.data.selection import read_exclusions
 from modessm_jax.evaluation.report import format_stages, format_table, write_report
 from modessm_jax.evaluation.scoring import Scorer, evaluate, make_scorer
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.models.build import Functional
 from modessm_jax.runs.checkpoints import load_weights
-from modessm_jax.runs.identity import keeps_former_rules
-from modessm_jax.runs.load import (
-    build_model,
-    build_shapes,
-    describe_data,
-    read_configured,
-)
+from modessm_jax.runs.identity import keeps_former_rules, with_added_keys
+from modessm_jax.runs.load import build_model, build_shapes
 from modessm_jax.runs.state import evaluation_params
+from modessm_jax.runs.warm_start import format_report, read_source, warm_start
 from modessm_jax.runtime.files import write_json
 from modessm_jax.runtime.keys import damage_root
 from modessm_jax.runtime.lock import in_use
@@ -34,8 +31,11 @@ from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.runtime.processes import is_first
 from modessm_jax.training.loop import never, train
 from modessm_jax.training.objectives import FLOW
+from modessm_jax.training.splits import Splits, read_splits
 from modessm_jax.training.stages import Stage, read_stages
 from modessm_jax.words.greedy import GreedyWords, greedy_word_rates
+
+INIT = "init.json"  # in the workdir: where the first weights of a warm start are from
 
 _Terms = TypeVar("_Terms", Augmentation, Corruption)
 
@@ -64,13 +64,10 @@ def run(
 
 
 def _run(config: ConfigDict, workdir: Path, stop: Callable[[int], bool]) -> dict[str, Any]:
-    plain = config.to_dict()
+    plain = with_added_keys(config.to_dict())
     data = plain["data"]
-    train_split = read_configured(data, "train", index_folder=workdir)
-    val_split = read_configured(
-        data, "val", index_folder=workdir, expect_channels=train_split.channels
-    )
-    _check_exclusions(data.get("exclude", ()), train_split, val_split)
+    splits = read_splits(plain, workdir)
+    train_split, val_split, dataset = splits.train, splits.val, dict(splits.dataset)
     for part in (train_split, val_split):
         sessions = len({trial.session for trial in part.trials})
         print(
@@ -79,7 +76,7 @@ def _run(config: ConfigDict, workdir: Path, stop: Callable[[int], bool]) -> dict
         )
     augment = _terms(Augmentation, plain, "augment")
     corrupt = _terms(Corruption, plain, "corruption") if "corruption" in plain else None
-    sizes = train_split.channels, len(train_split.sessions)
+    sizes = train_split.channels, len(dataset["sessions"])
     model = build_shapes(plain, *sizes)
     mesh = data_mesh()
     _check_selection(plain, model)
@@ -104,7 +101,7 @@ def _run(config: ConfigDict, workdir: Path, stop: Callable[[int], bool]) -> dict
         damage: Any = {"corruption": corrupt, "damage": damage_root(tagged=not former)}
         of_damaged["damaged_"] = make_scorer(model, mesh, **damage)
         of_damaged["mended_"] = make_scorer(model, mesh, **damage, denoise=True)
-    dataset, words = describe_data(train_split, val_split), None
+    words = None
     if data["lexicon"]:
         lexicon = Path(data["lexicon"])
         words = GreedyWords(Lexicon.read(lexicon))
@@ -115,6 +112,7 @@ def _run(config: ConfigDict, workdir: Path, stop: Callable[[int], bool]) -> dict
         dataset["lexicon"] = hashlib.sha256(lexicon.read_bytes()).hexdigest()[:16]
 
     def score(params: Any, stage: Stage) -> Mapping[str, float]:
+        params = splits.scored(params)
         found = evaluate(scorer, params, held_out, val_split, normalize_by=normalize_by)
         figures = found.scalars() | ({} if words is None else greedy_word_rates(found, words))
         for prefix, damaged in of_damaged.items() if stage.weights.get(FLOW) else ():
@@ -128,7 +126,7 @@ def _run(config: ConfigDict, workdir: Path, stop: Callable[[int], bool]) -> dict
             workdir,
             apply=model.apply,
             params=model.params,
-            init=lambda: build_model(plain, *sizes).params,
+            init=lambda: _initial(plain, build_model(plain, *sizes).params, splits, workdir),
             batches=batches,
             evaluate=score,
             trial_name=lambda index: train_split.trials[index].name,
@@ -141,12 +139,13 @@ def _run(config: ConfigDict, workdir: Path, stop: Callable[[int], bool]) -> dict
     finally:
         batches.close()
     best = load_weights(workdir / "best", model.params)
-    evaluation = evaluate(
-        scorer, evaluation_params(best), held_out, val_split, normalize_by=normalize_by
-    )
+    params = splits.scored(evaluation_params(best))
+    evaluation = evaluate(scorer, params, held_out, val_split, normalize_by=normalize_by)
     print(format_table(evaluation))
     if len(results["stages"]) > 1:
         print(format_stages(results["stages"]))
+    if (workdir / INIT).exists():
+        results["init"] = json.loads((workdir / INIT).read_text(encoding="utf-8"))
     results |= {
         "val": evaluation.to_dict(),
         # Of every process that took part, however often the run was interrupted.
@@ -159,15 +158,20 @@ def _run(config: ConfigDict, workdir: Path, stop: Callable[[int], bool]) -> dict
     return results
 
 
-def _check_exclusions(names: Sequence[str], *splits: Recordings) -> None:
-    """A name that no trial has would leave a bad trial in."""
-    used = {one.reason for part in splits for one in part.excluded if one.field == EXCLUDE}
-    missing = sorted(set(names) - used)
-    if missing:
-        raise ValueError(
-            f"data.exclude: neither train nor val has {', '.join(missing)}. Correct the names, or "
-            "drop those of sessions that are not used."
-        )
+def _initial(config: Mapping[str, Any], params: Any, splits: Splits, workdir: Path) -> Any:
+    """The parameters a run begins with: as initialised, or in part those of `init.run`."""
+    init = config["init"]
+    if not init["run"]:
+        return params
+    source = splits.source or read_source(init["run"])
+    params, report = warm_start(params, source, splits.sessions, init)
+    # A run that goes back to its beginning must find what it began with.
+    if splits.source is None and report != json.loads((workdir / INIT).read_text(encoding="utf-8")):
+        raise ValueError(f"init.run: {init['run']} is not what it was when the run began")
+    if is_first():
+        write_json(workdir / INIT, report)
+        print(format_report(report), flush=True)
+    return params
 
 
 def _check_selection(config: Mapping[str, Any], model: Functional) -> None:

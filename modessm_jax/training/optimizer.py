@@ -1,5 +1,6 @@
 """AdamW behind a clipped gradient, on a warmed-up cosine schedule."""
 
+import functools
 from collections.abc import Collection
 from typing import Any
 
@@ -7,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from modessm_jax.runs.sessions import LAYERS
+
 # Shifts and gains of any rank: a bias of shape [sessions, channels] is as much a bias as one of
 # shape [channels].
 _UNDECAYED_NAMES = ("bias", "scale", "offset", "shift")
 
 
-def decayed(params: Any) -> Any:
+def decayed(params: Any, sessions: bool = True) -> Any:
     """Marks the parameters that weight decay pulls towards zero.
 
     Not decayed are leaves with fewer than two axes (biases, norms, single vectors), and leaves of
@@ -20,14 +23,25 @@ def decayed(params: Any) -> Any:
     the end of a name such as "query_bias". All others are decayed, convolution kernels, embeddings
     and per-session maps included: a map that should stay near the identity is to be stored as its
     difference from the identity.
+    Without `sessions`, the session layers are not decayed either.
+
     The result has the structure of `params` and is True where decay applies.
     """
 
     def rule(path: tuple[Any, ...], leaf: Any) -> bool:
         name = str(getattr(path[-1], "key", "")) if path else ""
-        return leaf.ndim > 1 and not name.lower().endswith(_UNDECAYED_NAMES)
+        plain = not name.lower().endswith(_UNDECAYED_NAMES)
+        return leaf.ndim > 1 and plain and (sessions or not _of_sessions(path))
 
     return jax.tree_util.tree_map_with_path(rule, params)
+
+
+def _of_sessions(path: tuple[Any, ...]) -> bool:
+    return bool(path) and str(getattr(path[0], "key", "")) == LAYERS
+
+
+def _session_layers(params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, _: _of_sessions(path), params)
 
 
 def make_schedule(
@@ -67,6 +81,8 @@ def make_optimizer(
     b1: float,
     b2: float,
     eps: float,
+    session_rate: float = 1.0,
+    decay_sessions: bool = True,
     groups: Any = "",
     active: Collection[str] = ("",),
 ) -> optax.GradientTransformation:
@@ -82,13 +98,16 @@ def make_optimizer(
       b1: decay of Adam's first moment.
       b2: decay of Adam's second moment.
       eps: added to the root of Adam's second moment.
+      session_rate: factor of the learning rate of the session layers.
+      decay_sessions: whether the session layers are decayed.
       groups: the name of each parameter's group, a tree like the parameters or a prefix of it.
       active: the groups that are updated; the gradient of all others must be zero.
 
     Raises:
       ValueError: a number that AdamW has no use for.
     """
-    for name, value in (("clip_norm", clip_norm), ("eps", eps)):
+    positive = {"clip_norm": clip_norm, "eps": eps, "session_rate": session_rate}
+    for name, value in positive.items():
         if not value > 0.0:
             raise ValueError(f"optimizer.{name} is {value}; it must be positive")
     for name, value in (("b1", b1), ("b2", b2)):
@@ -96,7 +115,10 @@ def make_optimizer(
             raise ValueError(f"optimizer.{name} is {value}; it must lie in [0, 1)")
     if not weight_decay >= 0.0:
         raise ValueError(f"optimizer.weight_decay is {weight_decay}; it may not be negative")
-    adamw = optax.adamw(1.0, b1, b2, eps, weight_decay=weight_decay, mask=decayed)
+    decay = functools.partial(decayed, sessions=decay_sessions)
+    adamw = optax.adamw(1.0, b1, b2, eps, weight_decay=weight_decay, mask=decay)
+    if session_rate != 1.0:  # else the state would have one level more than that of earlier runs
+        adamw = optax.chain(adamw, optax.masked(optax.scale(session_rate), _session_layers))
 
     def rest(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from modessm_jax.runs.state import by_path
 from modessm_jax.training.optimizer import make_optimizer, make_schedule
 
 RATES = ("peak_lr", "end_lr", "warmup_steps")
@@ -128,7 +129,7 @@ def trained(params: Any, stage: Stage) -> Any:
     Raises:
       ValueError: a pattern matches no parameter.
     """
-    found = {name: False for name in _paths(params)}
+    found = dict.fromkeys(by_path(params), False)
     for key, trains in (("trains", True), ("freezes", False)):
         for pattern in getattr(stage, key):
             matching = fnmatch.filter(found, pattern)
@@ -158,8 +159,3 @@ def groups(params: Any, stages: Collection[Stage]) -> Any:
 
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _paths(params: Any) -> list[str]:
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]

@@ -48,8 +48,8 @@ def test_each_trial_has_what_the_model_says_of_it_alone(tmp_path):
     data = {"batch_size": 4, "buckets": 1, "sessions": [], "table": "", "memory_gib": 1.0}
     params = initial_params()
     functional = Functional(evaluate, params, multiple=2, predict=None)
-    config = {"data": {"root": str(tmp_path), **data}}
-    found = posteriors_of(Run(config, ("a", "b"), CHANNELS, functional, params, 7), "val")
+    config = {"model": {}, "data": {"root": str(tmp_path), **data}}
+    found = posteriors_of(Run(config, {"a": 0, "b": 1}, CHANNELS, functional, params, 7), "val")
     recordings = read_recordings(tmp_path, "val")
     assert [trial.name for trial in found.trials] == [trial.name for trial in recordings.trials]
     assert [trial.sentence for trial in found.trials][:2] == ["sentence 0", "sentence 1"]
@@ -66,10 +66,10 @@ def test_a_noisy_copy_of_a_trial_depends_on_nothing_but_the_seed(tmp_path):
 
     def heard(noise, batch_size):
         data = {"batch_size": batch_size, "buckets": 1, "sessions": [], "table": ""}
-        config = {"data": {"root": str(tmp_path), "memory_gib": 1.0, **data}}
+        config = {"model": {}, "data": {"root": str(tmp_path), "memory_gib": 1.0, **data}}
         params = initial_params()
         functional = Functional(evaluate, params, multiple=2, predict=None)
-        run = Run(config, ("a", "b"), CHANNELS, functional, params, 7)
+        run = Run(config, {"a": 0, "b": 1}, CHANNELS, functional, params, 7)
         return [trial.frames for trial in posteriors_of(run, "val", noise=noise).trials]
 
     clean, noisy = heard(Noise(0.0, 3), 4), heard(Noise(0.5, 3), 4)
@@ -113,7 +113,7 @@ def test_a_transducer_has_what_its_encoder_and_greedy_search_say_of_each_trial_a
     params = initial_params()
     functional = Functional(heard, params, multiple=2, predict=predict)
     config = {"data": {"root": str(tmp_path), **data}, "model": {"name": "toy"}}
-    run = Run(config, ("a", "b"), CHANNELS, functional, params, 7)
+    run = Run(config, {"a": 0, "b": 1}, CHANNELS, functional, params, 7)
     found = posteriors_of(run, "val", head="rnnt")
     recordings = read_recordings(tmp_path, "val")
     assert [len(trial.frames) for trial in found.trials] == [6, 9, 7, 6, 9, 7]

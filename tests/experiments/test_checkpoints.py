@@ -12,6 +12,7 @@ from experiments.checkpoints import main
 from modessm_jax.runs.checkpoints import Checkpoints
 from modessm_jax.runs.history import History
 from modessm_jax.runs.state import create_state
+from modessm_jax.runtime.files import write_json
 from modessm_jax.runtime.mesh import data_mesh
 from tests.runs.test_checkpoints import numbers
 from tests.toy import initial_params
@@ -20,6 +21,8 @@ from tests.toy import initial_params
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("saved")
+    write_json(workdir / "config.json", {})
+    write_json(workdir / "dataset.json", {"sessions": ["a"]})
     checkpoints, history = Checkpoints(workdir, keep=2), History()
     state = create_state(initial_params(), optax.sgd(0.1), data_mesh(), ema=False)
     checkpoints.save(10, state, numbers(), history)

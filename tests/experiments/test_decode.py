@@ -107,12 +107,12 @@ def test_a_weight_of_no_n_gram_is_refused(given, tmp_path):
 def test_a_runs_transducer_is_searched_and_kept_apart(given, tmp_path, monkeypatch, capsys):
     nothing: Any = None
     config = {"data": {"root": given["--data_root"], "sessions": []}}
-    run = Run(config, (), 0, Functional(nothing, {}, 1, None), nothing, 7)
+    run = Run(config, {}, 0, Functional(nothing, {}, 1, None), nothing, 7)
     monkeypatch.setattr(decode, "load_run", lambda workdir: run)
     noises, denoised = [], []
 
-    def encoded(run, split, data_root, head, noise, denoise):
-        del run, data_root
+    def encoded(run, split, data_root, choice, head, noise, denoise):
+        del run, data_root, choice
         assert head == "rnnt"
         noises.append(noise)
         denoised.append(denoise)

@@ -57,7 +57,7 @@ def test_a_run_of_imported_weights_is_a_run(files, tmp_path: Path, capsys) -> No
     main([*arguments(files, out), "--data_root", str(root)])
     assert "gru, 2 sessions" in capsys.readouterr().out
     run = load_run(out)
-    assert (run.sessions, run.channels, run.step) == (("a", "b"), CHANNELS, 0)
+    assert (tuple(run.sessions), run.channels, run.step) == (("a", "b"), CHANNELS, 0)
     assert len(evaluate_run(run, "val").trials) == 4
     x = np.random.default_rng(1).normal(size=(40, CHANNELS)).astype(np.float32)
     assert modessm_jax.load(out).decode(x, session="b").phonemes

@@ -24,6 +24,7 @@ from modessm_jax.runs.checkpoint_files import CheckpointError, steps_in
 from modessm_jax.runs.checkpoints import load_weights
 from modessm_jax.runs.identity import FORMAT, check_identity
 from modessm_jax.runs.load import export, load_run
+from modessm_jax.runs.state import by_path
 from modessm_jax.runtime.preemption import PreemptedError
 from modessm_jax.training import job
 from tests.runs.format_1.config import get_config
@@ -172,7 +173,8 @@ def test_the_checkpoints_of_a_kept_run_are_sound_and_exported(kept, tmp_path, na
     checkpoints_command.main(["export", str(kept / name), "--out", str(tmp_path / "best.npz")])
     run = load_run(kept / name)
     with np.load(tmp_path / "best.npz") as arrays:
-        assert len(arrays) == len(jax.tree.leaves(run.params))
+        assert set(arrays) == {*by_path(run.params), "sessions"}
+        assert tuple(arrays["sessions"]) == tuple(run.sessions)
         assert sum(array.size for array in arrays.values()) > 1000
 
 

@@ -125,8 +125,7 @@ def test_data_are_known_by_their_values_wherever_they_lie(root, tmp_path, memory
     assert described()["trials"]["val"]["a"] != before["trials"]["val"]["a"]
 
 
-def test_sessions_without_training_are_refused(workdir, root, tmp_path):
-    shutil.copytree(root / "b", tmp_path / "b")
+def test_sessions_without_training_alone_are_refused(workdir, tmp_path):
     write_split(tmp_path, "c", "val", LENGTHS)
     with pytest.raises(DataError, match="not trained on the sessions c"):
         evaluate_run(load_run(workdir), "val", tmp_path)
@@ -201,6 +200,8 @@ def test_what_is_written_is_what_is_evaluated(tmp_path, ema):
     if ema:
         state = dataclasses.replace(state, ema=jax.tree.map(lambda x: x + 1, state.ema))
     Checkpoints(tmp_path, keep=1).save_best(7, state, History())
+    write_json(tmp_path / "config.json", {})
+    write_json(tmp_path / "dataset.json", {"sessions": ["b", "a"]})
     out = tmp_path / "new folder" / "model.npz"
     assert export(tmp_path, out) == 7
     with np.load(out) as arrays:
@@ -211,7 +212,9 @@ def test_what_is_written_is_what_is_evaluated(tmp_path, ema):
             "phoneme/kernel",
             "interctc/kernel",
             "mask/embedding",
+            "sessions",
         }
+        assert arrays["sessions"].tolist() == ["b", "a"]
         expected = evaluation_params(state)["encoder"]["kernel"]
         np.testing.assert_array_equal(arrays["encoder/kernel"], expected)
         assert arrays["encoder/kernel"].dtype == np.float32

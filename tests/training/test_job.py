@@ -217,7 +217,7 @@ def test_reading_and_the_last_scoring_are_watched_for_hangs(
     root: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    for name in ("read_configured", "evaluate", "write_report"):
+    for name in ("read_splits", "evaluate", "write_report"):
         real = getattr(job, name)
 
         def noted(*args: Any, name: str = name, real: Any = real, **further: Any) -> Any:
@@ -226,7 +226,7 @@ def test_reading_and_the_last_scoring_are_watched_for_hangs(
 
         monkeypatch.setattr(job, name, noted)
     job.run(config_of(root), Path(shutil.copytree(straight, tmp_path / "run")))
-    expected = ["read_configured", "read_configured", "evaluate", "write_report"]
+    expected = ["read_splits", "evaluate", "write_report"]
     assert seen == [(name, True) for name in expected]
 
 

@@ -128,3 +128,32 @@ def test_refuses_numbers_that_adamw_has_no_use_for(name, values):
     for value in values:
         with pytest.raises(ValueError, match=rf"optimizer\.{name} is {value}"):
             make_optimizer(**{**ADAMW, name: value})
+
+
+def session_model() -> dict[str, Any]:
+    return {"adaptation": {"weight": jnp.ones((2, 3, 3))}, "head": {"kernel": jnp.ones((3, 3))}}
+
+
+def test_session_layers_have_a_rate_of_their_own():
+    params = session_model()
+    gradient = jax.tree.map(lambda x: 0.01 * x, params)
+    moved: dict[float, Any] = {}
+    for rate in (1.0, 0.25):
+        optimizer = make_optimizer(**ADAMW, session_rate=rate)
+        moved[rate], _ = optimizer.update(gradient, optimizer.init(params), params)
+    np.testing.assert_array_equal(moved[0.25]["head"]["kernel"], moved[1.0]["head"]["kernel"])
+    np.testing.assert_allclose(
+        moved[0.25]["adaptation"]["weight"], 0.25 * moved[1.0]["adaptation"]["weight"], rtol=1e-6
+    )
+    with pytest.raises(ValueError, match=r"optimizer\.session_rate is 0"):
+        make_optimizer(**ADAMW, session_rate=0.0)
+
+
+def test_session_layers_need_not_decay():
+    params = session_model()
+    gradient = jax.tree.map(jnp.zeros_like, params)
+    optimizer = make_optimizer(**ADAMW, decay_sessions=False)
+    found: Any = optimizer.update(gradient, optimizer.init(params), params)
+    updates = found[0]
+    np.testing.assert_array_equal(updates["adaptation"]["weight"], 0.0)
+    np.testing.assert_allclose(updates["head"]["kernel"], -ADAMW["weight_decay"], rtol=1e-6)
