@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from modessm_jax.models.ssm import CHUNK, selective_scan
+from modessm_jax.blocks.ssm import CHUNK, selective_scan
 
 LENGTHS = (256, 1024, 4096)
 CHUNKS = (CHUNK // 2, CHUNK, 2 * CHUNK)

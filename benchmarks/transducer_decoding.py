@@ -23,10 +23,10 @@ from flax import nnx
 
 from benchmarks.losses.measure import Clock, Spread, spread
 from benchmarks.losses.report import milliseconds, table
+from modessm_jax.blocks.predictor import PREDICTORS, Predictor, make_predictor
 from modessm_jax.decoding.transducer import greedy, make_transducer
 from modessm_jax.decoding.transducer_beam import beam
 from modessm_jax.losses.transducer import Joint
-from modessm_jax.models.predictor import PREDICTORS, Predictor, make_predictor
 from modessm_jax.phonemes import BLANK, CLASSES
 from modessm_jax.sequence import Sequence
 

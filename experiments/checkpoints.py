@@ -20,12 +20,12 @@ import argparse
 import time
 from pathlib import Path
 
+from modessm_jax.official.export import NAMES, export_official
 from modessm_jax.runs import checkpoint_files
 from modessm_jax.runs.checkpoint_files import CheckpointError, steps_in
 from modessm_jax.runs.checkpoints import read_back
 from modessm_jax.runs.identity import check_format
 from modessm_jax.runs.load import export
-from modessm_jax.runs.official_export import NAMES, export_official
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -22,9 +22,9 @@ from absl import logging
 
 from configs import gru, transformer
 from modessm_jax.data.roots import session_names
-from modessm_jax.runs.official_files import read_settings, read_weights
-from modessm_jax.runs.official_run import write_run
-from modessm_jax.runs.official_weights import SOURCES, WeightsError
+from modessm_jax.official.files import read_settings, read_weights
+from modessm_jax.official.run import write_run
+from modessm_jax.official.weights import SOURCES, WeightsError
 
 RECIPES = {"gru": gru, "transformer": transformer}
 VARIANTS = {"neural_seq_decoder": "t12"}

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from modessm_jax.models.block import Serial, require_whole_steps, split
-from modessm_jax.models.channel_gate import ChannelGate
-from modessm_jax.models.convolution import DepthwiseConv, StridedConv, make_smoothing
-from modessm_jax.models.flow import FlowBridge
+from modessm_jax.blocks.block import Serial, require_whole_steps, split
+from modessm_jax.blocks.channel_gate import ChannelGate
+from modessm_jax.blocks.convolution import DepthwiseConv, StridedConv, make_smoothing
+from modessm_jax.blocks.flow import FlowBridge
+from modessm_jax.blocks.mode import FiLM, ModeHead
+from modessm_jax.blocks.predictor import make_predictor
+from modessm_jax.blocks.ssm import SelectiveBlock
 from modessm_jax.models.inputs import SessionAdaptation, hide
-from modessm_jax.models.mode import FiLM, ModeHead
 from modessm_jax.models.outputs import JointInputs, Outputs, frame_norm
-from modessm_jax.models.predictor import make_predictor
-from modessm_jax.models.ssm import SelectiveBlock
 from modessm_jax.phonemes import BLANK, CLASSES
 from modessm_jax.runtime.keys import Purpose, root
 from modessm_jax.sequence import Sequence

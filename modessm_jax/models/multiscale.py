@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from modessm_jax.models.block import Block, Serial, require_whole_steps, split
-from modessm_jax.models.conformer import ConformerBlock
-from modessm_jax.models.convolution import StridedConv, make_smoothing
-from modessm_jax.models.fusion import CrossScaleFusion
+from modessm_jax.blocks.block import Block, Serial, require_whole_steps, split
+from modessm_jax.blocks.conformer import ConformerBlock
+from modessm_jax.blocks.convolution import StridedConv, make_smoothing
+from modessm_jax.blocks.fusion import CrossScaleFusion
 from modessm_jax.models.inputs import SessionAdaptation, hide
 from modessm_jax.models.outputs import Outputs, frame_norm
 from modessm_jax.phonemes import CLASSES, DIPHONES, by_previous

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Int
 
-from modessm_jax.models.block import FrameDropout, require_whole_steps, split
+from modessm_jax.blocks.block import FrameDropout, require_whole_steps, split
+from modessm_jax.blocks.lookahead import CentredSmoothing, Patches
+from modessm_jax.blocks.transformer_block import EPSILON, KERNEL_INIT, TransformerBlock
 from modessm_jax.models.inputs import SessionAdaptation
-from modessm_jax.models.lookahead import CentredSmoothing, Patches
 from modessm_jax.models.outputs import Outputs, frame_norm
-from modessm_jax.models.transformer_block import EPSILON, KERNEL_INIT, TransformerBlock
 from modessm_jax.phonemes import CLASSES
 from modessm_jax.sequence import Sequence
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from modessm_jax.blocks.predictor import make_predictor
 from modessm_jax.decoding.ctc import to_lists
 from modessm_jax.decoding.transducer import (
     greedy,
@@ -15,7 +16,6 @@ from modessm_jax.decoding.transducer import (
 )
 from modessm_jax.decoding.transducer_beam import beam
 from modessm_jax.losses.transducer import Joint, transducer_cost
-from modessm_jax.models.predictor import make_predictor
 from modessm_jax.sequence import Sequence
 from tests.decoding.transducers import CLASSES, Toy, random_frames, random_toy
 

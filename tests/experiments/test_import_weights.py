@@ -13,8 +13,8 @@ import modessm_jax
 from experiments.checkpoints import main as checkpoints
 from experiments.import_weights import main
 from modessm_jax.evaluation.scoring import evaluate_run
+from modessm_jax.official.files import FileError, read_settings, read_weights
 from modessm_jax.runs.load import export, load_run
-from modessm_jax.runs.official_files import FileError, read_settings, read_weights
 from tests.data.layout import CHANNELS, write_split
 
 WIDTH, PATCH, STRIDE = 6, 4, 2

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from configs.gru import get_config
+from modessm_jax.blocks.lookahead import Patches, smoothing_taps
+from modessm_jax.blocks.recurrent import recur
 from modessm_jax.models.build import Functional, build, build_module
-from modessm_jax.models.lookahead import Patches, smoothing_taps
-from modessm_jax.models.recurrent import recur
 from modessm_jax.runs.load import build_shapes
-from tests.models.contract import difference
+from tests.blocks.contract import difference
 from tests.models.test_multiscale import batch
 
 SMALL = {

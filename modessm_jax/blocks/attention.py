@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx, struct
 from jaxtyping import Array, Bool, Float, Int
 
-from modessm_jax.models.block import require_whole_steps
+from modessm_jax.blocks.block import require_whole_steps
 from modessm_jax.sequence import Sequence
 
 MASKED = -1e9  # finite, so that a query without visible keys yields numbers, not NaN

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import optax
 
+from modessm_jax.official.weights import Imported, WeightsError
 from modessm_jax.runs.checkpoints import Checkpoints
 from modessm_jax.runs.history import History
 from modessm_jax.runs.identity import check_identity
 from modessm_jax.runs.load import build_shapes
-from modessm_jax.runs.official_weights import Imported, WeightsError
 from modessm_jax.runs.state import create_state
 from modessm_jax.runtime.mesh import data_mesh
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
-from modessm_jax.models.block import Block, require_whole_steps
-from modessm_jax.models.convolution import depthwise_conv
+from modessm_jax.blocks.block import Block, require_whole_steps
+from modessm_jax.blocks.convolution import depthwise_conv
 from modessm_jax.sequence import Sequence
 
 LEAST_TAP = 0.01  # of a Gaussian that sums to one; smaller taps are left out

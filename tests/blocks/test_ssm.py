@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from modessm_jax.models.block import Serial
-from modessm_jax.models.channel_gate import ChannelGate
-from modessm_jax.models.convolution import DepthwiseConv, StridedConv
-from modessm_jax.models.ssm import CHUNK, SelectiveBlock, SelectiveScan, selective_scan, step_bias
+from modessm_jax.blocks.block import Serial
+from modessm_jax.blocks.channel_gate import ChannelGate
+from modessm_jax.blocks.convolution import DepthwiseConv, StridedConv
+from modessm_jax.blocks.ssm import CHUNK, SelectiveBlock, SelectiveScan, selective_scan, step_bias
 from modessm_jax.sequence import Sequence
-from tests.models.contract import verify
+from tests.blocks.contract import verify
 
 F32 = jnp.float32
 D = 6

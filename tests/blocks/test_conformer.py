@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from jaxtyping import Float
 
-from modessm_jax.models.conformer import ConformerBlock, FeedForward
+from modessm_jax.blocks.conformer import ConformerBlock, FeedForward
 from modessm_jax.sequence import Sequence
 
 D = 8

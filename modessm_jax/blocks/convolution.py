@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from modessm_jax.models.block import Block, Dropout, Serial
+from modessm_jax.blocks.block import Block, Dropout, Serial
 from modessm_jax.sequence import Sequence
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from modessm_jax.models.block import Block, Dropout, DropPath, Serial, split
-from modessm_jax.models.convolution import DepthwiseConv, StridedConv
+from modessm_jax.blocks.block import Block, Dropout, DropPath, Serial, split
+from modessm_jax.blocks.convolution import DepthwiseConv, StridedConv
 from modessm_jax.sequence import Sequence
 
 RATE, ROWS, TIME, D = 0.25, 400, 6, 5

@@ -9,12 +9,12 @@ import optax
 import pytest
 from flax import nnx
 
+from modessm_jax.blocks.block import Block
+from modessm_jax.blocks.mode import PRIOR_FRAMES, FiLM, ModeHead
 from modessm_jax.losses.cost import Cost
 from modessm_jax.losses.mode import marginal_cost
-from modessm_jax.models.block import Block
-from modessm_jax.models.mode import PRIOR_FRAMES, FiLM, ModeHead
 from modessm_jax.sequence import Sequence
-from tests.models.contract import verify
+from tests.blocks.contract import verify
 
 F32 = jnp.float32
 D, MODES = 4, 3

@@ -13,8 +13,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from modessm_jax.models.attention import MASKED, Memory, attend, spread
-from modessm_jax.models.block import Block, FrameDropout, require_whole_steps, split
+from modessm_jax.blocks.attention import MASKED, Memory, attend, spread
+from modessm_jax.blocks.block import Block, FrameDropout, require_whole_steps, split
 from modessm_jax.sequence import Sequence
 
 FARTHEST = 199  # frames; farther ones share its bias

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from modessm_jax.models.running_statistics import of_trial, prior, so_far
+from modessm_jax.blocks.running_statistics import of_trial, prior, so_far
 from modessm_jax.sequence import Sequence
 
 LENGTHS = (9, 4, 0)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from modessm_jax.models import running_statistics
-from modessm_jax.models.block import Block
+from modessm_jax.blocks import running_statistics
+from modessm_jax.blocks.block import Block
 from modessm_jax.sequence import Sequence
 
 PRIOR_FRAMES = 50.0

@@ -9,8 +9,8 @@ import optax
 import pytest
 from flax import nnx
 
+from modessm_jax.blocks.flow import EULER_STEPS, FlowBridge
 from modessm_jax.losses.auxiliary import flow_cost
-from modessm_jax.models.flow import EULER_STEPS, FlowBridge
 from modessm_jax.sequence import Sequence
 
 F32 = jnp.float32

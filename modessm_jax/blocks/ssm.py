@@ -15,8 +15,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from modessm_jax.models.block import Block, Dropout, DropPath, split
-from modessm_jax.models.convolution import DepthwiseConv
+from modessm_jax.blocks.block import Block, Dropout, DropPath, split
+from modessm_jax.blocks.convolution import DepthwiseConv
 from modessm_jax.sequence import Sequence
 
 STEP_SIZES = (1e-3, 1e-1)  # at initialisation, log-uniform; Gu and Dao 2023, section 3.6

@@ -7,22 +7,22 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from modessm_jax.models.attention import Memory, RelativeAttention
-from modessm_jax.models.block import Block, Serial
-from modessm_jax.models.conformer import ConformerBlock
-from modessm_jax.models.convolution import DepthwiseConv, GaussianSmoothing, StridedConv
-from modessm_jax.models.flow import FlowBridge
-from modessm_jax.models.fusion import CrossScaleFusion
+from modessm_jax.blocks.attention import Memory, RelativeAttention
+from modessm_jax.blocks.block import Block, Serial
+from modessm_jax.blocks.conformer import ConformerBlock
+from modessm_jax.blocks.convolution import DepthwiseConv, GaussianSmoothing, StridedConv
+from modessm_jax.blocks.flow import FlowBridge
+from modessm_jax.blocks.fusion import CrossScaleFusion
+from modessm_jax.blocks.lookahead import CentredSmoothing, Patches
+from modessm_jax.blocks.transformer_block import TransformerBlock
 from modessm_jax.models.gru import GRUDecoder
 from modessm_jax.models.inputs import SessionAdaptation
-from modessm_jax.models.lookahead import CentredSmoothing, Patches
 from modessm_jax.models.modessm import ModeSSM
 from modessm_jax.models.multiscale import MultiScale
 from modessm_jax.models.single_scale import SingleScale
 from modessm_jax.models.transformer import Transformer
-from modessm_jax.models.transformer_block import TransformerBlock
 from modessm_jax.sequence import Sequence
-from tests.models.contract import verify
+from tests.blocks.contract import verify
 
 F32 = jnp.float32
 

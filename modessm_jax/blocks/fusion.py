@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from modessm_jax.models.attention import RelativeAttention
-from modessm_jax.models.block import Dropout, require_whole_steps
+from modessm_jax.blocks.attention import RelativeAttention
+from modessm_jax.blocks.block import Dropout, require_whole_steps
 from modessm_jax.sequence import Sequence
 
 

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from modessm_jax.models.fusion import lower_rate, raise_rate
+from modessm_jax.blocks.fusion import lower_rate, raise_rate
 from modessm_jax.sequence import Sequence
 
 

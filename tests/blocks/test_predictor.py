@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from modessm_jax.models.predictor import CONTEXT, PREDICTORS, Predictor, make_predictor
+from modessm_jax.blocks.predictor import CONTEXT, PREDICTORS, Predictor, make_predictor
 from modessm_jax.phonemes import BLANK, CLASSES
-from tests.models.contract import difference
+from tests.blocks.contract import difference
 
 D = 6
 kinds = pytest.mark.parametrize("kind", sorted(PREDICTORS))

@@ -11,10 +11,9 @@ import pytest
 from configs import gru, transformer
 from modessm_jax.decoding.ctc import greedy, to_lists
 from modessm_jax.losses.ctc import ctc_cost
-from modessm_jax.runs.load import build_shapes
-from modessm_jax.runs.official_export import NAMES
-from modessm_jax.runs.official_files import read_settings
-from modessm_jax.runs.official_weights import (
+from modessm_jax.official.export import NAMES
+from modessm_jax.official.files import read_settings
+from modessm_jax.official.weights import (
     SOURCES,
     Imported,
     WeightsError,
@@ -22,6 +21,7 @@ from modessm_jax.runs.official_weights import (
     nejm,
     neural_seq_decoder,
 )
+from modessm_jax.runs.load import build_shapes
 from modessm_jax.sequence import Sequence
 
 LOGITS, NATS = 2e-5, 1e-4  # of the largest logit; of each trial

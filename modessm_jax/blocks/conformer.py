@@ -5,9 +5,9 @@ from typing import Any
 import jax
 from flax import nnx
 
-from modessm_jax.models.attention import RelativeAttention
-from modessm_jax.models.block import Block, Dropout, DropPath, split
-from modessm_jax.models.convolution import DepthwiseConv
+from modessm_jax.blocks.attention import RelativeAttention
+from modessm_jax.blocks.block import Block, Dropout, DropPath, split
+from modessm_jax.blocks.convolution import DepthwiseConv
 from modessm_jax.sequence import Sequence
 
 

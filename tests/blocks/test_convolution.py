@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
-from modessm_jax.models import convolution
-from modessm_jax.models.convolution import Convolution, GaussianSmoothing
+from modessm_jax.blocks import convolution
+from modessm_jax.blocks.convolution import Convolution, GaussianSmoothing
 from modessm_jax.sequence import Sequence
 
 

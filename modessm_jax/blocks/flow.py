@@ -8,8 +8,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from modessm_jax.models.block import Block
-from modessm_jax.models.convolution import DepthwiseConv
+from modessm_jax.blocks.block import Block
+from modessm_jax.blocks.convolution import DepthwiseConv
 from modessm_jax.sequence import Sequence
 
 EULER_STEPS = 4

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from modessm_jax.models.block import Dropout
-from modessm_jax.models.convolution import depthwise_conv
+from modessm_jax.blocks.block import Dropout
+from modessm_jax.blocks.convolution import depthwise_conv
 from modessm_jax.phonemes import BLANK, CLASSES
 
 CONTEXT = 2  # labels that the output of a stateless predictor depends on

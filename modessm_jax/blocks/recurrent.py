@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from modessm_jax.models.block import FrameDropout, split
+from modessm_jax.blocks.block import FrameDropout, split
 from modessm_jax.sequence import Sequence
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from modessm_jax.models.channel_gate import PRIOR_FRAMES, ChannelGate
+from modessm_jax.blocks.channel_gate import PRIOR_FRAMES, ChannelGate
 from modessm_jax.sequence import Sequence
-from tests.models.contract import verify
+from tests.blocks.contract import verify
 
 
 def gate(causal: bool, dtype: Any = jnp.float32) -> ChannelGate:

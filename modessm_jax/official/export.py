@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from modessm_jax.official.weights import WeightsError
 from modessm_jax.runs.checkpoints import load_weights
 from modessm_jax.runs.identity import read_identity
-from modessm_jax.runs.official_weights import WeightsError
 from modessm_jax.runs.state import evaluation_params
 from modessm_jax.runtime.files import replacing
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from modessm_jax.models import attention
-from modessm_jax.models.attention import (
+from modessm_jax.blocks import attention
+from modessm_jax.blocks.attention import (
     BUCKETS,
     MAX_DISTANCE,
     RelativeAttention,
