@@ -22,6 +22,7 @@ from modessm_jax.models.build import Functional
 from modessm_jax.runs.checkpoints import load_weights
 from modessm_jax.runs.identity import keeps_former_rules, with_added_keys
 from modessm_jax.runs.load import build_model, build_shapes
+from modessm_jax.runs.splits import Splits, read_splits
 from modessm_jax.runs.state import evaluation_params
 from modessm_jax.runs.warm_start import format_report, read_source, warm_start
 from modessm_jax.runtime.files import write_json
@@ -31,7 +32,6 @@ from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.runtime.processes import is_first
 from modessm_jax.training.loop import never, train
 from modessm_jax.training.objectives import FLOW
-from modessm_jax.training.splits import Splits, read_splits
 from modessm_jax.training.stages import Stage, read_stages
 from modessm_jax.words.greedy import GreedyWords, greedy_word_rates
 
