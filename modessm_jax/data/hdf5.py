@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
+from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 from jaxtyping import Float, Float32, Int32
 
 from modessm_jax.data.validation import MAX_BYTES, MIN_BINS, DataError, data_error
@@ -183,8 +184,8 @@ class _Reader:
         self.file = file
         self.name = name
         with self.reading("", "the group"):
-            group = handle[name]
-        if not isinstance(group, h5py.Group):
+            group = h5o.open(handle.id, name.encode())
+        if not isinstance(group, h5py.h5g.GroupID):
             raise self.error("", "is not a group", "A file of this layout holds one group a trial")
         self.group = group
 
@@ -200,7 +201,7 @@ class _Reader:
 
     def labelled(self) -> bool:
         with self.reading("", "the group"):
-            return "seq_class_ids" in self.group or h5py.h5a.exists(self.group.id, b"seq_len")
+            return b"seq_class_ids" in self.group or h5py.h5a.exists(self.group, b"seq_len")
 
     def key(self, session: str, seen: dict[Key, str]) -> Key:
         """The trial's key, new among those `seen` in this file, to which it is added."""
@@ -251,23 +252,24 @@ class _Reader:
             raise self.error("seq_len", problem)
         return ids.astype(np.int32)
 
-    def dataset(self, field: str, rank: int, kind: type[np.generic]) -> h5py.Dataset:
+    # Datasets and attributes are read by h5py's low-level interface, as T15 has 66,000 of them.
+
+    def dataset(self, field: str, rank: int, kind: type[np.generic]) -> "_Dataset":
         """A dataset that is safe to read: of the right type, small enough, and in this file."""
         with self.reading(field, "the dataset"):
-            stored = self.group.get(field)
-        if stored is None:
+            name = field.encode()
+            found = h5o.open(self.group, name) if name in self.group else None
+        if found is None:
             raise self.error(field, "the dataset is missing", _RESTORE)
-        if not isinstance(stored, h5py.Dataset):
-            found = type(stored).__name__.lower()
-            raise self.error(field, f"is a {found} where a dataset belongs")
+        if not isinstance(found, h5py.h5d.DatasetID):
+            kind_of = {h5py.h5g.GroupID: "group", h5py.h5t.TypeID: "datatype"}
+            what = next((name for one, name in kind_of.items() if isinstance(found, one)), "object")
+            raise self.error(field, f"is a {what} where a dataset belongs")
         with self.reading(field, "the dataset"):
-            dtype, shape, created = stored.dtype, stored.shape, stored.id.get_create_plist()
-            layout = created.get_layout()
-            chunks = created.get_chunk() if layout == h5py.h5d.CHUNKED else ()
-            elsewhere = layout == h5py.h5d.VIRTUAL or created.get_external_count()
-        if shape is None or len(shape) != rank:
-            axes = len(shape or ())
-            raise self.error(field, f"has {axes} axes (shape {shape}), not {rank}")
+            stored = _Dataset.of(found)
+        dtype, shape, chunks = stored.dtype, stored.shape, stored.chunks
+        if len(shape) != rank:
+            raise self.error(field, f"has {len(shape)} axes (shape {shape}), not {rank}")
         if not np.issubdtype(dtype, kind):
             wanted = "floating point" if kind is np.floating else "integer"
             raise self.error(field, f"is of type {dtype}, not {wanted}")
@@ -278,14 +280,14 @@ class _Reader:
             problem += f"; a trial may have {MAX_BYTES / 2**30:g} GiB"
             raise self.error(field, problem)
         # Where the other file is missing, HDF5 gives fill values without an error.
-        if elsewhere:
+        if stored.elsewhere:
             raise self.error(field, "has its values in other files", "Copy them into this file")
         return stored
 
-    def values(self, field: str, stored: h5py.Dataset, rows: int, *, written: int) -> np.ndarray:
+    def values(self, field: str, stored: "_Dataset", rows: int, *, written: int) -> np.ndarray:
         """The first `rows`; those `written` must be in the file, or HDF5 gives fill values."""
         with self.reading(field, "the values"):
-            values = stored[:rows] if _written(stored, written) else None
+            values = stored.read(rows) if stored.written(written) else None
         if values is None:
             problem = f"not all of the first {written} rows were ever written"
             raise self.error(field, problem, _RESTORE)
@@ -293,12 +295,14 @@ class _Reader:
 
     def attribute(self, field: str) -> Any:
         """The value, text as bytes; None if there is no such attribute."""
-        # By h5py's low-level interface: this is done 50,000 times to read T15.
         with self.reading(field, "the attribute"):
             name = field.encode()
-            if not h5py.h5a.exists(self.group.id, name):
+            try:
+                stored = h5py.h5a.open(self.group, name)
+            except KeyError:
+                if h5py.h5a.exists(self.group, name):
+                    raise
                 return None
-            stored = h5py.h5a.open(self.group.id, name)
             if not stored.get_storage_size():
                 return h5py.Empty(stored.dtype)
             values = np.empty(stored.shape, stored.dtype)
@@ -336,13 +340,41 @@ class _Reader:
         return value
 
 
-def _written(stored: h5py.Dataset, rows: int) -> bool:
-    """Whether space in the file is allocated for all of the first `rows`."""
-    shape = (rows, *stored.shape[1:])
-    if stored.chunks is None:
-        size = stored.id.get_type().get_size()
-        return stored.id.get_storage_size() >= math.prod(shape) * size
-    wanted = math.prod(-(-n // chunk) for n, chunk in zip(shape, stored.chunks, strict=True))
-    starts: list[int] = []
-    stored.id.chunk_iter(lambda chunk: starts.append(chunk.chunk_offset[0]))
-    return sum(start < rows for start in starts) >= wanted
+class _Dataset(NamedTuple):
+    """A dataset, with what its header says."""
+
+    id: h5py.h5d.DatasetID
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]  # empty where it has none
+    elsewhere: bool  # whether values are in other files
+
+    @classmethod
+    def of(cls, found: h5py.h5d.DatasetID) -> "_Dataset":
+        """Reads the header."""
+        created = found.get_create_plist()
+        layout = created.get_layout()
+        chunks = created.get_chunk() if layout == h5py.h5d.CHUNKED else ()
+        elsewhere = layout == h5py.h5d.VIRTUAL or created.get_external_count() > 0
+        return cls(found, found.dtype, found.shape, chunks, elsewhere)
+
+    def read(self, rows: int) -> np.ndarray:
+        """The first `rows`, at most all."""
+        values = np.empty((min(rows, self.shape[0]), *self.shape[1:]), self.dtype)
+        if len(values) == self.shape[0]:
+            self.id.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+        elif len(values):
+            chosen = self.id.get_space()
+            chosen.select_hyperslab((0,) * values.ndim, values.shape)
+            self.id.read(h5py.h5s.create_simple(values.shape), chosen, values)
+        return values
+
+    def written(self, rows: int) -> bool:
+        """Whether space in the file is allocated for all of the first `rows`."""
+        shape = (rows, *self.shape[1:])
+        if not self.chunks:
+            return self.id.get_storage_size() >= math.prod(shape) * self.dtype.itemsize
+        wanted = math.prod(-(-n // chunk) for n, chunk in zip(shape, self.chunks, strict=True))
+        starts: list[int] = []
+        self.id.chunk_iter(lambda chunk: starts.append(chunk.chunk_offset[0]))
+        return sum(start < rows for start in starts) >= wanted

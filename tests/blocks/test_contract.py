@@ -202,7 +202,10 @@ class Whole(Block):
         return state, outputs.logits["phoneme"]
 
 
-@pytest.mark.parametrize(("causal", "session"), [(True, "affine"), (False, "layernorm")])
+@pytest.mark.parametrize(
+    ("causal", "session"),
+    [(True, "affine"), pytest.param(False, "layernorm", marks=pytest.mark.slow)],
+)
 def test_multiscale(causal: bool, session: str) -> None:
     verify(Whole(causal, session), 4, tight=False)
 
@@ -225,7 +228,7 @@ class WholeModeSSM(Whole):
         self.back, self.ahead = None, 0 if causal else None
 
 
-@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("causal", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_modessm(causal: bool) -> None:
     verify(WholeModeSSM(causal), 4, tight=False)
 

@@ -1,16 +1,17 @@
 """The command line of training: what goes wrong is said in one line, with exit code 1."""
 
-import subprocess
-import sys
-
 import pytest
 
+from tests.commands import Commands
 from tests.data.layout import write_split
 
+TRAIN = ("experiments.train", "--config=configs/multiscale.py:small")
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "experiments.train", "--config=configs/multiscale.py:small"]
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+
+@pytest.fixture(scope="module")
+def run():
+    with Commands("modessm_jax.training.job") as commands:
+        yield commands
 
 
 @pytest.mark.parametrize(
@@ -26,20 +27,20 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         ("--config.model.strides=2,4", "strides = (2, 4): give 3 whole numbers"),
     ],
 )
-def test_what_does_not_fit(tmp_path, argument: str, message: str) -> None:
+def test_what_does_not_fit(run, tmp_path, argument: str, message: str) -> None:
     given = []
     if "root" not in argument and "root" not in message:
         for session in ("t15.1", "t15.2"):
             for split in ("train", "val"):
                 write_split(tmp_path / "data", session, split, [9])
         given = [f"--config.data.root={tmp_path / 'data'}"]
-    job = run(argument, *given, f"--workdir={tmp_path / 'run'}")
+    job = run(*TRAIN, argument, *given, f"--workdir={tmp_path / 'run'}")
     assert job.returncode != 0
     assert message in job.stderr and "Traceback" not in job.stderr
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-def test_help_says_what_it_does() -> None:
-    job = run("--help")
+def test_help_says_what_it_does(run) -> None:
+    job = run(*TRAIN, "--help")
     assert "resumes from the last checkpoint" in job.stdout
     assert "--workdir" in job.stdout

@@ -59,7 +59,9 @@ def dead(gradient) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("changes", [{}, {"causal": True, "predictor": "lstm"}])
+@pytest.mark.parametrize(
+    "changes", [{}, pytest.param({"causal": True, "predictor": "lstm"}, marks=pytest.mark.slow)]
+)
 def test_every_parameter_receives_a_gradient(changes) -> None:
     apply, params, *_ = model(**changes)
     gradient = jax.jit(jax.grad(lambda p: loss(apply, p, EVERYTHING)))(moved(params))

@@ -45,7 +45,13 @@ def loss(apply, params, features, session, labels, key=None):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"causal": True, "session": "layernorm", "fusion_norm": False}]
+    "changes",
+    [
+        {},
+        pytest.param(
+            {"causal": True, "session": "layernorm", "fusion_norm": False}, marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_every_parameter_receives_a_gradient(changes) -> None:
     apply, params, *_ = model(**changes)

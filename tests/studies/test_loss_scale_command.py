@@ -5,6 +5,7 @@ import pytest
 from studies.loss_scale.__main__ import main
 
 
+@pytest.mark.slow
 def test_the_table_and_the_picture_are_written(tmp_path, capsys):
     out = tmp_path / "new" / "scale"
     main(["--out", str(out), "--frames", "50", "--shares", "0.2", "--draws", "1"])
