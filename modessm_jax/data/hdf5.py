@@ -268,8 +268,9 @@ class _Reader:
         with self.reading(field, "the dataset"):
             stored = _Dataset.of(found)
         dtype, shape, chunks = stored.dtype, stored.shape, stored.chunks
-        if len(shape) != rank:
-            raise self.error(field, f"has {len(shape)} axes (shape {shape}), not {rank}")
+        if shape is None or len(shape) != rank:
+            axes = len(shape or ())
+            raise self.error(field, f"has {axes} axes (shape {shape}), not {rank}")
         if not np.issubdtype(dtype, kind):
             wanted = "floating point" if kind is np.floating else "integer"
             raise self.error(field, f"is of type {dtype}, not {wanted}")
@@ -345,7 +346,7 @@ class _Dataset(NamedTuple):
 
     id: h5py.h5d.DatasetID
     dtype: np.dtype
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # None where there is no dataspace; `_Reader.dataset` refuses that
     chunks: tuple[int, ...]  # empty where it has none
     elsewhere: bool  # whether values are in other files
 
