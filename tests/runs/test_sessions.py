@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from modessm_jax.runs.load import trained_sessions
 from modessm_jax.runs.sessions import adapters, check_rule, mean_of, nearest, with_mean
 
 KNOWN = {"t15.2023.08.11": 0, "t15.2023.08.13": 2, "t15.2024.03.01": 1}
@@ -53,6 +54,12 @@ def test_the_mean_is_of_what_was_trained() -> None:
     )
     assert found["adaptation"]["offset"].shape == (4, 2)
     assert with_mean({"head": jnp.zeros(2)}, trained).keys() == {"head"}
+
+
+def test_before_format_4_folders_without_training_had_adapters_too() -> None:
+    dataset = {"sessions": ["a", "b", "c"], "trials": {"train": {"a": "", "c": ""}, "val": {}}}
+    assert trained_sessions(dataset) == {"a": 0, "c": 2}
+    assert trained_sessions(dataset | {"folders": ["a", "b", "c", "d"]}) == {"a": 0, "b": 1, "c": 2}
 
 
 def test_a_rule_that_is_none_is_refused() -> None:

@@ -71,7 +71,15 @@ def test_a_run_resumes_to_the_same_bits_beside_a_new_session(root, straight, tmp
     config = config_of(root, data={"root": str(place), "lexicon": str(root / "lexicon.txt")})
     with pytest.raises(PreemptedError):
         job.run(config, tmp_path / "run", stop=stop_at_three)
+    former = Path(shutil.copytree(tmp_path / "run", tmp_path / "former"))  # as format 3 wrote it
+    dataset = json.loads((former / "dataset.json").read_text())
+    assert dataset.pop("folders") == ["a", "b"]
+    (former / "dataset.json").write_text(json.dumps(dataset))
+    (former / "format.json").write_text(json.dumps({"format": 3, "begun": 3}))
     write(place, "a2", "c")
+    job.run(config, former)
+    assert digest(former) == digest(straight)
+    assert json.loads((former / "dataset.json").read_text()) == dataset
     job.run(config, tmp_path / "run")
     assert "left out: session a2, c, not there when the run began" in capsys.readouterr().out
     assert digest(tmp_path / "run") == digest(straight)
