@@ -13,7 +13,7 @@ from modessm_jax.runs.checkpoints import Checkpoints
 from modessm_jax.runs.history import History
 from modessm_jax.runs.identity import check_identity
 from modessm_jax.runs.load import build_shapes
-from modessm_jax.runs.state import create_state
+from modessm_jax.runs.state import by_path, create_state
 from modessm_jax.runtime.mesh import data_mesh
 
 
@@ -58,11 +58,7 @@ def write_run(
 
 def _check_shapes(params: Any, shapes: Any) -> None:
     found, needed = (
-        {
-            jax.tree_util.keystr(path, simple=True, separator="/"): np.shape(leaf)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        }
-        for tree in (params, shapes)
+        {path: np.shape(leaf) for path, leaf in by_path(tree).items()} for tree in (params, shapes)
     )
     for name in sorted(found.keys() | needed.keys()):
         if found.get(name) != needed.get(name):

@@ -6,7 +6,8 @@
 
 import fnmatch
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,8 +85,8 @@ def warm_start(
             source does not have: at that of the "nearest" in time, the "mean", or the "identity".
 
     Returns:
-        The parameters; and, as plain JSON values, the paths `loaded`, `new` and `left`, and for
-        each session what its adapter is `mapped` from.
+        The parameters; and, as plain JSON values, a `checksum` of what was taken, the paths
+        `loaded`, `new` and `left`, and for each session what its adapter is `mapped` from.
 
     Raises:
         ValueError: shapes differ in parameters that are not skipped, nothing fits, or a pattern
@@ -118,6 +119,7 @@ def warm_start(
     adapted = any(_of_sessions(path) for path in chosen)
     report = {
         "from": str(source.path),
+        "checksum": _checksum(flat[path] for path in sorted(chosen)),
         "loaded": sorted(chosen),
         "mapped": mapped if adapted else {},
         "new": sorted(flat.keys() - chosen),
@@ -141,6 +143,14 @@ def format_report(report: Mapping[str, Any]) -> str:
         begun = "".join(f", {name} as {like}" for name, like in other.items())
         lines.append(f"adapters: {same} sessions as they were{begun}")
     return "\n".join(lines)
+
+
+def _checksum(arrays: Iterable[np.ndarray]) -> int:
+    """CRC-32 of arrays, one after the other."""
+    checksum = 0
+    for array in arrays:
+        checksum = zlib.crc32(np.ascontiguousarray(array).data, checksum)
+    return checksum
 
 
 def _of_sessions(path: str) -> bool:

@@ -13,7 +13,7 @@ import optax
 
 from modessm_jax.data.batches import Batch
 from modessm_jax.phonemes import BLANK, CLASSES
-from modessm_jax.runs.state import TrainState
+from modessm_jax.runs.state import TrainState, by_path
 from modessm_jax.runtime.mesh import split_batch
 from modessm_jax.training.stages import StagePlan
 from modessm_jax.training.step import StepSpec, make_gradient
@@ -81,13 +81,14 @@ def diagnose_state(state: TrainState) -> str:
 
 def nonfinite_paths(params: Any) -> list[str]:
     """The paths of parameters that hold NaN or infinity."""
-    return [path for path, leaf in _with_paths(params) if not np.isfinite(np.asarray(leaf)).all()]
+    leaves = by_path(params).items()
+    return [path for path, leaf in leaves if not np.isfinite(np.asarray(leaf)).all()]
 
 
 def by_module(norms: Any) -> dict[str, float]:
     """From the norm of each parameter to that of each module, two levels deep at most."""
     squares: dict[str, float] = {}
-    for path, norm in _with_paths(norms):
+    for path, norm in by_path(norms).items():
         module = "/".join(path.split("/")[:-1][:2])
         squares[module] = squares.get(module, 0.0) + float(norm) ** 2
     return {module: float(np.sqrt(square)) for module, square in squares.items()}
@@ -162,11 +163,6 @@ def _only(batch: Batch, row: int) -> Batch:
 
 def _finite_rows(values: np.ndarray) -> np.ndarray:
     return np.array([np.isfinite(row).all() for row in values])
-
-
-def _with_paths(tree: Any) -> Iterator[tuple[str, Any]]:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
 
 
 def _some(names: list[str]) -> str:

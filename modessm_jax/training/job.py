@@ -144,7 +144,7 @@ def _run(config: ConfigDict, workdir: Path, stop: Callable[[int], bool]) -> dict
     print(format_table(evaluation))
     if len(results["stages"]) > 1:
         print(format_stages(results["stages"]))
-    if (workdir / INIT).exists():
+    if plain["init"]["run"]:
         results["init"] = json.loads((workdir / INIT).read_text(encoding="utf-8"))
     results |= {
         "val": evaluation.to_dict(),

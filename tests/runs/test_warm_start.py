@@ -54,6 +54,10 @@ def test_weights_are_found_by_path_and_adapters_by_name(rule, of_new, of_other):
     np.testing.assert_array_equal(found["layers"][0]["kernel"], np.full((2, 2), 5.0))
     np.testing.assert_array_equal(found["mask_vector"], mask)
     assert report["loaded"] == ["adaptation/weight", "layers/0/kernel"]
+    changed = source_of(**left)
+    changed.params["layers/0/kernel"][0, 0] += 1
+    other = warm_start(params_of(3, 0.0), changed, SESSIONS, init(sessions=rule))[1]
+    assert report["checksum"] != other["checksum"]
     assert (report["new"], report["left"]) == (["mask_vector"], ["old_head/bias"])
     like = {"nearest": "day.2024.01.05"}.get(rule, rule)
     assert report["mapped"]["day.2024.01.04"] == like
