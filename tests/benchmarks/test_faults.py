@@ -122,6 +122,7 @@ def test_an_evaluation_is_seen_in_the_metrics(tmp_path):
         assert signals.evaluated(tmp_path, 4)
 
 
+@pytest.mark.slow
 def test_the_injections_are_what_slow_tests_record(tmp_path, monkeypatch):
     file = tmp_path / "test_toy.py"
     text = """

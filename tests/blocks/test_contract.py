@@ -79,7 +79,10 @@ def test_pathway(causal: bool) -> None:
     verify(Serial([strided(causal), conformer(chunk, 2)]), 4, tight=not causal)
 
 
-@pytest.mark.parametrize(("causal", "kernel", "layers"), [(True, 3, 2), (False, 3, 1)])
+@pytest.mark.parametrize(
+    ("causal", "kernel", "layers"),
+    [pytest.param(True, 3, 2, marks=pytest.mark.slow), (True, 3, 1), (False, 3, 1)],
+)
 def test_flow(causal: bool, kernel: int, layers: int) -> None:
     verify(FlowBridge(4, layers=layers, kernel=kernel, causal=causal, dtype=F32, rngs=rngs()), 4)
 
@@ -202,10 +205,8 @@ class Whole(Block):
         return state, outputs.logits["phoneme"]
 
 
-@pytest.mark.parametrize(
-    ("causal", "session"),
-    [(True, "affine"), pytest.param(False, "layernorm", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("causal", "session"), [(True, "affine"), (False, "layernorm")])
 def test_multiscale(causal: bool, session: str) -> None:
     verify(Whole(causal, session), 4, tight=False)
 
@@ -228,7 +229,8 @@ class WholeModeSSM(Whole):
         self.back, self.ahead = None, 0 if causal else None
 
 
-@pytest.mark.parametrize("causal", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("causal", [True, False])
 def test_modessm(causal: bool) -> None:
     verify(WholeModeSSM(causal), 4, tight=False)
 

@@ -38,7 +38,9 @@ def frames(time: int, batch: int = 2) -> Sequence:
     return Sequence(values, jnp.ones((batch, time), bool))
 
 
-@pytest.mark.parametrize(("causal", "kernel"), [(True, 1), (True, 3), (False, 3)])
+@pytest.mark.parametrize(
+    ("causal", "kernel"), [pytest.param(True, 1, marks=pytest.mark.slow), (True, 3), (False, 3)]
+)
 def test_block(causal: bool, kernel: int) -> None:
     verify(block(causal, kernel=kernel), D)
 

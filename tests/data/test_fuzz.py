@@ -222,6 +222,7 @@ every_dataset_alone(Path(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits address space")
 def test_no_dataset_takes_256_mib(tmp_path):
     command = [sys.executable, "-c", LIMITED, str(tmp_path)]

@@ -257,8 +257,8 @@ def test_a_file_that_vanishes_is_named(root):
     ("name", "counts"),
     [
         ("spoken_digits", (864, 108, 109)),
-        ("grid_sentences", (800, 100, 100)),
-        ("subvocal_emg", (1600, 240, 240)),
+        pytest.param("grid_sentences", (800, 100, 100), marks=pytest.mark.slow),
+        pytest.param("subvocal_emg", (1600, 240, 240), marks=pytest.mark.slow),
     ],
 )
 def test_real_recordings_are_read_whole(shared_data, name, counts):

@@ -197,6 +197,7 @@ def test_a_language_model_joins_the_beam():
         make_scorer(model, ONE_DEVICE, fusion=fusion)
 
 
+@pytest.mark.slow
 def test_a_trial_is_damaged_alike_in_whatever_batch_it_is():
     random = np.random.default_rng(0)
     features = Sequence.from_lengths(

@@ -39,6 +39,7 @@ def test_the_job_needs_out_or_compare(run):
     assert job.returncode != 0 and "--out or --compare" in job.stdout + job.stderr
 
 
+@pytest.mark.slow
 def test_what_an_interrupted_simulation_left_is_refused_in_one_line_and_replaced(run, tmp_path):
     left = tmp_path / "sim.2025.01.07" / "data_train.hdf5.partial"
     left.parent.mkdir()

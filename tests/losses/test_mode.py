@@ -149,6 +149,7 @@ def test_a_block_no_mode_explains_costs_inf_and_has_no_gradient():
         assert np.isfinite(gradient).all() and np.abs(gradient[~of_block]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_a_trial_drawn_twice_is_one_witness_of_its_block():
     nats, log_modes = (jnp.asarray(part[:3], jnp.float32) for part in random_case())
     twice = jnp.asarray([0, 1, 2, 0])

@@ -70,7 +70,10 @@ def test_chunks_give_what_the_whole_network_gives(chunk):
     assert found[0].valid.tolist() == [True, True, True, False]
 
 
-@pytest.mark.parametrize("chunk", [Chunk(1, 2), Chunk(2, 5), Chunk(4, 3)])
+@pytest.mark.parametrize(
+    "chunk",
+    [Chunk(2, 5), *(pytest.param(c, marks=pytest.mark.slow) for c in (Chunk(1, 2), Chunk(4, 3)))],
+)
 def test_log_probabilities_and_their_gradient_are_those_of_the_whole_network(chunk):
     """For any weights, also such as no lattice gives."""
     with jax.enable_x64(True):

@@ -25,8 +25,8 @@ CONFIGS = {
     "gru": test_gru.SMALL,
     "transformer": test_transformer.SMALL,
 }
-# What is fast is of three kinds of model; the others have their turn with the slow tests.
-FAST = ("multiscale", "modessm", "gru")
+# What is fast is of two models that compile fast; the others have their turn with the slow tests.
+FAST = ("gru", "transformer")
 NAMES = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
 SIZES = dict(channels=4, sessions=3, seed=0)
 

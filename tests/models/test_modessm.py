@@ -68,6 +68,7 @@ def test_every_parameter_receives_a_gradient(changes) -> None:
     assert dead(gradient) == set()
 
 
+@pytest.mark.slow
 def test_ctc_alone_reaches_all_but_the_parts_that_join_later() -> None:
     apply, params, *_ = model()
     gradient = jax.jit(jax.grad(lambda p: loss(apply, p, {"phoneme": 1.0})))(moved(params))

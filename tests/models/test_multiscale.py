@@ -92,6 +92,7 @@ def test_bfloat16_keeps_float32_parameters_and_logits() -> None:
     np.testing.assert_allclose(outputs.logits["phoneme"].masked().values, exact, atol=0.1)
 
 
+@pytest.mark.slow
 def test_keys_turn_on_dropout_and_nothing_else_is_random() -> None:
     apply, params, *_ = model()
     features, session, _ = batch()

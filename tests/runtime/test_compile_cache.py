@@ -33,6 +33,7 @@ def test_a_place_the_user_has_named_is_left_alone(tmp_path) -> None:
     assert place() == str(tmp_path / "named")
 
 
+@pytest.mark.slow
 def test_a_folder_that_has_moved_serves_on(tmp_path) -> None:
     name = "jax_persistent_cache_min_compile_time_secs"
     before = jax.config.jax_persistent_cache_min_compile_time_secs  # pyright: ignore

@@ -168,6 +168,7 @@ def test_stopped_between_checkpoints_and_run_again(
     assert logs[0] == logs[1]
 
 
+@pytest.mark.slow
 def test_stopped_by_a_signal_and_run_again(root: Path, straight: Path, tmp_path: Path) -> None:
     with Preemption() as preemption:
 
@@ -213,6 +214,7 @@ def test_data_and_config_that_do_not_fit(root: Path, straight: Path, tmp_path: P
         job.run(config_of(root, data={"root": str(grown)}), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_reading_and_the_last_scoring_are_watched_for_hangs(
     root: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +232,7 @@ def test_reading_and_the_last_scoring_are_watched_for_hangs(
     assert seen == [(name, True) for name in expected]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_its_data_have_moved(
     root: Path, straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -47,6 +47,7 @@ def found(workdir):
     return [(line["step"], line.get("found", line["kind"])) for line in map(json.loads, lines)]
 
 
+@pytest.mark.slow
 def test_a_setback_whose_line_a_deeper_one_removed_is_written_with_that(monkeypatch, tmp_path):
     def loss(step, rate):
         if step == 27 or (rate == 1.0 and step > 33) or (rate == 0.5 and step > 34):

@@ -184,7 +184,7 @@ def kill_at(step):
 
 @pytest.mark.parametrize(
     "killed_by",
-    [{"evaluate": kill_at(6)}, {"end": 7}, {"end": 2}],
+    [{"evaluate": kill_at(6)}, {"end": 7}, pytest.param({"end": 2}, marks=pytest.mark.slow)],
     ids=["evaluation", "after the best of no checkpoint", "before any checkpoint"],
 )
 def test_a_killed_run_goes_on_to_the_same_bits(straight, tmp_path, killed_by):
@@ -200,7 +200,10 @@ def test_a_killed_run_goes_on_to_the_same_bits(straight, tmp_path, killed_by):
 
 
 # 5: between all; 6: before an evaluation; 8: where a checkpoint is due; 10: before the last one.
-@pytest.mark.parametrize("steps", [[5], [6], [8], [10], [2, 6, 7, 10]])
+@pytest.mark.parametrize(
+    "steps",
+    [*(pytest.param([step], marks=pytest.mark.slow) for step in (5, 6, 8, 10)), [2, 6, 7, 10]],
+)
 def test_a_run_that_is_stopped_goes_on_to_the_same_bits(straight, tmp_path, steps):
     workdir, results = straight
     for step in steps:
@@ -213,6 +216,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(straight, tmp_path, step
     assert untimed(resumed) == untimed(results)
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_made_again_is_written_once(straight, tmp_path):
     with pytest.raises(PreemptedError):
         run(tmp_path, stop=lambda done: done == 6)  # and saved, before it could evaluate
@@ -302,6 +306,7 @@ def test_a_run_without_a_sound_checkpoint_is_left_as_it_is(straight, tmp_path):
     assert len(list((workdir / "checkpoints").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_same_place_is_refused(straight, tmp_path):
     refused = []
 
@@ -341,6 +346,7 @@ def test_another_config_does_not_touch_the_run(straight):
     assert (workdir / "config.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_work_that_a_killed_process_did_is_counted_as_lost(straight, tmp_path, capsys):
     with pytest.raises(Killed):
         run(tmp_path, end=7)  # saved after step 4

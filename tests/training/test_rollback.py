@@ -104,6 +104,7 @@ def test_a_run_that_does_not_get_over_it_stops_with_a_diagnosis(tmp_path):
         assert len(saved.history.rollbacks) == 2
 
 
+@pytest.mark.slow
 def test_batches_that_are_not_finite_again_are_skipped(tmp_path, capsys):
     config = configuration({"nonfinite_budget": 1})
     results = run(tmp_path, config=config, change=spoil(5, 6, 7, 8))
@@ -264,6 +265,7 @@ def places(results):
     return [(rollback["found"], rollback["to"]) for rollback in results["rollbacks"]]
 
 
+@pytest.mark.slow
 def test_it_goes_back_to_what_was_scheduled_then(tmp_path, run_told):
     guard = {"nonfinite_budget": 1}
     with pytest.raises(PreemptedError):
@@ -272,6 +274,7 @@ def test_it_goes_back_to_what_was_scheduled_then(tmp_path, run_told):
     assert places(results) == [(14, 10)]
 
 
+@pytest.mark.slow
 def test_skipped_steps_make_the_guard_look_back_further(tmp_path, run_told):
     def loss(step, rate):
         if rate < 1.0 or step <= 40:
@@ -285,6 +288,7 @@ def test_skipped_steps_make_the_guard_look_back_further(tmp_path, run_told):
     assert [(s["sound"], s["to"]) for s in results["rollbacks"]] == [(48, 48)]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_sends_it_to_another_sound_one(tmp_path, run_told, capsys):
     guard = {"nonfinite_budget": 1, "tries": 1}
     with pytest.raises(PreemptedError):
@@ -315,6 +319,7 @@ def test_where_none_is_sound_it_removes_nothing(tmp_path, run_told):
     assert lines_of(tmp_path, "skipped")
 
 
+@pytest.mark.slow
 def test_before_the_first_scheduled_one_a_run_that_was_stopped_begins_again_too(tmp_path, run_told):
     guard = {"nonfinite_budget": 1, "tries": 1}
     straight = run_told(tmp_path / "straight", nan_once(5, 6), guard, save_every=8)

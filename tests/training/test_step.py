@@ -83,12 +83,15 @@ def test_one_device_and_four_agree():
     assert_same_update(one, four)
 
 
-@pytest.mark.parametrize("normalize_by", ["frames", "seed_rule"])
+@pytest.mark.parametrize(
+    "normalize_by", ["frames", pytest.param("seed_rule", marks=pytest.mark.slow)]
+)
 def test_micro_batches_add_up_to_the_whole_batch(normalize_by):
     whole = run(uneven(), normalize_by=normalize_by)
     assert_same_update(whole, run(uneven(), normalize_by=normalize_by, accumulate=2))
 
 
+@pytest.mark.slow
 def test_micro_batches_keep_the_two_views_of_a_trial_together():
     whole = run(uneven(), weights=TWO_VIEWS)
     assert whole[1].scalars["loss/consistency"] > 0

@@ -96,6 +96,7 @@ class _Fatal(Lexicon):
         return os._exit, (1,)
 
 
+@pytest.mark.slow
 def test_a_process_that_was_ended_is_explained():
     with pytest.raises(MemoryError, match="take fewer --processes"):
         search(_Fatal(LEXICON.words), None, processes=2)
