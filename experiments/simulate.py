@@ -13,7 +13,7 @@ import numpy as np
 from absl import app, flags
 
 from modessm_jax.simulate import comparison
-from modessm_jax.simulate.calendar import Sizes
+from modessm_jax.simulate.calendar import TUNING_LOSS, Sizes
 from modessm_jax.simulate.files import write_dataset
 
 _OUT = flags.DEFINE_string("out", None, "Folder to write the data set to.")
@@ -27,6 +27,9 @@ _ELECTRODES = flags.DEFINE_integer(
 )
 _MIN_WORDS = flags.DEFINE_integer("min_words", 3, "Words of the shortest sentences.", lower_bound=1)
 _MAX_WORDS = flags.DEFINE_integer("max_words", 5, "Words of the longest sentences.", lower_bound=1)
+_TUNING_LOSS = flags.DEFINE_float(
+    "tuning_loss", TUNING_LOSS, "Part of the electrodes' tuning that is lost in a week."
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Random seed.", lower_bound=0)
 _COMPARE = flags.DEFINE_string(
     "compare", None, "A real trial as .npy [channels, 20 ms bins], normalised; writes no data set."
@@ -63,6 +66,7 @@ def write(out: Path) -> None:
         min_words=_MIN_WORDS.value,
         max_words=_MAX_WORDS.value,
         seed=_SEED.value,
+        tuning_loss=_TUNING_LOSS.value,
     )
     bins = write_dataset(out, sizes, overwrite=_OVERWRITE.value, report=print)
     print(f"{out}: " + ", ".join(f"{count:,} {split} bins" for split, count in bins.items()))

@@ -357,8 +357,14 @@ class _Loader:
 
 
 def _report(recordings: Recordings) -> None:
+    chosen = [one.trial for one in recordings.excluded if one.field == EXCLUDE]
+    if chosen:
+        message = "Left out of %s by data.exclude: %d trials, such as %s"
+        logging.warning(message, recordings.split, len(chosen), chosen[0])
     for one in recordings.excluded:
-        logging.warning("Left out of %s: %s, %s: %s", recordings.split, *dataclasses.astuple(one))
+        if one.field != EXCLUDE:
+            parts = dataclasses.astuple(one)
+            logging.warning("Left out of %s: %s, %s: %s", recordings.split, *parts)
     for one in recordings.repaired:
         logging.warning("Non-finite values read as 0: %s, %s", one.trial, one.reason)
     counts = (len(recordings.trials), len(recordings.excluded), len(recordings.repaired))

@@ -4,17 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-import optax
 
 from modessm_jax.official.weights import Imported, WeightsError
-from modessm_jax.runs.checkpoints import Checkpoints
-from modessm_jax.runs.history import History
-from modessm_jax.runs.identity import check_identity
+from modessm_jax.runs import finished
 from modessm_jax.runs.load import build_shapes
-from modessm_jax.runs.state import by_path, create_state
-from modessm_jax.runtime.mesh import data_mesh
+from modessm_jax.runs.state import by_path
 
 
 def write_run(
@@ -35,8 +30,7 @@ def write_run(
         FileExistsError: the folder holds something.
         WeightsError: the weights do not fit each other, or the number of sessions does not fit.
     """
-    if workdir.exists() and any(workdir.iterdir()):
-        raise FileExistsError(f"{workdir} is not empty; give a new folder for the run")
+    finished.check_new(workdir)
     if imported.sessions is not None and len(sessions) != imported.sessions:
         raise WeightsError(f"{len(sessions)} sessions are named, the model has {imported.sessions}")
     if not sessions or len(set(sessions)) < len(sessions):
@@ -47,12 +41,8 @@ def write_run(
     except ValueError as error:
         raise WeightsError(f"no model of these sizes can be built: {error}") from error
     _check_shapes(imported.params, shapes)
-    workdir.mkdir(parents=True, exist_ok=True)
     dataset = {"sessions": list(sessions), "channels": imported.channels, "trials": {}}
-    check_identity(workdir, config, dataset, resuming=False)
-    params = jax.tree.map(lambda array: np.ascontiguousarray(array, np.float32), imported.params)
-    state = create_state(params, optax.identity(), data_mesh(), ema=False)
-    Checkpoints(workdir, keep=1).save_best(0, state, History())
+    finished.write_run(workdir, config, dataset, imported.params)
     return config
 
 

@@ -59,7 +59,7 @@ def nearest(name: str, known: Collection[str]) -> str:
     are as far. Otherwise the one before in alphabetical order, or for the first the one after.
     """
     others = sorted(known)
-    days = {other: _day(other) for other in (name, *others)}
+    days = {other: day_of(other) for other in (name, *others)}
     here = days[name]
     dated = [(abs((day - here).days), day, n) for n, day in days.items() if day and here]
     if len(dated) == len(days):
@@ -68,7 +68,8 @@ def nearest(name: str, known: Collection[str]) -> str:
     return before[-1] if before else others[0]
 
 
-def _day(name: str) -> date | None:
+def day_of(name: str) -> date | None:
+    """The date that ends the name of a session (`t15.2023.08.11`); None if there is none."""
     found = _DATE.search(name)
     try:
         return None if found is None else date(*map(int, found.groups()))

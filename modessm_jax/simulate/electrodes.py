@@ -17,9 +17,7 @@ _TUNING = 0.26
 _SHARED_NOISE = 0.22
 _COMMON_NOISE = 0.1
 _DEAD, _NOISY = 0.02, 0.02
-# Change in a week: the part of the tuning that is lost, and the baselines' step in log rate.
-_WEEKLY_TUNING_LOSS = 0.08
-_WEEKLY_BASELINE_STEP = 0.1
+_WEEKLY_BASELINE_STEP = 0.1  # of the log rate
 
 
 @dataclass(frozen=True)
@@ -62,10 +60,15 @@ def implant(seed: int, electrodes: int) -> Electrodes:
     )
 
 
-def drifted(electrodes: Electrodes, weeks: float, seed: int, session: int) -> Electrodes:
-    """The same electrodes `weeks` later: one step of a random walk that keeps the tuning's size."""
+def drifted(
+    electrodes: Electrodes, weeks: float, seed: int, session: int, *, tuning_loss: float
+) -> Electrodes:
+    """The same electrodes `weeks` later: one step of a random walk that keeps the tuning's size.
+
+    `tuning_loss` is the part of the tuning that is lost in a week, and replaced by new tuning.
+    """
     rng = generator(seed, Stream.DRIFT, session)
-    kept = np.float32((1 - _WEEKLY_TUNING_LOSS) ** weeks)
+    kept = np.float32((1 - tuning_loss) ** weeks)
     strength = np.sqrt(np.mean(electrodes.tuning**2, axis=1) * len(ARTICULATORS)) / _TUNING
     new = _tuning(rng, strength)
     step = rng.normal(0, _WEEKLY_BASELINE_STEP * np.sqrt(weeks), electrodes.log_rate.shape)

@@ -92,7 +92,9 @@ def simulate(sizes: Sizes) -> Iterator[list[SimulatedTrial]]:
     electrodes = implant(sizes.seed, sizes.electrodes)
     for session, blocks in enumerate(sessions_of_blocks(sizes)):
         if session:
-            electrodes = drifted(electrodes, weeks[session], sizes.seed, session)
+            electrodes = drifted(
+                electrodes, weeks[session], sizes.seed, session, tuning_loss=sizes.tuning_loss
+            )
         for block in blocks:
             yield _trials(
                 sizes.seed, session, session_name(days[session]), block, speaker, electrodes

@@ -94,6 +94,7 @@ def test_equals_the_published_layer() -> None:
     np.testing.assert_allclose(nnx.jit(SelectiveScan.__call__)(scan, u)[0], want, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_backward_scan_starts_at_the_last_real_frame() -> None:
     """In a padded batch, the second scan alone gives what it gives each trial turned round."""
     both, x = block(causal=False), frames(9)

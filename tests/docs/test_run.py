@@ -22,7 +22,8 @@ RUN = [
 def test_the_python_of_a_page_runs(page, place, monkeypatch):
     monkeypatch.chdir(place)
     with h5py.File(place / "DATA" / SESSION / "data_val.hdf5") as file:
-        known = {"features": np.asarray(file["trial_0000/input_features"])}
+        features = np.asarray(file["trial_0000/input_features"])
+    known = {"features": features, "trials": [features]}
     for block in blocks():
         if block.page == page and block.language == "python":
             exec(compile(block.text, page.name, "exec"), known)

@@ -59,9 +59,8 @@ def dead(gradient) -> set[str]:
     }
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, pytest.param({"causal": True, "predictor": "lstm"}, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"causal": True, "predictor": "lstm"}])
 def test_every_parameter_receives_a_gradient(changes) -> None:
     apply, params, *_ = model(**changes)
     gradient = jax.jit(jax.grad(lambda p: loss(apply, p, EVERYTHING)))(moved(params))
@@ -96,6 +95,7 @@ def test_every_mode_is_what_each_mode_gives_alone() -> None:
     assert both.diagnostics["norm/upper"].shape == (3,)
 
 
+@pytest.mark.slow
 def test_in_training_nothing_but_the_mode_tells_the_modes_apart() -> None:
     """FiLM begins as the identity in every mode; with another dropout in each they would differ."""
     apply, params, *_ = model(dropout=0.5, stochastic_depth=0.5)

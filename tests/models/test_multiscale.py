@@ -81,6 +81,7 @@ def test_a_diphone_head_is_summed_to_phonemes() -> None:
     assert np.any(np.asarray(gradient["head"]["kernel"]))
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_float32_parameters_and_logits() -> None:
     apply, params, *_ = model(dtype="bfloat16")
     features, session, _ = batch()

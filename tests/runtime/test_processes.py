@@ -71,6 +71,7 @@ def whole(tmp_path_factory):
     return workdir, ended
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_run_of_one(whole, tmp_path):
     workdir, _ = whole
     one_of_several.run(tmp_path / "run", 3)
@@ -85,6 +86,7 @@ def test_two_processes_make_the_run_of_one(whole, tmp_path):
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_first_alone_prints_and_writes(whole):
     workdir, ended = whole
     assert "step 6" in ended[0].stdout

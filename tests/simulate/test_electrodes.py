@@ -15,10 +15,10 @@ def test_arrays_differ_in_how_strongly_they_follow_speech():
 
 def test_tuning_is_lost_with_time_but_not_its_size():
     first = electrodes.implant(0, 256)
-    week = electrodes.drifted(first, 1.0, 0, 1)
+    week = electrodes.drifted(first, 1.0, 0, 1, tuning_loss=0.08)
     months = first
     for session in range(1, 13):
-        months = electrodes.drifted(months, 1.0, 0, session)
+        months = electrodes.drifted(months, 1.0, 0, session, tuning_loss=0.08)
     assert alignment(first, week) > 0.85
     assert 0.2 < alignment(first, months) < 0.55
     assert np.std(months.tuning) == pytest.approx(np.std(first.tuning), rel=0.15)
