@@ -35,7 +35,7 @@ STATISTICS, PSEUDO_LABELS, MASKED_COPIES, ENTROPY = METHODS = (
     "masked_copies",
     "entropy",
 )
-# Trials are padded to lengths that double from this many bins on: each is compiled for once.
+# Trials are padded to one of four lengths in each octave: each is compiled for once.
 _SHORTEST = 128
 # A trial whose frames are less certain than this is not learned from (Niu et al. 2022), in nats.
 _UNCERTAIN = 0.4 * math.log(CLASSES)
@@ -225,9 +225,9 @@ class Recalibrator:
         return frames, phonemes, phoneme_edits(phonemes, greedy).count / len(greedy)
 
     def _padded(self, features: Float32[np.ndarray, "bins channels"]) -> Sequence:
-        length = -(-_SHORTEST // self._multiple) * self._multiple
-        while length < len(features):
-            length *= 2
+        bins = max(len(features), _SHORTEST)
+        unit = math.lcm(self._multiple, 2 ** (bins.bit_length() - 3))
+        length = -(-bins // unit) * unit
         return _alone(np.pad(features, ((0, length - len(features)), (0, 0))), features)
 
 

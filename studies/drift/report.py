@@ -119,7 +119,7 @@ def _gaps(study: Study, ways: Sequence[str]) -> str:
                 f"{sum(b for b, _ in backs)} of {sum(n for _, n in backs)}" if backs else "",
             ]
         )
-    header = ["", "error rate", "less than frozen", "of the gap", "worst, points",
+    header = ["", "error rate", "against frozen", "of the gap", "worst, points",
               "sessions trained on", "seconds", "checks taken back"]  # fmt: skip
     return table(header, rows)
 
