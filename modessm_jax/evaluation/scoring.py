@@ -145,7 +145,7 @@ def damaged(
 
 def transducer_of(predict: Predict, params: Any, joint: Joint) -> Transducer:
     """A model's predictor and joint network, ready for a search."""
-    start, step = (partial(function, params) for function in predict)
+    start, step = (partial(function, params) for function in (predict.initial_state, predict.step))
     return make_transducer(start, step, joint)
 
 

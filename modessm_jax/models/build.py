@@ -33,11 +33,26 @@ _MAY_BE_ZERO = ("chunk", "head_scale", "layers", "least_left", "left", "smoothin
 class Predict(NamedTuple):
     """The predictor of a transducer as pure functions.
 
-    `initial_state(params, batch) -> state` and `step(params, state, labels) -> (state, output)`.
+    `initial_state(params, batch) -> state`, `step(params, state, labels) -> (state, output)`, and
+    `joint(params) -> (kernel, bias)`, the parameters of the joint network.
     """
 
     initial_state: Callable[..., Any]
     step: Callable[..., Any]
+    joint: Callable[..., Any]
+
+
+class Steps(NamedTuple):
+    """A causal model as pure functions of its parameters, for streams whose bins arrive in pieces.
+
+    `initial_state(params, batch) -> state` and `step(params, state, features, session) -> (state,
+    Outputs)`. Every step takes a multiple of the model's `multiple` bins of each stream. It gives
+    the frames of the whole call, `delay` frames late: so many that are not real come before them.
+    """
+
+    initial_state: Callable[..., Any]
+    step: Callable[..., tuple[Any, Outputs]]
+    delay: int
 
 
 class Functional(NamedTuple):
@@ -51,6 +66,7 @@ class Functional(NamedTuple):
     params: dict[str, Any]  # at initialisation
     multiple: int  # bins; trials padded to a multiple of it are not padded further
     predict: Predict | None  # of a transducer
+    steps: Steps | None = None  # of a causal model
 
 
 def build_module(
@@ -131,8 +147,25 @@ def build(
         def step(params: dict[str, Any], state: Any, labels: Int[Array, "batch"]) -> Any:
             return nnx.merge(graph, params).transducer.predictor.step(state, labels)
 
-        predict = Predict(initial_state, step)
-    return Functional(apply, nnx.to_pure_dict(params), module.block_size, predict)
+        def joint(params: dict[str, Any]) -> Any:
+            head = nnx.merge(graph, params).transducer
+            return head.kernel[...], head.bias[...]
+
+        predict = Predict(initial_state, step, joint)
+    steps = _steps(graph, module.delay) if module.causal else None
+    return Functional(apply, nnx.to_pure_dict(params), module.block_size, predict, steps)
+
+
+def _steps(graph: Any, delay: int) -> Steps:
+    def initial_state(params: dict[str, Any], batch: int) -> Any:
+        return nnx.merge(graph, params).initial_state(batch)
+
+    def step(
+        params: dict[str, Any], state: Any, features: Sequence, session: Int[Array, "batch"]
+    ) -> tuple[Any, Outputs]:
+        return nnx.merge(graph, params).step(state, features, session)
+
+    return Steps(initial_state, step, delay)
 
 
 def _check_value(key: str, value: Any, numbers: int) -> None:

@@ -52,7 +52,7 @@ class GRUDecoder(nnx.Module):
         rngs: nnx.Rngs,
     ):
         compute: Any = jnp.dtype(dtype)
-        self.bidirectional, self.block_size = bidirectional, stride
+        self.causal, self.block_size = not bidirectional, stride
         self.smoothing = CentredSmoothing(
             channels, smoothing, taps=taps, unit=stride, dtype=compute
         )
@@ -102,27 +102,27 @@ class GRUDecoder(nnx.Module):
         states = self.gru.initial_state(x.mask.shape[0])
         return self._outputs(self.gru.run(states, x, keys[1])[1])
 
-    def initial_state(self, session: Int[Array, "batch"]) -> dict[str, Any]:
-        """The state of fresh streams, one for each entry of `session`."""
+    def initial_state(self, batch: int) -> dict[str, Any]:
+        """The state of `batch` fresh streams."""
         parts = ("smoothing", "patches", "gru")
-        return {"session": session} | {
-            name: getattr(self, name).initial_state(session.shape[0]) for name in parts
-        }
+        return {name: getattr(self, name).initial_state(batch) for name in parts}
 
-    def step(self, state: dict[str, Any], features: Sequence) -> tuple[dict[str, Any], Outputs]:
+    def step(
+        self, state: dict[str, Any], features: Sequence, session: Int[Array, "batch"]
+    ) -> tuple[dict[str, Any], Outputs]:
         """Decodes the next bins of every stream, a multiple of `block_size`.
 
         Raises:
             ValueError: the model runs in two directions, or the bins do not fill whole steps.
         """
-        if self.bidirectional:
+        if not self.causal:
             raise ValueError(
                 "this model needs whole trials; build it with model.bidirectional = False"
             )
         require_whole_steps(features, self.block_size)
-        new: dict[str, Any] = {"session": state["session"]}
+        new: dict[str, Any] = {}
         new["smoothing"], x = self.smoothing.step(state["smoothing"], features)
-        new["patches"], x = self.patches.step(state["patches"], self._adapt(x, state["session"]))
+        new["patches"], x = self.patches.step(state["patches"], self._adapt(x, session))
         new["gru"], x = self.gru.run(state["gru"], x, None)
         return new, self._outputs(x)
 

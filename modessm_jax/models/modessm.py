@@ -62,6 +62,8 @@ class ModeSSM(nnx.Module):
     multiple of `stride` bins.
     """
 
+    delay = 0  # frames by which a stream lags
+
     def __init__(
         self,
         *,
@@ -174,16 +176,18 @@ class ModeSSM(nnx.Module):
             upper = decode(jnp.exp(log_modes) if mode is None else mode[:, None, :])
         return self._outputs(lower, upper, log_modes, labels, keys[3], flow)
 
-    def initial_state(self, session: Int[Array, "batch"]) -> dict[str, Any]:
-        """The state of fresh streams, one for each entry of `session`."""
-        batch = session.shape[0]
+    def initial_state(self, batch: int) -> dict[str, Any]:
+        """The state of `batch` fresh streams."""
         parts = ("smoothing", "gate", "stem", "patch", "lower", "flow", "mode", "upper")
-        return {"session": session} | {
-            name: getattr(self, name).initial_state(batch) for name in parts
-        }
+        return {name: getattr(self, name).initial_state(batch) for name in parts}
 
     def step(
-        self, state: dict[str, Any], features: Sequence, *, denoise: bool = False
+        self,
+        state: dict[str, Any],
+        features: Sequence,
+        session: Int[Array, "batch"],
+        *,
+        denoise: bool = False,
     ) -> tuple[dict[str, Any], Outputs]:
         """Decodes the next bins of every stream, a multiple of `stride`.
 
@@ -196,7 +200,7 @@ class ModeSSM(nnx.Module):
         new = dict(state)
         new["smoothing"], x = self.smoothing.step(state["smoothing"], features)
         new["gate"], x = self.gate.step(state["gate"], x)
-        x = self.adaptation(x, state["session"])
+        x = self.adaptation(x, session)
         new["stem"], filtered = self.stem.step(state["stem"], x)
         new["patch"], x = self.patch.step(state["patch"], _add(x, filtered))
         new["lower"], lower = self.lower.step(state["lower"], x)

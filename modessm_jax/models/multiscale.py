@@ -32,6 +32,8 @@ class MultiScale(nnx.Module):
     `block_size` bins, a chunk, and gives what the whole call gives.
     """
 
+    delay = 0  # frames by which a stream lags
+
     def __init__(
         self,
         *,
@@ -138,15 +140,14 @@ class MultiScale(nnx.Module):
         _, fused = self.fusion.run(None, fast, medium, slow, key=keys[4])
         return self._outputs(fast, lower, medium, slow, fused)
 
-    def initial_state(self, session: Int[Array, "batch"]) -> dict[str, Any]:
-        """The state of fresh streams, one for each entry of `session`."""
-        batch = session.shape[0]
+    def initial_state(self, batch: int) -> dict[str, Any]:
+        """The state of `batch` fresh streams."""
         parts = ("smoothing", "fast", "medium_lower", "medium_upper", "slow", "fusion")
-        return {"session": session} | {
-            name: getattr(self, name).initial_state(batch) for name in parts
-        }
+        return {name: getattr(self, name).initial_state(batch) for name in parts}
 
-    def step(self, state: dict[str, Any], features: Sequence) -> tuple[dict[str, Any], Outputs]:
+    def step(
+        self, state: dict[str, Any], features: Sequence, session: Int[Array, "batch"]
+    ) -> tuple[dict[str, Any], Outputs]:
         """Decodes the next bins of every stream, a multiple of `block_size`.
 
         Raises:
@@ -155,9 +156,9 @@ class MultiScale(nnx.Module):
         if not self.causal:
             raise ValueError("this model needs whole trials; build it with model.causal = True")
         require_whole_steps(features, self.block_size)
-        new: dict[str, Any] = {"session": state["session"]}
+        new: dict[str, Any] = {}
         new["smoothing"], x = self.smoothing.step(state["smoothing"], features)
-        x = self.adaptation(x, state["session"])
+        x = self.adaptation(x, session)
         new["fast"], fast = self.fast.step(state["fast"], x)
         new["medium_lower"], lower = self.medium_lower.step(state["medium_lower"], x)
         new["medium_upper"], medium = self.medium_upper.step(state["medium_upper"], lower)

@@ -29,6 +29,8 @@ class SingleScale(nnx.Module):
     chunk, and gives what the whole call gives.
     """
 
+    delay = 0  # frames by which a stream lags
+
     def __init__(
         self,
         *,
@@ -104,14 +106,14 @@ class SingleScale(nnx.Module):
         lower = self.lower(hide(x, hidden, self.mask_vector), key=keys[0])
         return self._outputs(lower, self.upper(lower, key=keys[1]))
 
-    def initial_state(self, session: Int[Array, "batch"]) -> dict[str, Any]:
-        """The state of fresh streams, one for each entry of `session`."""
+    def initial_state(self, batch: int) -> dict[str, Any]:
+        """The state of `batch` fresh streams."""
         parts = ("smoothing", "lower", "upper")
-        return {"session": session} | {
-            name: getattr(self, name).initial_state(session.shape[0]) for name in parts
-        }
+        return {name: getattr(self, name).initial_state(batch) for name in parts}
 
-    def step(self, state: dict[str, Any], features: Sequence) -> tuple[dict[str, Any], Outputs]:
+    def step(
+        self, state: dict[str, Any], features: Sequence, session: Int[Array, "batch"]
+    ) -> tuple[dict[str, Any], Outputs]:
         """Decodes the next bins of every stream, a multiple of `block_size`.
 
         Raises:
@@ -120,9 +122,9 @@ class SingleScale(nnx.Module):
         if not self.causal:
             raise ValueError("this model needs whole trials; build it with model.causal = True")
         require_whole_steps(features, self.block_size)
-        new: dict[str, Any] = {"session": state["session"]}
+        new: dict[str, Any] = {}
         new["smoothing"], x = self.smoothing.step(state["smoothing"], features)
-        x = self.adaptation(x, state["session"])
+        x = self.adaptation(x, session)
         new["lower"], lower = self.lower.step(state["lower"], x)
         new["upper"], upper = self.upper.step(state["upper"], lower)
         return new, self._outputs(lower, upper)

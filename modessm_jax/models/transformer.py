@@ -140,16 +140,16 @@ class Transformer(nnx.Module):
             _, x = block.run_block(None, x, block_key, left)
         return self._outputs(x)
 
-    def initial_state(self, session: Int[Array, "batch"]) -> dict[str, Any]:
-        """The state of fresh streams, one for each entry of `session`."""
-        batch = session.shape[0]
+    def initial_state(self, batch: int) -> dict[str, Any]:
+        """The state of `batch` fresh streams."""
         return {
-            "session": session,
             "smoothing": self.smoothing.initial_state(batch),
             "blocks": tuple(block.initial_state(batch) for block in self.blocks),
         }
 
-    def step(self, state: dict[str, Any], features: Sequence) -> tuple[dict[str, Any], Outputs]:
+    def step(
+        self, state: dict[str, Any], features: Sequence, session: Int[Array, "batch"]
+    ) -> tuple[dict[str, Any], Outputs]:
         """Decodes the next bins of every stream, a multiple of `block_size`.
 
         Raises:
@@ -159,12 +159,12 @@ class Transformer(nnx.Module):
             raise ValueError("this model needs whole trials; build it with model.causal = True")
         require_whole_steps(features, self.block_size)
         smoothing, x = self.smoothing.step(state["smoothing"], features)
-        x = self._embed(self.patches(self.adaptation(x, state["session"])), None)
+        x = self._embed(self.patches(self.adaptation(x, session)), None)
         blocks = []
         for block, block_state in zip(self.blocks, state["blocks"], strict=True):
             block_state, x = block.step(block_state, x)
             blocks.append(block_state)
-        new = {"session": state["session"], "smoothing": smoothing, "blocks": tuple(blocks)}
+        new = {"smoothing": smoothing, "blocks": tuple(blocks)}
         return new, self._outputs(x)
 
     def _embed(self, x: Sequence, key: jax.Array | None) -> Sequence:

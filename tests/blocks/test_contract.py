@@ -198,10 +198,10 @@ class Whole(Block):
         return jax.tree.map(lambda leaf: leaf[:, : -(-x.mask.shape[1] // self.stride)], y)
 
     def initial_state(self, batch: int) -> Any:
-        return self.model.initial_state(jnp.ones((batch,), int))
+        return self.model.initial_state(batch)
 
     def step(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
-        state, outputs = self.model.step(state, x)
+        state, outputs = self.model.step(state, x, jnp.ones((x.mask.shape[0],), int))
         return state, outputs.logits["phoneme"]
 
 

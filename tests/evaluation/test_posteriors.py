@@ -109,7 +109,7 @@ def test_a_transducer_has_what_its_encoder_and_greedy_search_say_of_each_trial_a
         del params
         return state, jnp.asarray(table)[labels]
 
-    predict = Predict(lambda params, batch: jnp.zeros((batch,)), step)
+    predict = Predict(lambda params, batch: jnp.zeros((batch,)), step, lambda params: joint)
     params = initial_params()
     functional = Functional(heard, params, multiple=2, predict=predict)
     config = {"data": {"root": str(tmp_path), **data}, "model": {"name": "toy"}}

@@ -106,7 +106,7 @@ def test_the_recurrence_is_that_of_its_equations(reverse: bool) -> None:
 
 
 def test_a_frame_needs_all_bins_of_its_patch() -> None:
-    apply, params, multiple, _ = model()
+    apply, params, multiple, *_ = model()
     features, session, _ = batch()
     outputs = apply(params, features, session)
     assert multiple == 4
@@ -144,11 +144,11 @@ def test_only_one_direction_streams_and_by_whole_strides() -> None:
     streaming = build_module(SMALL, **sizes)
     piece = jax.tree.map(lambda leaf: leaf[:, :7], features)
     with pytest.raises(ValueError, match="7 frames do not fill steps of 4"):
-        streaming.step(streaming.initial_state(session), piece)
+        streaming.step(streaming.initial_state(3), piece, session)
     assert streaming.delay == 2  # 2 bins of the patch, 2 bins of the filter, a stride for each
     both_ways = build_module(SMALL | {"bidirectional": True}, **sizes)
     with pytest.raises(ValueError, match=r"model\.bidirectional"):
-        both_ways.step({}, piece)
+        both_ways.step({}, piece, session)
 
 
 @pytest.mark.parametrize(

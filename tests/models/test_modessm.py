@@ -154,16 +154,16 @@ def test_a_stream_can_be_denoised_too() -> None:
     module.flow.out.kernel[...] = 0.1 * jax.random.normal(jax.random.key(2), (8, 8))
     features, session, _ = batch()
     whole = module(features, session, denoise=True).logits["phoneme"]
-    state, pieces = module.initial_state(session), []
+    state, pieces = module.initial_state(3), []
     for start in range(0, 24, 4):
         piece = jax.tree.map(lambda leaf, at=start: leaf[:, at : at + 4], features)
-        state, outputs = module.step(state, piece, denoise=True)
+        state, outputs = module.step(state, piece, session, denoise=True)
         pieces.append(outputs.logits["phoneme"].masked().values)
     np.testing.assert_allclose(jnp.concatenate(pieces, axis=1), whole.masked().values, atol=1e-4)
 
 
 def test_predicting_label_by_label_is_what_the_training_sees() -> None:
-    apply, params, _, predict = model(predictor="lstm")
+    apply, params, _, predict, _ = model(predictor="lstm")
     features, session, labels = batch()
     found = apply(params, features, session, labels=labels.values).transducer
     assert predict is not None and found is not None
@@ -189,7 +189,7 @@ def test_configs_that_do_not_fit(changes, message: str) -> None:
 
 
 def test_a_whole_trial_model_does_not_stream() -> None:
-    features, *_ = batch()
+    features, session, _ = batch()
     module = build_module(SMALL, channels=4, sessions=3, hides_bins=False, seed=0)
     with pytest.raises(ValueError, match=r"model\.causal"):
-        module.step({}, features)
+        module.step({}, features, session)

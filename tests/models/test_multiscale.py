@@ -106,7 +106,7 @@ def test_keys_turn_on_dropout_and_nothing_else_is_random() -> None:
 
 
 def test_frames_are_the_strides_begun_and_diagnostics_name_the_scales() -> None:
-    apply, params, multiple, _ = model()
+    apply, params, multiple, *_ = model()
     features, session, _ = batch()
     outputs = apply(params, features, session)
     assert multiple == 8
@@ -122,10 +122,10 @@ def test_steps_need_whole_chunks_and_a_causal_model() -> None:
     )
     piece = jax.tree.map(lambda leaf: leaf[:, :7], features)
     with pytest.raises(ValueError, match="7 frames do not fill steps of 8"):
-        streaming.step(streaming.initial_state(session), piece)
+        streaming.step(streaming.initial_state(3), piece, session)
     offline = build_module(SMALL, channels=4, sessions=3, hides_bins=False, seed=0)
     with pytest.raises(ValueError, match=r"model\.causal"):
-        offline.step({}, piece)
+        offline.step({}, piece, session)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_the_small_size_is_that_of_its_rivals() -> None:
 
 @pytest.mark.slow
 def test_every_parameter_receives_a_gradient_and_keys_turn_on_dropout() -> None:
-    apply, params, multiple, _ = model()
+    apply, params, multiple, *_ = model()
     assert multiple == 4
     value = jax.jit(jax.value_and_grad(lambda p, key: loss(apply, p, *batch(), key)))
     (first, gradient), (second, _) = (value(params, jax.random.key(seed)) for seed in (0, 1))
@@ -61,7 +61,7 @@ def test_both_heads_have_a_frame_for_every_stride_begun() -> None:
 def test_only_a_causal_model_steps() -> None:
     module = build_module(SMALL, channels=4, sessions=3, hides_bins=False, seed=0)
     with pytest.raises(ValueError, match=r"model\.causal"):
-        module.step({}, batch()[0])
+        module.step({}, *batch()[:2])
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_every_parameter_receives_a_gradient() -> None:
 
 
 def test_all_hidden_patches_look_the_same() -> None:
-    apply, params, multiple, _ = model(causal=False)
+    apply, params, multiple, *_ = model(causal=False)
     features, session, _ = batch()
     seen, hidden, other = (
         apply(params, features.with_values(values), session, bins).logits["phoneme"]
@@ -121,17 +121,17 @@ def test_a_stream_keeps_the_past_that_it_looks_back_to_and_no_more() -> None:
     features, session, _ = batch()
     sizes: Any = dict(channels=4, sessions=3, hides_bins=False, seed=0)
     streaming = build_module(SMALL, **sizes)
-    state = streaming.initial_state(session)
+    state = streaming.initial_state(3)
     shapes = jax.tree.map(jnp.shape, state)
     piece = jax.tree.map(lambda leaf: leaf[:, :4], features)
-    new, _ = jax.eval_shape(lambda: streaming.step(state, piece))
+    new, _ = jax.eval_shape(lambda: streaming.step(state, piece, session))
     assert jax.tree.map(jnp.shape, new) == shapes
     assert state["blocks"][0].keys.shape == (3, 4, 2, 4)  # 16 bins are 4 frames
     with pytest.raises(ValueError, match="7 frames do not fill steps of 4"):
-        streaming.step(state, jax.tree.map(lambda leaf: leaf[:, :7], features))
+        streaming.step(state, jax.tree.map(lambda leaf: leaf[:, :7], features), session)
     offline = build_module(SMALL | {"causal": False}, **sizes)
     with pytest.raises(ValueError, match=r"model\.causal"):
-        offline.step({}, piece)
+        offline.step({}, piece, session)
 
 
 @pytest.mark.parametrize(
