@@ -77,48 +77,60 @@ def greedy(transducer: Transducer, encoder: Sequence, *, max_symbols: int = 4) -
     Raises:
       ValueError: `max_symbols` is below 1.
     """
-    state = transducer.start(encoder.mask.shape[0])
-    return greedy_step(transducer, state, encoder, max_symbols=max_symbols)[1]
+    batch, time = encoder.mask.shape
+    _, found = greedy_step(transducer, transducer.start(batch), encoder, max_symbols=max_symbols)
+    ids = found.ids.reshape(batch, time * max_symbols)
+    emitted = ids != BLANK
+    order = jnp.argsort(~emitted, axis=1, stable=True)
+    ids = jnp.take_along_axis(ids, order, axis=1)
+    return Sequence.from_lengths(ids, emitted.sum(axis=1, dtype=jnp.int32))
+
+
+class Emissions(NamedTuple):
+    """The labels that each frame emits, in order, and blanks after them."""
+
+    ids: Any  # int32 [batch, time, max_symbols]
+    scores: Any  # [batch, time, max_symbols], log-probability of each label; 0 of the blanks
 
 
 def greedy_step(
     transducer: Transducer, state: tuple[Any, Any], frames: Sequence, *, max_symbols: int = 4
-) -> tuple[tuple[Any, Any], Sequence]:
+) -> tuple[tuple[Any, Any], Emissions]:
     """The next state and the labels of the next frames, any number of them; else as `greedy`.
 
     The state of fresh streams is `transducer.start(batch)`.
     """
     if max_symbols < 1:
         raise ValueError(f"max_symbols = {max_symbols}: a frame must be allowed one label or more")
-    batch, time = frames.mask.shape
+    batch = frames.mask.shape[0]
 
-    def of_frame(state: Any, given: Any) -> tuple[Any, Any]:
+    def of_frame(state: Any, given: Any) -> tuple[Any, Emissions]:
         frame, real = given
 
-        def likeliest(state: Any, active: Any) -> Any:
-            best = jnp.argmax(transducer.joint(frame, state[1]), axis=-1)
-            return jnp.where(active, best, BLANK).astype(jnp.int32)
+        def likeliest(state: Any, active: Any) -> tuple[Any, Any]:
+            scores = transducer.joint(frame, state[1])
+            best = jnp.where(active, jnp.argmax(scores, axis=-1), BLANK).astype(jnp.int32)
+            return best, jnp.where(best == BLANK, 0, jnp.max(scores, axis=-1))
 
         def goes_on(carry: Any) -> Any:
-            count, _, best, _ = carry
+            count, _, (best, _), _ = carry
             return (count < max_symbols) & (best != BLANK).any()
 
         def emit(carry: Any) -> Any:
-            count, state, best, ids = carry
+            count, state, (best, score), (ids, scores) = carry
             emitted = best != BLANK
             state = select(emitted, transducer.advance(state[0], best), state)
-            return count + 1, state, likeliest(state, emitted), ids.at[count].set(best)
+            found = Emissions(ids.at[count].set(best), scores.at[count].set(score))
+            return count + 1, state, likeliest(state, emitted), found
 
+        begun = likeliest(state, real)
         blanks = jnp.full((max_symbols, batch), BLANK, jnp.int32)
+        nothing = Emissions(blanks, jnp.zeros(blanks.shape, begun[1].dtype))
         # A loop and not a scan: most frames emit no label, and the predictor need not run.
-        first = (jnp.zeros((), jnp.int32), state, likeliest(state, real), blanks)
-        _, state, _, ids = jax.lax.while_loop(goes_on, emit, first)
-        return state, ids
+        first = (jnp.zeros((), jnp.int32), state, begun, nothing)
+        _, state, _, found = jax.lax.while_loop(goes_on, emit, first)
+        return state, found
 
     by_frame = (frames.masked().values.swapaxes(0, 1), frames.mask.T)
-    state, ids = jax.lax.scan(of_frame, state, by_frame)
-    ids = ids.transpose(2, 0, 1).reshape(batch, time * max_symbols)
-    emitted = ids != BLANK
-    order = jnp.argsort(~emitted, axis=1, stable=True)
-    ids = jnp.take_along_axis(ids, order, axis=1)
-    return state, Sequence.from_lengths(ids, emitted.sum(axis=1, dtype=jnp.int32))
+    state, found = jax.lax.scan(of_frame, state, by_frame)
+    return state, Emissions(*(part.transpose(2, 0, 1) for part in found))

@@ -98,8 +98,10 @@ def test_greedy_in_blocks_gives_what_the_whole_gives():
         streamed: list[list[int]] = [[] for _ in range(20)]
         for end, size in zip(np.cumsum(blocks), blocks, strict=True):
             block = jax.tree.map(lambda x, a=end - size, b=end: x[:, a:b], encoder)
-            state, ids = step(state, block)
-            streamed = [a + b for a, b in zip(streamed, to_lists(ids), strict=True)]
+            state, found = step(state, block)
+            assert ((np.asarray(found.scores) < 0) == (np.asarray(found.ids) > 0)).all()
+            labels = [ids[ids > 0].tolist() for ids in np.asarray(found.ids)]
+            streamed = [a + b for a, b in zip(streamed, labels, strict=True)]
         whole = to_lists(jax.jit(lambda x: greedy(transducer, x))(encoder))
     assert streamed == whole
     assert len({len(ids) for ids in whole}) > 3
