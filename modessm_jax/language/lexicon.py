@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from modessm_jax.language.pronunciations import Pronunciations, entries, spelling
-from modessm_jax.phonemes import SILENCE, phoneme_id, symbols
+from modessm_jax.phonemes import BLANK, CLASSES, SILENCE, phoneme_id, symbols
 from modessm_jax.runtime.files import LEXICON, content, replacing
 
 Variants = tuple[tuple[int, ...], ...]
@@ -212,3 +212,10 @@ def grow(lexicon: Lexicon, score: Callable[[str], float]) -> PronunciationTree:
         first.append(len(arcs))
     label, target, word = np.array(arcs, np.int64).T
     return PronunciationTree(np.array(first), label, target, word, np.array(ahead))
+
+
+def any_phonemes() -> PronunciationTree:
+    """The tree of no words: after every label any of the phonemes, and silence, may follow."""
+    labels = np.arange(BLANK + 1, CLASSES)
+    same, words = np.full(len(labels), START), np.full(len(labels), NO_WORD)
+    return PronunciationTree(np.array([0, len(labels)]), labels, same, words, np.zeros(1))

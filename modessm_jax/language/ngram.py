@@ -264,6 +264,38 @@ class NGram:
         return f"{self.path}, line {line}: {rule}; correct the line, or make the model again"
 
 
+class NGramStates:
+    """The n-gram's states as numbers, its scores cached; without an n-gram they are all 0."""
+
+    def __init__(self, lm: NGram | None, words: Sequence[str]):
+        self._lm, self._words = lm, words
+        self._states = [None if lm is None else lm.start()]
+        self._numbers = {self._states[0]: 0}
+        self._extended: dict[tuple[int, int], tuple[int, float]] = {}
+        self._ends: dict[int, float] = {}
+
+    def extend(self, state: int, word: int) -> tuple[int, float]:
+        """See `NGram`."""
+        if self._lm is None:
+            return state, 0.0
+        key = state, word
+        if key not in self._extended:
+            after, score = self._lm.extend(self._states[state], self._words[word])
+            number = self._numbers.setdefault(after, len(self._states))
+            if number == len(self._states):
+                self._states.append(after)
+            self._extended[key] = number, score
+        return self._extended[key]
+
+    def end(self, state: int) -> float:
+        """See `NGram`."""
+        if self._lm is None:
+            return 0.0
+        if state not in self._ends:
+            self._ends[state] = self._lm.end(self._states[state])
+        return self._ends[state]
+
+
 def _unpack(path: Path, folder: Path) -> Path:
     """Unpacks a gzipped file into a folder."""
     file = folder / path.stem

@@ -13,6 +13,7 @@ wide enough for every hypothesis the search is exact.
 import copy
 import math
 from collections import defaultdict
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from jaxtyping import Float32, Int
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.language.ngram import NGram
 from modessm_jax.phonemes import BLANK, CLASSES, SILENCE
-from modessm_jax.words.search import LOG_ZERO, SearchOptions, WordHypothesis, rank
+from modessm_jax.words.search import LOG_ZERO, Partial, SearchOptions, WordHypothesis, rank
 
 try:
     from flashlight.lib.text import decoder as flashlight
@@ -177,7 +178,7 @@ class WordStream:
     def __init__(self, search: WordSearch, decoder: Any):
         self._search = search
         self._decoder = decoder
-        self._frames = 0
+        self._frames = self._stable = 0
         self._ended = False
         decoder.decode_begin()
 
@@ -192,6 +193,29 @@ class WordStream:
         self.advance(log_probabilities)
         found = self._decoder.get_best_hypothesis(0).words
         return tuple(self._search.words[index] for index in found if index >= 0)
+
+    def partial(self) -> Partial:
+        """The words of what is now the best hypothesis, as `feed` gives them, and their frames."""
+        if not self._frames:
+            return Partial((), (), 0)
+        best = self._decoder.get_best_hypothesis(0)
+        # The engine's lists begin with the state before the first frame.
+        words, times = self._read(best.words[1:], best.tokens[1:])
+        if len(words) > self._stable:
+            said = [index for index in best.words if index >= 0]
+            self._stable = self._shared(said)
+        return Partial(words, times, self._stable)
+
+    def _shared(self, said: list[int]) -> int:
+        """How many words of the best hypothesis all others begin with."""
+        count = len(said)
+        for result in self._decoder.get_all_final_hypothesis():
+            other = [index for index in result.words if index >= 0]
+            pairs = zip(said[:count], other, strict=False)
+            count = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            if count == self._stable:  # those stay
+                break
+        return count
 
     def advance(self, log_probabilities: Float32[np.ndarray, "frames classes"]) -> None:
         """Takes the next frames without looking up the best hypothesis."""
@@ -225,16 +249,21 @@ class WordStream:
     def _hypothesis(self, result: Any) -> WordHypothesis:
         options, lm = self._search.options, self._search.lm
         # The engine's lists begin with the state before the first frame and end with one after.
-        labels, tokens = np.array(result.words[1:-1]), np.array(result.tokens[1:-1])
-        ends = np.flatnonzero(labels >= 0)
-        words = tuple(self._search.words[index] for index in labels[ends])
+        tokens = np.array(result.tokens[1:-1])
+        words, times = self._read(result.words[1:-1], tokens)
         complete = bool(tokens[-1] != BLANK)
         acoustic = result.emittingModelScore - float(self._search.extra[tokens].sum())
         acoustic = (acoustic - (0 if complete else _UNFINISHED)) / options.acoustic_scale
         prior = 0.0 if lm is None else lm.score(words)
         total = options.total(acoustic, prior, len(words))
-        times = _spans(np.flatnonzero((tokens > BLANK) & (tokens < SILENCE)), ends)
         return WordHypothesis(words, acoustic, prior, total, times, complete)
+
+    def _read(self, labels: Any, tokens: Any) -> tuple[tuple[str, ...], Any]:
+        """The words of a path, and the frames of each."""
+        labels, tokens = np.array(labels), np.array(tokens)
+        ends = np.flatnonzero(labels >= 0)
+        words = tuple(self._search.words[index] for index in labels[ends])
+        return words, _spans(np.flatnonzero((tokens > BLANK) & (tokens < SILENCE)), ends)
 
 
 def _spans(

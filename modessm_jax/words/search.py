@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 # In place of the logarithm of 0: differences of infinities are not numbers.
 LOG_ZERO = -1e4
@@ -81,6 +81,21 @@ class WordHypothesis:
     total: float
     times: tuple[tuple[int, int], ...]
     complete: bool = True
+
+
+class Partial(NamedTuple):
+    """The words of a stream's best hypothesis so far.
+
+    Attributes:
+        words: those that it has finished.
+        times: of each the first and one past the last frame.
+        stable: the first so many are those of every hypothesis in the beam, so that no later frame
+            can change them.
+    """
+
+    words: tuple[str, ...]
+    times: tuple[tuple[int, int], ...]
+    stable: int
 
 
 def rank(found: Iterable[tuple[float, WordHypothesis]], nbest: int) -> list[WordHypothesis]:

@@ -173,6 +173,26 @@ def test_a_stream_ends_with_what_the_whole_gives(tmp_path: Path):
         assert [stream.finish() for stream in streams] == [search(one), search(other)]
 
 
+def test_what_is_stable_of_a_stream_is_in_every_hypothesis_and_stays(tmp_path: Path):
+    lexicon, used = random_lexicon(1)
+    lm = write_lm(tmp_path / "lm.arpa", [*lexicon.words], 1)
+    search = WordSearch(lexicon, lm, SearchOptions(beam=30, beam_threshold=6.0, nbest=1000))
+    stable = 0
+    for seed in range(20):
+        stream, before = search.stream(), 0
+        assert stream.partial() == ((), (), 0)
+        for piece in pieces(random_frames(40, seed, used), np.random.default_rng(seed)):
+            shown = stream.feed(piece)
+            found = stream.partial()
+            assert found.words == shown and len(found.times) == len(shown)
+            assert before <= found.stable <= len(shown)
+            before = found.stable
+        everything = stream.finish()
+        assert {each.words[:before] for each in everything} == {found.words[:before]}
+        stable += before
+    assert stable > 20
+
+
 def frames_saying(path: list[int], certainty: float = 0.9) -> np.ndarray:
     """One class a frame, said with the given probability."""
     rest = (1 - certainty) / (CLASSES - 1)

@@ -7,13 +7,16 @@ from functools import cache
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from modessm_jax.decoding.transducer import Transducer
+from modessm_jax.decoding.transducer_beam import beam
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.language.ngram import NGram
 from modessm_jax.phonemes import BLANK, CLASSES, SILENCE
+from modessm_jax.sequence import Sequence
 from modessm_jax.words.search import SearchOptions, WordHypothesis
 from modessm_jax.words.transducer_search import TransducerWordSearch
 from tests.decoding.transducers import Toy, parrot
@@ -236,6 +239,65 @@ def test_other_options_leave_the_first_search_alone(tmp_path: Path):
         found = first.with_options(other)(frames)
         assert found == TransducerWordSearch(toy(0)[1], lexicon, lm, other)(frames) != before
         assert first(frames) == before
+
+
+def test_a_stream_ends_with_what_the_whole_gives_and_keeps_what_is_stable(tmp_path: Path):
+    random = np.random.default_rng(0)
+    partly = 0
+    for seed in range(12):
+        lexicon, _ = random_lexicon(seed)
+        lm = write_lm(tmp_path / f"{seed}.arpa", [*lexicon.words], seed)
+        options = SearchOptions(beam=12, beam_threshold=9.0, word_score=0.5, nbest=4)
+        frames = random_frames(12, 100 + seed)
+        with jax.enable_x64(True):
+            made = TransducerWordSearch(toy(0)[1], lexicon, lm, options)
+            stream, stable = made.stream(), []
+            for piece in np.split(frames, sorted(random.integers(0, 12, 3))):
+                stream.advance(piece)
+                found, labels = stream.partial(), stream.phonemes()
+                assert len(found.words) == len(found.times) >= found.stable
+                stable.append((found.words[: found.stable], labels.ids[: labels.stable].tolist()))
+            whole = made(frames)
+            assert stream.finish() == whole
+        ids = stream.phonemes().ids.tolist()
+        for words, labels in stable:
+            assert whole[0].words[: len(words)] == words and ids[: len(labels)] == labels
+            partly += len(labels) > 0
+    assert partly > 10
+
+
+def test_without_a_lexicon_the_phonemes_are_those_of_the_beam_search():
+    """Against the search on the device, which is another program; and their frames and scores."""
+    options = SearchOptions(beam=5, beam_threshold=1e9, nbest=1)
+    of, transducer = toy(1)
+    for seed in range(10):
+        frames = random_frames(6, seed)
+        with jax.enable_x64(True):
+            stream = TransducerWordSearch(transducer, None, None, options).stream()
+            stream.advance(frames)
+            (best,) = stream.finish()
+            encoder = Sequence(jnp.asarray(frames[None]), jnp.ones((1, 6), bool))
+            device = beam(transducer, encoder, width=5, max_labels=6)
+        labels = stream.phonemes()
+        assert best.words == () and labels.stable == len(labels.ids)
+        assert labels.ids.tolist() == device.ids[0, 0, : device.lengths[0, 0]].tolist()
+        np.testing.assert_allclose(best.acoustic, device.scores[0, 0], rtol=1e-6)
+        said: tuple[int, ...] = ()
+        for label, frame, score in zip(*labels[:3], strict=True):
+            np.testing.assert_allclose(score, of.log_p(frames[frame], said)[label], rtol=1e-6)
+            said = (*said, int(label))
+        assert np.all(np.diff(labels.frames) >= 0)
+
+
+def test_a_stream_that_has_ended_takes_no_more():
+    stream = TransducerWordSearch(parrot(), TWO, None, SearchOptions(beam=20)).stream()
+    with pytest.raises(ValueError, match="no frames"):
+        stream.finish()
+    stream.advance(frames_saying([20, 18, 40]))
+    stream.finish()
+    for again in (lambda: stream.advance(frames_saying([20])), stream.finish):
+        with pytest.raises(ValueError, match="ended"):
+            again()
 
 
 def frames_saying(path: list[int]) -> np.ndarray:
