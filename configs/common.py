@@ -29,6 +29,9 @@ def data() -> dict[str, Any]:
         "untrained_sessions": "refuse",
         "exclude": (),  # SESSION/BLOCK/TRIAL or SESSION/BLOCK to leave out, or .txt files of them
         "channels": "",  # channels to use, from 0 on, such as "0-63,128-255"; empty: all
+        "normalize": "as_stored",  # "as_stored", or "running": z-scores by each channel's past
+        "normalize_window": 60.0,  # seconds after which the past has lost 63 % of its weight
+        "normalize_log": "",  # channels whose log(1 + x) is taken before, as in channels; or none
         "table": "",  # CSV with the corpus of each block, for figures by corpus; empty: none
         "lexicon": "",  # word error rates are measured while training with it; empty: none
         "batch_size": 64,  # trials of one update, over all devices

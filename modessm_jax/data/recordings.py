@@ -1,8 +1,7 @@
 """Recordings: the trials of one split of a data set in the T15 layout, read once and checked.
 
 `<root>/<session>/data_{train,val,test}.hdf5`; any session names, any channel count. `hdf5.py` reads
-one file; `validation.py` has the rules for bad trials. `list_trials` and `read_transcripts` read
-what a split holds without its features.
+one file; `validation.py` has the rules for bad trials.
 """
 
 import dataclasses
@@ -25,6 +24,7 @@ from modessm_jax.data import hdf5, validation
 from modessm_jax.data.corpora import corpora_of_session, read_corpora
 from modessm_jax.data.hdf5 import Key, Trial, describe
 from modessm_jax.data.index import Facts, Index
+from modessm_jax.data.normalization import RunningNormalization, State
 from modessm_jax.data.roots import WHERE_DATA_COMES_FROM, no_recordings, session_names
 from modessm_jax.data.selection import (
     name_excluding,
@@ -59,6 +59,8 @@ class Recordings:
         memory: features of every trial, None for those not read yet; None if they are read from
             the files.
         chosen: the channels in use, None for all.
+        normalization: of the features; None if they are used as they are stored.
+        starts: its state before each trial, by the trial's index.
     """
 
     split: str
@@ -70,6 +72,8 @@ class Recordings:
     checksums: list[int]
     memory: list[np.ndarray | None] | None
     chosen: np.ndarray | None = None
+    normalization: RunningNormalization | None = None
+    starts: dict[int, State] = field(default_factory=dict)
     session_ids_by_name: Mapping[str, int] = field(default_factory=dict)
     _handles: dict[Path, h5py.File] = field(default_factory=dict)
 
@@ -112,13 +116,40 @@ class Recordings:
         kept = None if self.memory is None else self.memory[index]
         if kept is not None:
             return kept
+        values = self._stored(index)
+        if self.normalization is None:
+            return self._keep(index, repair(values))
+        given = self.starts[index], values, self.trials[index].name
+        return self._keep(index, self.normalization(*given)[1])
+
+    def normalize(self) -> None:
+        """Normalises all trials in the order of recording, each session from its first to last."""
+        rule: Any = self.normalization
+        trials, states = self.trials, {}
+        order = sorted(range(len(trials)), key=lambda i: (trials[i].block, trials[i].number))
+        for index in order:
+            alive()
+            session = trials[index].session
+            self.starts[index] = states.get(session, rule.start(self.channels))
+            given = self.starts[index], self._stored(index), trials[index].name
+            states[session], values = rule(*given)
+            self._keep(index, values)
+
+    def _stored(self, index: int) -> Float32[np.ndarray, "bins channels"]:
+        """The features of a trial before repair and normalisation."""
+        kept = None if self.memory is None else self.memory[index]
+        if kept is not None:
+            return kept
         trial = self.trials[index]
         values = take_channels(self._read(trial), self.chosen, f"{trial.file}, {trial.group}")
         if zlib.crc32(values.data) != self.checksums[index]:
             problem = "has other values now than when it was checked"
             remedy = "Do not change the data while a job reads them; delete the index of the split"
             raise data_error(trial.file, trial.group, "input_features", problem, remedy)
-        values = repair(values)
+        return values
+
+    def _keep(self, index: int, values: np.ndarray) -> Float32[np.ndarray, "bins channels"]:
+        """The values, read-only, in memory if all are to be."""
         values.setflags(write=False)
         if self.memory is not None:
             self.memory[index] = values
@@ -144,6 +175,7 @@ def read_recordings(
     expect_channels: int | None = None,
     exclude: Iterable[str] = (),
     channels: str = "",
+    normalization: RunningNormalization | None = None,
     index_folder: str | Path | None = None,
 ) -> Recordings:
     """Reads and checks one split.
@@ -161,6 +193,7 @@ def read_recordings(
         expect_channels: the channel count a model was built for.
         exclude: trials and blocks to leave out (see `selection.read_exclusions`).
         channels: those to use (see `selection.parse_channels`); empty for all.
+        normalization: of the features; all of them are then read at once. None: as they are stored.
         index_folder: where the index is kept if the root is read-only; without one, an index is
             used but none is written.
 
@@ -183,6 +216,7 @@ def read_recordings(
     corpora = read_corpora(Path(table)) if table else {}
 
     recordings = Recordings(split, names, 0, [], [], [], [], [], parse_channels(channels))
+    recordings.normalization = normalization
     excluded = set(read_exclusions(exclude))
     loader = _Loader(recordings, memory_gib, expect_channels, excluded)
     index = Index(split, channels, [root, *([Path(index_folder)] if index_folder else [])])
@@ -211,6 +245,8 @@ def read_recordings(
         problem = f"none of the {len(recordings.excluded)} {split} trials is usable, e.g. "
         problem += f"{example.trial}, {example.field}: {example.reason}"
         raise data_error(root, "", "", problem, "Check what recorded or wrote the data")
+    if normalization is not None:
+        recordings.normalize()
     _report(recordings)
     return recordings
 
@@ -318,7 +354,9 @@ class _Loader:
             made.repaired.append(finding)
         made.trials.append(trial)
         made.checksums.append(checksum)
-        self._keep(trial, features if features is None or not nonfinite else repair(features))
+        if features is not None and nonfinite and made.normalization is None:
+            features = repair(features)
+        self._keep(trial, features)
         return facts
 
     def _keep(self, trial: Trial, features: np.ndarray | None) -> None:

@@ -52,8 +52,8 @@ def name_excluding(trial: Trial, names: Iterable[str]) -> str | None:
     return next((name for name in (f"{block}/{trial.number}", block) if name in names), None)
 
 
-def parse_channels(text: str) -> Int[np.ndarray, "channels"] | None:
-    """The channels in `data.channels` ("0-63, 128-255"), from 0 on; None if it is empty: all.
+def parse_channels(text: str, key: str = "data.channels") -> Int[np.ndarray, "channels"] | None:
+    """The channels in a key of the config ("0-63, 128-255"), from 0 on; None if it is empty.
 
     Raises:
         DataError: it is no list of numbers and ranges that grow.
@@ -64,8 +64,8 @@ def parse_channels(text: str) -> Int[np.ndarray, "channels"] | None:
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
         if first > last or (channels and first <= channels[-1]):
             raise DataError(
-                f"data.channels is {text!r}; give the channels in use as numbers and ranges that "
-                "grow, such as 0-63,128-255; empty for all."
+                f"{key} is {text!r}; give the channels in use as numbers and ranges that grow, "
+                f"such as 0-63,128-255; empty for {'all' if key == 'data.channels' else 'none'}."
             )
         channels += range(first, last + 1)
     return np.array(channels) if channels else None

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float32
 
+BIN_SECONDS = 0.02
 MAX_BAD_CHANNELS = 0.10
-# Bins are 20 ms.
 MIN_BINS = 3  # 50 ms is two and a half bins
 MAX_BINS = 3000  # 60 s
 # Larger datasets are refused before memory is taken for them. A minute of 512 channels is 6 MB.

@@ -8,9 +8,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure, SubFigure
 from rapidfuzz.distance import Levenshtein
 
+from modessm_jax.data.validation import BIN_SECONDS
 from modessm_jax.decoding.ctc import align
 from modessm_jax.evaluation.posteriors import best_path
-from modessm_jax.evaluation.results import BIN_SECONDS, Example
+from modessm_jax.evaluation.results import Example
 from modessm_jax.phonemes import BLANK, SILENCE, SYMBOLS
 from modessm_jax.runtime.files import replacing
 

@@ -18,7 +18,6 @@ from modessm_jax.data.hdf5 import Trial
 from modessm_jax.phonemes import BLANK, CLASSES
 from modessm_jax.text import Edits, bootstrap_interval, phoneme_edits, total
 
-BIN_SECONDS = 0.02
 NO_LABELS = "this split has no labels: predictions and counts only, no metrics"
 
 

@@ -35,7 +35,14 @@ FREE_KEYS = frozenset(
 
 # Keys that configs did not always have, and what runs without them did.
 ADDED_KEYS: dict[str, dict[str, Any]] = {
-    "data": {"exclude": [], "channels": "", "untrained_sessions": "refuse"},
+    "data": {
+        "exclude": [],
+        "channels": "",
+        "untrained_sessions": "refuse",
+        "normalize": "as_stored",
+        "normalize_window": 60.0,
+        "normalize_log": "",
+    },
     "init": {"run": "", "skip": [], "sessions": "nearest"},
     "optimizer": {"session_rate": 1.0, "decay_sessions": True},
 }

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from modessm_jax.data.batches import EvaluationBatches
+from modessm_jax.data.normalization import read_normalization
 from modessm_jax.data.recordings import Recordings, Trial, read_recordings
 from modessm_jax.data.roots import WHERE_DATA_COMES_FROM
 from modessm_jax.data.validation import DataError
@@ -177,6 +178,7 @@ def read_configured(
         memory_gib=data["memory_gib"],
         exclude=data["exclude"],
         channels=data["channels"],
+        normalization=read_normalization(data),
         **further,
     )
 
