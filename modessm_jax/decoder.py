@@ -1,7 +1,6 @@
 """A trained decoder from Python: NumPy features in, phonemes, words and their times out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -9,45 +8,29 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from modessm_jax.data.selection import parse_channels, take_channels
-from modessm_jax.evaluation.posteriors import best_path, log_probabilities
-from modessm_jax.evaluation.results import BIN_SECONDS
-from modessm_jax.phonemes import symbols
+from modessm_jax.language.lexicon import Lexicon
+from modessm_jax.language.ngram import NGram
 from modessm_jax.runs.load import Run, load_run
 from modessm_jax.runs.sessions import REFUSE, Choice, adapters, check_rule
 from modessm_jax.sequence import Sequence as Padded
+from modessm_jax.streaming.decoded import Decoded
+from modessm_jax.streaming.features import Features
+from modessm_jax.streaming.head import CTC, Head
+from modessm_jax.streaming.reading import Frames
+from modessm_jax.streaming.step import BatchStep
+from modessm_jax.streaming.stream import PAUSE, Stream, Streams
+from modessm_jax.words.search import SearchOptions
 
 # Shapes are few, because each is compiled for: lengths double from about this many bins on, and
 # batches have one row or this many.
 _SHORTEST, _ROWS = 128, 8
 
-Times = tuple[tuple[float, float], ...]
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """What was decoded in one trial.
-
-    Attributes:
-        phonemes: greedily decoded by the CTC head (also of a model with a transducer): ARPAbet
-            symbols, and " | " for the silence after a word.
-        times: start and end of each phoneme in seconds from the first bin, those of its frames on
-            the most likely CTC path; a frame is as many bins of 20 ms as the encoder's stride.
-        log_probabilities: of each phoneme, the mean over its frames, in nats.
-        words: of the best sentence; empty without a lexicon.
-        word_times: start and end of each word in seconds, silence left out.
-    """
-
-    phonemes: tuple[str, ...]
-    times: Times
-    log_probabilities: tuple[float, ...]
-    words: tuple[str, ...] = ()
-    word_times: Times = ()
-
 
 def load(
     run: str | Path,
     *,
+    head: str = CTC,
+    width: int = 1,
     lexicon: str | Path | None = None,
     lm: str | Path | None = None,
     session_map: Mapping[str, str] | None = None,
@@ -58,6 +41,9 @@ def load(
 
     Args:
         run: the workdir of the run.
+        head: "ctc"; or "rnnt", the transducer of a run that has one.
+        width: hypotheses of a beam search for the transducer's phonemes; 1 searches greedily. The
+            words have a beam of their own.
         lexicon: file of the words to be recognised, from `python -m experiments.language_model
             lexicon`; without it, phonemes only. Needs `pip install 'modessm_jax[words]'`.
         lm: file of an n-gram, ARPA or KenLM binary, to weigh the words by.
@@ -70,28 +56,25 @@ def load(
     Raises:
         CheckpointError: the directory holds no trained model, or one that cannot be read.
         ValueError: the lexicon, the n-gram, the session map or an option is unfit, or there is no
-            lexicon for them.
+            lexicon for them; or the head is unknown, or the model lacks it.
         TypeError: there is no such option.
         ImportError: the packages of the word search are not installed.
     """
-    search = None
+    found = load_run(run)
+    params = jax.device_put(found.params)
+    reader = Head(found.functional, params, head, width)
     if lexicon is not None:
-        # Imported here because the packages of the search are optional.
-        from modessm_jax.language.lexicon import Lexicon
-        from modessm_jax.language.ngram import NGram
-        from modessm_jax.words.ctc_search import WordSearch
-        from modessm_jax.words.search import SearchOptions
-
+        make_search = reader.word_search(params)
         known = Lexicon.read(Path(lexicon))
         ngram = None if lm is None else NGram(Path(lm))
         if ngram is not None:
             ngram.lacking(known.words)
-        search = WordSearch(known, ngram, SearchOptions(**options))
+        reader.words = make_search(known, ngram, SearchOptions(**options))
     elif lm is not None or options:
         raise ValueError("an n-gram and search options need a lexicon: give one, or neither")
     check_rule("untrained_sessions", untrained_sessions)
     choice = Choice(renamed=dict(session_map or {}), untrained=untrained_sessions)
-    return Decoder(Path(run), load_run(run), search, choice)
+    return Decoder(Path(run), found._replace(params=params), reader, choice)
 
 
 class Decoder:
@@ -103,7 +86,7 @@ class Decoder:
         channels: features in a bin that it uses: those of `data.channels`, or all.
     """
 
-    def __init__(self, workdir: Path, run: Run, search: Any, choice: Choice):
+    def __init__(self, workdir: Path, run: Run, head: Head, choice: Choice):
         self.config, self.sessions, self.channels = run.config, tuple(run.sessions), run.channels
         self._adapters, self._choice = run.adapters, choice
         strange = sorted(set(choice.renamed.values()) - set(self.sessions))
@@ -113,19 +96,20 @@ class Decoder:
                 f"session_map: {', '.join(strange)} is not one of the model's: {known}"
             )
         self._title = f"{run.config['model']['name']} of {workdir}, step {run.step}"
-        self._search = search
-        self._multiple = run.functional.multiple
-        self._chosen = parse_channels(run.config["data"].get("channels", ""))
-        self._params = jax.device_put(run.params)
+        self._head, self._run = head, run
+        self._features = Features(run.config, run.channels)
+        self._steps: dict[int, BatchStep] = {}  # by streams in a batch
 
-        def score(params: Any, values: Any, bins: Any, session: Any) -> Padded:
+        def score(params: Any, values: Any, bins: Any, session: Any) -> Any:
             features = Padded.from_lengths(values, bins)
-            return log_probabilities(run.functional.apply(params, features, session))
+            outputs = run.functional.apply(params, features, session)
+            return head.score(params, head.start(params, bins.shape[0]), outputs)[1]
 
         self._score = jax.jit(score)
 
     def __repr__(self) -> str:
-        words = "" if self._search is None else f", {len(self._search.words):,} words"
+        search = self._head.words
+        words = "" if search is None else f", {len(search.words):,} words"
         known = f"{self.channels} channels, {len(self.sessions)} sessions{words}"
         return f"<Decoder: {self._title}; {known}>"
 
@@ -143,8 +127,10 @@ class Decoder:
         Trials are padded to a few lengths; the first call with one of them compiles.
 
         Args:
-            features: floats [bins, channels], z-scored as in training, in bins of 20 ms, of all
-                channels that are recorded; or a list of such trials, of any lengths.
+            features: floats [bins, channels], as in the recordings of the training, in bins of 20
+                ms, of all channels that are recorded; or a list of such trials, of any lengths.
+                Where the run normalises (`data.normalize`), it does so here, and goes on from
+                trial to trial of a session: give them in the order of recording.
             session: the name of the session they were recorded in; of a list also one for each.
 
         Returns:
@@ -155,15 +141,15 @@ class Decoder:
                 bins, or values that are not finite; the list is empty. The message says which.
         """
         if not isinstance(features, list | tuple):
-            return self._decode_batch([self._check("features", features, session)])[0]
+            trial = self._check("features", features, session)
+            return self._decode_batch(self._normalized([trial]))[0]
         names = [session] * len(features) if isinstance(session, str) else session
         if not features or len(names) != len(features):
             problem = f"{len(features)} trials and {len(names)} sessions"
             raise ValueError(f"{problem}; give at least one trial, and one session for all or each")
-        trials = [
-            self._check(f"trial {place} of the list", *trial)
-            for place, trial in enumerate(zip(features, names, strict=True))
-        ]
+        given = enumerate(zip(features, names, strict=True))
+        checked = [self._check(f"trial {place} of the list", *trial) for place, trial in given]
+        trials = self._normalized(checked)
         found: dict[int, Decoded] = {}
         order = sorted(range(len(trials)), key=lambda place: len(trials[place][0]))
         for start in range(0, len(order), _ROWS):
@@ -172,22 +158,67 @@ class Decoder:
             found |= zip(places, batch, strict=True)
         return [found[place] for place in range(len(trials))]
 
-    def _check(self, name: str, features: Any, session: Any) -> tuple[np.ndarray, int]:
-        """A trial as float32 [bins, channels], and the id of its session."""
-        entry = self._entry(name, session)
-        values = np.asarray(features)
-        if values.ndim != 2 or values.dtype.kind != "f" or not len(values):
-            problem = f"{values.dtype} of shape {values.shape}, not floats [bins, channels]"
-            raise ValueError(f"{name}: {problem}; give one bin or more, several trials as a list")
-        values = take_channels(values, self._chosen, name)
-        if values.shape[1] != self.channels:
-            problem = f"{values.shape[1]} channels, but the model was trained on {self.channels}"
-            raise ValueError(f"{name}: {problem}; give the same features as in training")
+    def stream(self, session: str, *, before: Any = None, pause: float = PAUSE) -> Stream:
+        """Begins a stream: the decoder fed with bins as they are recorded.
+
+        The model's step is compiled now. What `finish` gives is what `decode` gives of all bins.
+
+        Args:
+            session: the name of the session that is being recorded.
+            before: bins [bins, channels] of the session that were recorded before, such as those of
+                the last block, to begin the normalisation with. Only a run that normalises
+                (`data.normalize`) needs them.
+            pause: seconds of blank or silence, after something was said, that end a sentence.
+
+        Raises:
+            ValueError: the model needs whole trials, the session is unknown, or `before` or `pause`
+                is unfit.
+        """
+        return Stream(self.streams([session], before=[before], pause=pause))
+
+    def streams(
+        self,
+        sessions: Sequence[str],
+        *,
+        before: Sequence[Any] | None = None,
+        pause: float = PAUSE,
+    ) -> Streams:
+        """Begins several streams that are stepped as one batch; for each of them as `stream`.
+
+        Args:
+            sessions: of each stream.
+            before: of each stream, or None; None for none of them.
+            pause: of all.
+
+        Raises:
+            ValueError: as `stream`.
+        """
+        rows, run = len(sessions), self._run
+        if rows not in self._steps:
+            given = run.functional, self._head, run.params, self.channels, rows
+            self._steps[rows] = BatchStep(*given)
+        parts = self._steps[rows], self._head, self._features, self._entry
+        return Streams(*parts, sessions, before, pause)
+
+    def _check(self, name: str, features: Any, session: Any) -> tuple[np.ndarray, str]:
+        """A trial as numbers [bins, channels], of a known session."""
+        self._entry(name, session)
+        values = self._features.take(features, name, least=1)
         bad = np.flatnonzero(~(np.abs(values) <= np.finfo(np.float32).max).all(axis=0))
         if len(bad):
             problem = f"NaN or infinity in {len(bad)} channels, such as channel {bad[0]}"
             raise ValueError(f"{name}: {problem}; put 0 there, the mean of z-scored features")
-        return values.astype(np.float32, copy=False), entry
+        return values, session
+
+    def _normalized(self, trials: list[tuple[np.ndarray, str]]) -> list[tuple[np.ndarray, int]]:
+        """The features of trials in the order of recording, and the entry of each one's session."""
+        states: dict[str, Any] = {}
+        found = []
+        for values, session in trials:
+            state = states.get(session, self._features.start())
+            states[session], features = self._features.normalize(state, values, session)
+            found.append((features, self._entry("features", session)))
+        return found
 
     def _entry(self, name: str, session: Any) -> int:
         """The entry of a session in the session layers."""
@@ -210,30 +241,21 @@ class Decoder:
     def _decode_batch(self, batch: list[tuple[np.ndarray, int]]) -> list[Decoded]:
         """Decodes a few trials, the longest last."""
         rows = 1 if len(batch) == 1 else _ROWS
-        length = -(-_SHORTEST // self._multiple) * self._multiple
+        length = -(-_SHORTEST // self._run.functional.multiple) * self._run.functional.multiple
         while length < len(batch[-1][0]):
             length *= 2
         values = np.zeros((rows, length, self.channels), np.float32)
         bins, ids = np.zeros((2, rows), np.int32)  # rows that stay empty have no real bins
         for row, (trial, session) in enumerate(batch):
             values[row, : len(trial)], bins[row], ids[row] = trial, len(trial), session
-        scores = jax.device_get(self._score(self._params, values, bins, ids))
-        stride = length // scores.mask.shape[1]  # bins in a frame
+        scored = jax.device_get(self._score(self._run.params, values, bins, ids))
+        stride = length // scored.mask.shape[1]  # bins in a frame
         return [
-            self._decode_frames(scores.values[row, : scores.mask[row].sum()], stride, len(trial))
+            self._decode_frames(scored.of(row), stride, len(trial))
             for row, (trial, _) in enumerate(batch)
         ]
 
-    def _decode_frames(self, frames: np.ndarray, stride: int, bins: int) -> Decoded:
-        def seconds(spans: Any) -> Times:
-            edges = np.minimum(np.reshape(spans, (-1, 2)) * stride, bins) * BIN_SECONDS
-            return tuple((start, end) for start, end in edges.round(6).tolist())
-
-        phonemes, spans = best_path(frames)
-        spoken = zip(phonemes, spans, strict=True)
-        scores = tuple(float(frames[start:end, k].mean()) for k, (start, end) in spoken)
-        decoded = Decoded(tuple(symbols(phonemes.tolist())), seconds(spans), scores)
-        if self._search is None:
-            return decoded
-        best = self._search(frames)[0]
-        return replace(decoded, words=best.words, word_times=seconds(best.times))
+    def _decode_frames(self, frames: Frames, stride: int, bins: int) -> Decoded:
+        reading = self._head.reading(stride)
+        reading.feed(frames, bins)
+        return reading.finish(bins)

@@ -23,6 +23,7 @@ SMALLER = {
     "data": {"batch_size": 4, "buckets": 1},
     "model": {
         "d": 8, "layers": (1, 1, 1), "heads": 2, "ff": 8, "kernel": 3, "patches": (2, 4, 4),
+        "causal": True, "chunk": 4,
     },
 }  # fmt: skip
 
