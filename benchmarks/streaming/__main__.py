@@ -77,6 +77,7 @@ def _latency(given: argparse.Namespace, words: dict[str, Any]) -> str:
                 ("model's step", found.model),
                 ("search", found.search),
                 ("push, in all", found.total),
+                ("the same, CPU time", found.processor),
                 ("end of a sentence", found.finish),
             )
         ]

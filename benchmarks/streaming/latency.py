@@ -40,6 +40,7 @@ class Latency(NamedTuple):
     model: np.ndarray
     search: np.ndarray
     total: np.ndarray
+    processor: np.ndarray  # CPU seconds of all, which other programs on the machine hardly change
     finish: np.ndarray
 
 
@@ -75,10 +76,11 @@ def measure(decoder: Decoder, trials: list[np.ndarray], steps: int) -> Latency:
     while len(each) < steps:
         features = trials[place % len(trials)]
         for start in range(0, len(features) - BINS + 1, BINS):
-            before, began = stream.seconds, time.perf_counter()
+            before, began = stream.seconds, (time.perf_counter(), time.process_time())
             stream.push(features[start : start + BINS])
-            took, after = time.perf_counter() - began, stream.seconds
-            each.append((after.model - before.model, after.search - before.search, took))
+            took = time.perf_counter() - began[0], time.process_time() - began[1]
+            after = stream.seconds
+            each.append((after.model - before.model, after.search - before.search, *took))
             if len(each) == steps:
                 break
         began = time.perf_counter()
@@ -86,5 +88,5 @@ def measure(decoder: Decoder, trials: list[np.ndarray], steps: int) -> Latency:
         ends.append(time.perf_counter() - began)
         stream.reset()
         place += 1
-    model, search, total = np.array(each).T
-    return Latency(model, search, total, np.array(ends))
+    model, search, total, processor = np.array(each).T
+    return Latency(model, search, total, processor, np.array(ends))

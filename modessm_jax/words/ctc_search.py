@@ -179,6 +179,7 @@ class WordStream:
         self._search = search
         self._decoder = decoder
         self._frames = self._stable = 0
+        self._shown: tuple[str, ...] = ()
         self._ended = False
         decoder.decode_begin()
 
@@ -201,9 +202,10 @@ class WordStream:
         best = self._decoder.get_best_hypothesis(0)
         # The engine's lists begin with the state before the first frame.
         words, times = self._read(best.words[1:], best.tokens[1:])
-        if len(words) > self._stable:
-            said = [index for index in best.words if index >= 0]
-            self._stable = self._shared(said)
+        # Comparing all hypotheses takes as long as searching the frame does.
+        if words != self._shown and len(words) > self._stable:
+            self._stable = self._shared([index for index in best.words if index >= 0])
+        self._shown = words
         return Partial(words, times, self._stable)
 
     def _shared(self, said: list[int]) -> int:

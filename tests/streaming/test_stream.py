@@ -1,5 +1,6 @@
 """A stream gives in pieces what the whole trial gives at once, and says what is new of it."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -20,7 +21,6 @@ from tests.streaming.tiny import CHANNELS, decoder_of, pieces, run_of, trial
 from tests.words.spoken import LEXICON
 
 WORDS: dict[str, Any] = {"lexicon": LEXICON, "lm": None, "options": SearchOptions(beam=20, nbest=1)}
-QUICK = [("gru", "ctc", 1, {}), ("modessm", "rnnt", 1, {})]
 SLOW = [
     ("transformer", "ctc", 1, WORDS),
     ("multiscale", "ctc", 1, WORDS),
@@ -35,56 +35,80 @@ def gru() -> Decoder:
     return decoder_of(run_of("gru"))
 
 
-def said(news: list[News], decoded: Decoded) -> None:
-    """What was given on the way is how the sentence begins."""
-    symbols = tuple(phoneme.symbol for each in news for phoneme in each.phonemes)
-    assert symbols == decoded.phonemes[: len(symbols)]
-    words = tuple(word.word for each in news for word in each.words)
-    assert words == decoded.words[: len(words)]
+@pytest.fixture(scope="module")
+def transducer() -> Decoder:
+    return decoder_of(run_of("modessm"), "rnnt", 1, **WORDS)
 
 
-@pytest.mark.parametrize(
-    ("name", "head", "width", "words"),
-    [*QUICK, *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW)],
-)
-def test_in_pieces_as_at_once(name: str, head: str, width: int, words: dict[str, Any]) -> None:
-    decoder = decoder_of(run_of(name), head, width, **words)
-    streams = decoder.streams(["a", "b"])
-    lengths = {0: (75, 41), 1: (3, 96)}  # bins of each sentence, by row
-    for sentence in (0, 1):
-        trials = [trial(lengths[row][sentence], 2 * sentence + row) for row in (0, 1)]
-        expected = decoder.decode(trials, ["a", "b"])
-        logits = [_log_probabilities(decoder, x, s) for x, s in zip(trials, (0, 1), strict=True)]
+def in_pieces_as_at_once(decoder: Decoder, sessions: list[str]) -> None:
+    """Two sentences, one after the other, of a stream for each session."""
+    streams = decoder.streams(sessions)
+    for lengths in ((75, 3), (41, 96)):
+        trials = [trial(lengths[row], 7 * row + lengths[0]) for row in range(len(sessions))]
+        expected = decoder.decode(trials, sessions)
         cut = [list(pieces(x, row)) for row, x in enumerate(trials)]
-        news: list[list[News]] = [[], []]
+        news: list[list[News]] = [[] for _ in sessions]
         for at in range(max(map(len, cut))):
             given = [bins[at] if at < len(bins) else None for bins in cut]
             for row, each in enumerate(streams.push(given)):
                 news[row].append(each)
-        for row in (1, 0):
+        for row, whole in reversed([*enumerate(expected)]):
             news[row].append(streams.flush(row))
             frames = np.concatenate([each.frames for each in news[row]])
-            np.testing.assert_allclose(frames, logits[row], atol=2e-5)
+            scores = _log_probabilities(decoder, trials, sessions, row)
+            np.testing.assert_allclose(frames, scores, atol=2e-5)
             decoded = streams.finish(row)
-            assert decoded.phonemes == expected[row].phonemes
-            assert decoded.times == expected[row].times
-            assert (decoded.words, decoded.word_times) == (
-                expected[row].words,
-                expected[row].word_times,
+            np.testing.assert_allclose(
+                decoded.log_probabilities, whole.log_probabilities, atol=2e-5
             )
-            scores = decoded.log_probabilities, expected[row].log_probabilities
-            np.testing.assert_allclose(*scores, atol=2e-5)
-            said(news[row], decoded)
+            same = {"log_probabilities": ()}
+            assert replace(decoded, **same) == replace(whole, **same)
+            # What was given on the way is how the sentence begins.
+            symbols = tuple(phoneme.symbol for each in news[row] for phoneme in each.phonemes)
+            words = tuple(word.word for each in news[row] for word in each.words)
+            assert symbols == whole.phonemes[: len(symbols)]
+            assert words == whole.words[: len(words)]
             streams.reset(row)
-    assert any(decoded.phonemes for decoded in expected)
+        assert any(whole.phonemes for whole in expected)
+        assert decoder._head.words is None or any(whole.words for whole in expected)
 
 
-def _log_probabilities(decoder: Decoder, features: np.ndarray, entry: int) -> np.ndarray:
-    """Of the whole trial, by the model alone."""
-    run: Any = decoder._run
-    values = np.pad(features, ((0, 128 - len(features)), (0, 0)))[None]
-    found = decoder._score(run.params, values, np.array([len(features)]), np.array([entry]))
+def _log_probabilities(
+    decoder: Decoder, trials: list[np.ndarray], sessions: list[str], row: int
+) -> np.ndarray:
+    """Of a whole trial, by the model alone, in the program that `decode` has compiled."""
+    rows = 1 if len(trials) == 1 else 8
+    values, bins = np.zeros((rows, 128, CHANNELS), np.float32), np.zeros(rows, np.int32)
+    values[0, : len(trials[row])], bins[0] = trials[row], len(trials[row])
+    entries = np.full(rows, decoder.sessions.index(sessions[row]), np.int32)
+    found = decoder._score(decoder._run.params, values, bins, entries)
     return np.asarray(found.scores[0])[np.asarray(found.mask[0])]
+
+
+def test_in_pieces_as_at_once(gru, transducer) -> None:
+    in_pieces_as_at_once(gru, ["b"])
+    in_pieces_as_at_once(transducer, ["a", "b"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "head", "width", "words"), SLOW)
+def test_every_model_in_pieces_as_at_once(name, head, width, words) -> None:
+    in_pieces_as_at_once(decoder_of(run_of(name), head, width, **words), ["a", "b"])
+
+
+def test_nothing_compiles_once_a_stream_is_made(transducer) -> None:
+    streams = transducer.streams(["a", "b"])
+    compiled: list[str] = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event)
+    )
+    for bins in pieces(trial(60)):
+        streams.push([bins, bins])
+    streams.finish(0)
+    streams.reset(0, "b")
+    streams.push([trial(5), trial(7)])
+    transducer.streams(["b", "a"]).push([trial(9), None])
+    assert not [event for event in compiled if "backend_compile" in event]
 
 
 def test_a_stream_ends_with_frames_that_lag(gru) -> None:
@@ -94,22 +118,6 @@ def test_a_stream_ends_with_frames_that_lag(gru) -> None:
     late = gru._run.functional.steps.delay
     assert late and shown == 10 - late
     assert stream.finish() == gru.decode(features, "a")
-
-
-def test_nothing_compiles_once_a_stream_is_made() -> None:
-    decoder = decoder_of(run_of("modessm"), "rnnt", 1, **WORDS)
-    stream = decoder.stream("a")
-    compiled: list[str] = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, *_, **__: compiled.append(event) if "compile" in event else None
-    )
-    for session in ("a", "b"):
-        for bins in pieces(trial(60)):
-            stream.push(bins)
-        stream.finish()
-        stream.reset(session)
-    decoder.stream("b").push(trial(9))
-    assert [event for event in compiled if "backend_compile" in event] == []
 
 
 def test_the_next_sentence_begins_anew_and_may_be_of_another_session(gru) -> None:

@@ -244,7 +244,7 @@ def test_other_options_leave_the_first_search_alone(tmp_path: Path):
 def test_a_stream_ends_with_what_the_whole_gives_and_keeps_what_is_stable(tmp_path: Path):
     random = np.random.default_rng(0)
     partly = 0
-    for seed in range(12):
+    for seed in range(6):
         lexicon, _ = random_lexicon(seed)
         lm = write_lm(tmp_path / f"{seed}.arpa", [*lexicon.words], seed)
         options = SearchOptions(beam=12, beam_threshold=9.0, word_score=0.5, nbest=4)
@@ -263,13 +263,14 @@ def test_a_stream_ends_with_what_the_whole_gives_and_keeps_what_is_stable(tmp_pa
         for words, labels in stable:
             assert whole[0].words[: len(words)] == words and ids[: len(labels)] == labels
             partly += len(labels) > 0
-    assert partly > 10
+    assert partly > 5
 
 
 def test_without_a_lexicon_the_phonemes_are_those_of_the_beam_search():
     """Against the search on the device, which is another program; and their frames and scores."""
     options = SearchOptions(beam=5, beam_threshold=1e9, nbest=1)
     of, transducer = toy(1)
+    search_on_device = jax.jit(lambda x: beam(transducer, x, width=5, max_labels=6))
     for seed in range(10):
         frames = random_frames(6, seed)
         with jax.enable_x64(True):
@@ -277,7 +278,7 @@ def test_without_a_lexicon_the_phonemes_are_those_of_the_beam_search():
             stream.advance(frames)
             (best,) = stream.finish()
             encoder = Sequence(jnp.asarray(frames[None]), jnp.ones((1, 6), bool))
-            device = beam(transducer, encoder, width=5, max_labels=6)
+            device = search_on_device(encoder)
         labels = stream.phonemes()
         assert best.words == () and labels.stable == len(labels.ids)
         assert labels.ids.tolist() == device.ids[0, 0, : device.lengths[0, 0]].tolist()
