@@ -194,6 +194,8 @@ class Decoder:
             ValueError: as `stream`.
         """
         rows, run = len(sessions), self._run
+        if not rows:
+            raise ValueError("streams of no sessions: give one for each stream")
         if rows not in self._steps:
             given = run.functional, self._head, run.params, self.channels, rows
             self._steps[rows] = BatchStep(*given)

@@ -19,7 +19,6 @@ class BatchStep:
     """Compiled functions of one batch size: a fresh state, a step, and a restart of some streams.
 
     Attributes:
-        rows: streams in a batch.
         bins: that a step takes of each stream.
         late: bins by which the frames lag.
         stride: bins in a frame.
@@ -37,7 +36,7 @@ class BatchStep:
                 "this model was trained on whole trials and cannot stream: train one with "
                 "--config.model.causal=True, or a gru with --config.model.bidirectional=False"
             )
-        self.rows, self.bins, self._params = rows, model.multiple, params
+        self.bins, self._params = model.multiple, params
 
         def fresh(params: Any) -> State:
             return steps.initial_state(params, rows), head.start(params, rows)
@@ -61,7 +60,7 @@ class BatchStep:
         found = jax.eval_shape(step, *given)[1]
         self.stride = self.bins // found.mask.shape[1]
         self.late = steps.delay * self.stride
-        self.fresh = jax.jit(fresh).lower(params).compile()
+        self._fresh = jax.jit(fresh).lower(params).compile()
         self._step = jax.jit(step, donate_argnums=1).lower(*given).compile()
         self._restart = jax.jit(restart, donate_argnums=1).lower(params, state, chosen).compile()
         if found.encoder is not None:
@@ -69,7 +68,7 @@ class BatchStep:
 
     def start(self) -> State:
         """The state of fresh streams."""
-        return self.fresh(self._params)
+        return self._fresh(self._params)
 
     def __call__(
         self,

@@ -89,7 +89,7 @@ class Streams:
         """Takes the next bins of every stream, and gives what is new.
 
         Args:
-            bins: of each stream numbers [bins, channels], of all channels that are recorded, any
+            bins: of each stream floats [bins, channels], of all channels that are recorded, any
                 number of bins; or None for no bins. NaN and infinity become 0, the mean.
 
         Raises:
@@ -101,16 +101,16 @@ class Streams:
                 f"{len(bins)} entries for {len(self._sentences)} streams; give each one"
             )
         given = [None if each is None else self._features.take(each, "bins") for each in bins]
-        for row, (sentence, values) in enumerate(zip(self._sentences, given, strict=True)):
+        _check(all(values is None or not each.flushed for values, each in self._with(given)))
+        for row, (values, sentence) in enumerate(self._with(given)):
             if values is not None:
-                _check(not sentence.flushed)
                 features = self._normalized(row, values)
                 sentence.waiting = np.concatenate([sentence.waiting, features])
                 sentence.bins += len(features)
         found: list[list[Frames]] = [[] for _ in bins]
         while any(full := [len(each.waiting) >= self._step.bins for each in self._sentences]):
             self._advance(np.array(full), found)
-        return [self._read(*each) for each in zip(self._sentences, found, strict=True)]
+        return [self._read(sentence, frames) for frames, sentence in self._with(found)]
 
     def flush(self, row: int) -> News:
         """Brings out the frames that lag: the sentence of a stream has no more bins.
@@ -163,6 +163,9 @@ class Streams:
 
     def _new(self) -> _Sentence:
         return _Sentence(self._head.reading(self._step.stride), self._features.channels)
+
+    def _with(self, given: list[Any]) -> list[tuple[Any, _Sentence]]:
+        return [*zip(given, self._sentences, strict=True)]
 
     def _only(self, row: int) -> np.ndarray:
         return np.arange(len(self._sentences)) == row
@@ -224,7 +227,7 @@ class Stream:
         self._streams = streams
 
     def push(self, bins: Any) -> News:
-        """Takes the next bins, numbers [bins, channels]; see `Streams.push`."""
+        """Takes the next bins, floats [bins, channels]; see `Streams.push`."""
         return self._streams.push([bins])[0]
 
     def flush(self) -> News:

@@ -174,6 +174,8 @@ def test_bins_that_do_not_fit_are_named(gru, bins, message) -> None:
 def test_each_stream_has_its_bins(gru) -> None:
     with pytest.raises(ValueError, match="1 entries for 2 streams"):
         gru.streams(["a", "b"]).push([trial(3)])
+    with pytest.raises(ValueError, match="streams of no sessions"):
+        gru.streams([])
     with pytest.raises(ValueError, match="before has 1 entries for 2 sessions"):
         gru.streams(["a", "b"], before=[None])
     with pytest.raises(ValueError, match="pause = 0"):
@@ -183,7 +185,7 @@ def test_each_stream_has_its_bins(gru) -> None:
 class Echo(BatchStep):
     """In place of a model: the first feature of a bin is the class of its frame."""
 
-    rows, bins, late, stride = 1, 1, 0, 1
+    bins, late, stride = 1, 0, 1
 
     def __init__(self):
         self.given: list[np.ndarray] = []
@@ -249,10 +251,3 @@ def test_what_is_normalised_goes_on_from_sentence_to_sentence(cut: int) -> None:
     stream.reset("b")
     stream.push(before)
     np.testing.assert_array_equal(np.concatenate(step.given), rule(rule.start(2), before, "")[1])
-
-
-def test_a_model_of_whole_trials_is_refused() -> None:
-    run = run_of("gru")
-    whole = run._replace(functional=run.functional._replace(steps=None))
-    with pytest.raises(ValueError, match=r"cannot stream: train one with --config.model.causal"):
-        decoder_of(whole).stream("a")
