@@ -17,6 +17,7 @@ from modessm_jax.streaming.reading import BestPath, Reading
 from modessm_jax.streaming.step import BatchStep
 from modessm_jax.streaming.stream import Stream, Streams
 from modessm_jax.words.search import SearchOptions
+from tests.blocks.contract import TOLERANCE, difference
 from tests.streaming.tiny import CHANNELS, decoder_of, pieces, run_of, trial
 from tests.words.spoken import LEXICON
 
@@ -56,11 +57,10 @@ def in_pieces_as_at_once(decoder: Decoder, sessions: list[str]) -> None:
             news[row].append(streams.flush(row))
             frames = np.concatenate([each.frames for each in news[row]])
             scores = _log_probabilities(decoder, trials, sessions, row)
-            np.testing.assert_allclose(frames, scores, atol=2e-5)
+            assert difference(frames, scores) < TOLERANCE
             decoded = streams.finish(row)
-            np.testing.assert_allclose(
-                decoded.log_probabilities, whole.log_probabilities, atol=2e-5
-            )
+            found = decoded.log_probabilities, whole.log_probabilities
+            np.testing.assert_allclose(*found, rtol=TOLERANCE, atol=TOLERANCE)
             same = {"log_probabilities": ()}
             assert replace(decoded, **same) == replace(whole, **same)
             # What was given on the way is how the sentence begins.
