@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from modessm_jax.data.augment import Augmentation
+from modessm_jax.augmentation.augment import Augmentation
 from modessm_jax.data.batches import Batch
 from modessm_jax.models.build import Functional
 from modessm_jax.runs.state import TrainState, create_state

@@ -35,6 +35,8 @@ from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.language.ngram import NGram
 from modessm_jax.language.pronunciations import Pronunciations
 from modessm_jax.phonemes import BLANK, CLASSES, SILENCE, sentence_ids
+from modessm_jax.search.ctc import WordSearch
+from modessm_jax.search.options import SearchOptions, WordHypothesis
 from modessm_jax.text import (
     Edits,
     normalize,
@@ -43,8 +45,6 @@ from modessm_jax.text import (
     total,
     word_edits,
 )
-from modessm_jax.words.ctc_search import WordSearch
-from modessm_jax.words.search import SearchOptions, WordHypothesis
 
 T15, T12 = "t15_val_baseline.json", "t12_val_phonemes.json"
 RATE = 0.10

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.losses.report import table
+from modessm_jax.search.options import SearchOptions
 from modessm_jax.text import Edits, bootstrap_interval, percent, total
-from modessm_jax.words.search import SearchOptions
 
 FRAME_SECONDS = 0.08
 SPEED = (

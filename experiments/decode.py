@@ -50,10 +50,10 @@ from modessm_jax.runs.sessions import add_arguments, choice_of
 from modessm_jax.runtime.compile_cache import compile_cache
 
 try:
+    from modessm_jax.search.options import SearchOptions
     from modessm_jax.words.decoder import Vocabulary
     from modessm_jax.words.job import WordJob
     from modessm_jax.words.report import format_words
-    from modessm_jax.words.search import SearchOptions
     from modessm_jax.words.tuning import Grid, Weights
 except ImportError as error:
     raise SystemExit(str(error)) from error

@@ -12,6 +12,7 @@ from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.language.ngram import NGram
 from modessm_jax.runs.load import Run, load_run
 from modessm_jax.runs.sessions import REFUSE, Choice, adapters, check_rule
+from modessm_jax.search.options import SearchOptions
 from modessm_jax.sequence import Sequence as Padded
 from modessm_jax.streaming.decoded import Decoded
 from modessm_jax.streaming.features import Features
@@ -19,7 +20,6 @@ from modessm_jax.streaming.head import CTC, Head
 from modessm_jax.streaming.reading import Frames
 from modessm_jax.streaming.step import BatchStep
 from modessm_jax.streaming.stream import PAUSE, Stream, Streams
-from modessm_jax.words.search import SearchOptions
 
 # Shapes are few, because each is compiled for: lengths double from about this many bins on, and
 # batches have one row or this many.
@@ -51,7 +51,7 @@ def load(
             decoded with their adapters.
         untrained_sessions: the adapter of all other sessions: "nearest" in time, or the "mean" of
             all; by default they are refused.
-        options: fields of `modessm_jax.words.search.SearchOptions`, such as `beam=100`.
+        options: fields of `modessm_jax.search.options.SearchOptions`, such as `beam=100`.
 
     Raises:
         CheckpointError: the directory holds no trained model, or one that cannot be read.

@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from modessm_jax.data.augment import Corruption
+from modessm_jax.augmentation.augment import Corruption
 from modessm_jax.evaluation.scoring import evaluate_run
 from modessm_jax.runs.load import Run, load_run
 from modessm_jax.sequence import Sequence

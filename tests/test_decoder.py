@@ -201,7 +201,7 @@ def test_an_n_gram_without_a_lexicon_is_refused(workdir):
 
 def test_without_the_packages_of_the_search_phonemes_are_decoded(workdir, monkeypatch):
     for name in [*sys.modules]:
-        if name.startswith("modessm_jax.words.ctc_search"):
+        if name.startswith("modessm_jax.search.ctc"):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "flashlight.lib.text", None)
     assert modessm_jax.load(workdir).channels == 20

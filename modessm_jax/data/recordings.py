@@ -4,7 +4,6 @@
 one file; `validation.py` has the rules for bad trials.
 """
 
-import dataclasses
 import functools
 import os
 import zlib
@@ -32,12 +31,11 @@ from modessm_jax.data.selection import (
     read_exclusions,
     take_channels,
 )
-from modessm_jax.data.validation import DataError, Finding, data_error, repair
+from modessm_jax.data.validation import EXCLUDE, DataError, Finding, data_error, repair, report
 from modessm_jax.runtime.watchdog import alive
 from modessm_jax.text import describe_left_out, spoken
 
 SPLITS = ("train", "val", "test")
-EXCLUDE = "data.exclude"  # the field of the finding on a trial that was left out by name
 
 
 @dataclass(eq=False, repr=False)
@@ -247,7 +245,7 @@ def read_recordings(
         raise data_error(root, "", "", problem, "Check what recorded or wrote the data")
     if normalization is not None:
         recordings.normalize()
-    _report(recordings)
+    report(split, len(recordings), recordings.excluded, recordings.repaired)
     return recordings
 
 
@@ -392,18 +390,3 @@ class _Loader:
             problem = f"is missing, but {have.file}, {have.group} has it"
             remedy = "Give labels to all trials of a split or to none"
             raise data_error(lack.file, lack.group, "seq_class_ids", problem, remedy)
-
-
-def _report(recordings: Recordings) -> None:
-    chosen = [one.trial for one in recordings.excluded if one.field == EXCLUDE]
-    if chosen:
-        message = "Left out of %s by data.exclude: %d trials, such as %s"
-        logging.warning(message, recordings.split, len(chosen), chosen[0])
-    for one in recordings.excluded:
-        if one.field != EXCLUDE:
-            parts = dataclasses.astuple(one)
-            logging.warning("Left out of %s: %s, %s: %s", recordings.split, *parts)
-    for one in recordings.repaired:
-        logging.warning("Non-finite values read as 0: %s, %s", one.trial, one.reason)
-    counts = (len(recordings.trials), len(recordings.excluded), len(recordings.repaired))
-    logging.info("Split %s: %d trials, %d left out, %d repaired", recordings.split, *counts)

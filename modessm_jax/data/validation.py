@@ -13,10 +13,12 @@ A channel is bad in a trial if it is dead (one constant value over the whole tri
 non-finite value.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float, Float32
 
 BIN_SECONDS = 0.02
@@ -25,6 +27,9 @@ MIN_BINS = 3  # 50 ms is two and a half bins
 MAX_BINS = 3000  # 60 s
 # Larger datasets are refused before memory is taken for them. A minute of 512 channels is 6 MB.
 MAX_BYTES = 2**30
+
+
+EXCLUDE = "data.exclude"  # the field of the finding on a trial that was left out by name
 
 
 class DataError(ValueError):
@@ -73,3 +78,18 @@ def length_reason(bins: int) -> str | None:
     if bins > MAX_BINS:
         return f"{bins} bins, over 60 s"
     return None
+
+
+def report(split: str, kept: int, excluded: Sequence[Finding], repaired: Sequence[Finding]) -> None:
+    """Logs what was left out of a split and what was repaired; by name, but for `data.exclude`."""
+    chosen = [one.trial for one in excluded if one.field == EXCLUDE]
+    if chosen:
+        message = "Left out of %s by data.exclude: %d trials, such as %s"
+        logging.warning(message, split, len(chosen), chosen[0])
+    for one in excluded:
+        if one.field != EXCLUDE:
+            logging.warning("Left out of %s: %s, %s: %s", split, *astuple(one))
+    for one in repaired:
+        logging.warning("Non-finite values read as 0: %s, %s", one.trial, one.reason)
+    counts = kept, len(excluded), len(repaired)
+    logging.info("Split %s: %d trials, %d left out, %d repaired", split, *counts)

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, Key
 from scipy.special import softmax
 
-from modessm_jax.data.augment import Corruption
+from modessm_jax.augmentation.augment import Corruption
 from modessm_jax.data.batches import Batch, filled
 from modessm_jax.data.recordings import Recordings
 from modessm_jax.decoding.ctc import greedy, to_lists

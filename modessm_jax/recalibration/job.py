@@ -28,8 +28,8 @@ def sentence_label(lexicon: Path, lm: Path | None) -> Label:
         ImportError: the packages of the word search are not installed.
         ValueError: the lexicon or the n-gram is unfit.
     """
-    from modessm_jax.words.ctc_search import WordSearch
-    from modessm_jax.words.search import SearchOptions
+    from modessm_jax.search.ctc import WordSearch
+    from modessm_jax.search.options import SearchOptions
 
     words = Lexicon.read(lexicon)
     ngram = None if lm is None else NGram(lm)

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jaxtyping import Float, Float32
 
-from modessm_jax.data.augment import Augmentation
+from modessm_jax.augmentation.augment import Augmentation
 from modessm_jax.evaluation.posteriors import best_path, log_probabilities
 from modessm_jax.losses.ctc import ctc_cost
 from modessm_jax.models.outputs import Outputs

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from modessm_jax.data.recordings import EXCLUDE, Recordings
+from modessm_jax.data.recordings import Recordings
 from modessm_jax.data.roots import session_names
+from modessm_jax.data.validation import EXCLUDE
 from modessm_jax.runs.checkpoint_files import CheckpointError
 from modessm_jax.runs.identity import read_begun
 from modessm_jax.runs.load import describe_data, read_configured

@@ -15,9 +15,9 @@ from modessm_jax.language.ngram import NGram
 from modessm_jax.losses.transducer import Joint
 from modessm_jax.models.build import Functional
 from modessm_jax.models.outputs import Outputs
+from modessm_jax.search.options import SearchOptions
+from modessm_jax.search.transducer import TransducerWordSearch
 from modessm_jax.streaming.reading import BeamLabels, BestPath, Frames, GreedyLabels, Reading
-from modessm_jax.words.search import SearchOptions
-from modessm_jax.words.transducer_search import TransducerWordSearch
 
 CTC, RNNT = "ctc", "rnnt"
 HEADS = (CTC, RNNT)
@@ -87,7 +87,7 @@ class Head:
         if self.kind == RNNT:
             return partial(TransducerWordSearch, self.transducer(params))
         # Imported here because its packages are optional.
-        from modessm_jax.words.ctc_search import WordSearch
+        from modessm_jax.search.ctc import WordSearch
 
         return WordSearch
 

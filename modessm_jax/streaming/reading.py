@@ -12,8 +12,8 @@ from jaxtyping import Float32
 from modessm_jax.decoding.transducer import Emissions
 from modessm_jax.evaluation.posteriors import best_path
 from modessm_jax.phonemes import BLANK, CLASSES, SYMBOLS
+from modessm_jax.search.options import Partial
 from modessm_jax.streaming.decoded import Decoded, Phoneme, Word, seconds
-from modessm_jax.words.search import Partial
 
 
 class Frames(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from absl import logging
 from ml_collections import ConfigDict
 
-from modessm_jax.data.augment import Augmentation, Corruption
+from modessm_jax.augmentation.augment import Augmentation, Corruption
 from modessm_jax.data.batches import EvaluationBatches, TrainingBatches
 from modessm_jax.data.plan import BatchPlan
 from modessm_jax.data.recordings import unscored

@@ -14,9 +14,9 @@ from modessm_jax.evaluation.posteriors import Posteriors
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.language.ngram import NGram
 from modessm_jax.runtime.progress import Clock, Progress
-from modessm_jax.words.ctc_search import WordSearch
-from modessm_jax.words.search import SearchOptions, WordHypothesis
-from modessm_jax.words.transducer_search import TransducerWordSearch
+from modessm_jax.search.ctc import WordSearch
+from modessm_jax.search.options import SearchOptions, WordHypothesis
+from modessm_jax.search.transducer import TransducerWordSearch
 
 _TRIALS_AT_ONCE = 4
 _SECONDS_BETWEEN_LINES = 10.0

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from modessm_jax.evaluation.posteriors import Posteriors
 from modessm_jax.runtime.files import write_json
+from modessm_jax.search.options import SearchOptions
 from modessm_jax.text import percent, seen_sentences
 from modessm_jax.words.decoder import Task, Vocabulary, search_trials
 from modessm_jax.words.greedy import GreedyWords
 from modessm_jax.words.nbest import write_nbest
 from modessm_jax.words.report import write_word_report
 from modessm_jax.words.results import WordEvaluation, WordResult
-from modessm_jax.words.search import SearchOptions
 from modessm_jax.words.tuning import Grid, Weights, tune
 
 Source = Callable[[str], Posteriors]

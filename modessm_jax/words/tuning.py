@@ -22,9 +22,9 @@ from matplotlib.figure import Figure
 
 from modessm_jax.evaluation.posteriors import Posteriors
 from modessm_jax.runtime.files import write_json
+from modessm_jax.search.options import SearchOptions
 from modessm_jax.text import normalize, percent, word_edits
 from modessm_jax.words.decoder import Task, Vocabulary, search_trials
-from modessm_jax.words.search import SearchOptions
 
 # The options that decide the errors, beside the weights of the grid.
 _WIDTH = ("beam", "beam_threshold", "acoustic_scale")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from modessm_jax.data.recordings import EXCLUDE, read_recordings
+from modessm_jax.data.recordings import read_recordings
 from modessm_jax.data.selection import parse_channels, read_exclusions, take_channels
-from modessm_jax.data.validation import DataError
+from modessm_jax.data.validation import EXCLUDE, DataError
 from tests.data.layout import CHANNELS, write_split
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jaxtyping import Float
 
-from modessm_jax.data.augment import Corruption
+from modessm_jax.augmentation.augment import Corruption
 from modessm_jax.data.batches import EvaluationBatches
 from modessm_jax.data.hdf5 import Trial
 from modessm_jax.data.recordings import Recordings, read_recordings

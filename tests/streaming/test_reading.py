@@ -6,10 +6,10 @@ import pytest
 from modessm_jax.decoding.transducer import Emissions
 from modessm_jax.evaluation.posteriors import best_path
 from modessm_jax.phonemes import BLANK, CLASSES, SILENCE
+from modessm_jax.search.ctc import WordSearch
+from modessm_jax.search.options import SearchOptions
 from modessm_jax.streaming.decoded import Decoded, Phoneme, Word
 from modessm_jax.streaming.reading import BestPath, Frames, GreedyLabels, Reading, join
-from modessm_jax.words.ctc_search import WordSearch
-from modessm_jax.words.search import SearchOptions
 from tests.words.spoken import LEXICON, log_probabilities
 
 

@@ -10,13 +10,13 @@ import pytest
 from modessm_jax.data.normalization import RunningNormalization
 from modessm_jax.decoder import Decoder
 from modessm_jax.phonemes import BLANK, CLASSES, SILENCE
+from modessm_jax.search.options import SearchOptions
 from modessm_jax.streaming.decoded import Decoded, News
 from modessm_jax.streaming.features import Features
 from modessm_jax.streaming.head import Head, Scored
 from modessm_jax.streaming.reading import BestPath, Reading
 from modessm_jax.streaming.step import BatchStep
 from modessm_jax.streaming.stream import Stream, Streams
-from modessm_jax.words.search import SearchOptions
 from tests.blocks.contract import TOLERANCE, difference
 from tests.streaming.tiny import CHANNELS, decoder_of, pieces, run_of, trial
 from tests.words.spoken import LEXICON

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from modessm_jax.language.lexicon import Lexicon
+from modessm_jax.search.options import SearchOptions
 from modessm_jax.words.decoder import Task, Vocabulary, search_trials
-from modessm_jax.words.search import SearchOptions
 from tests.words.spoken import LEXICON, encodings, ids, posteriors, write_lm
 
 # The most likely of homophones is the first in the lexicon, unless the n-gram has a weight.

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from modessm_jax.evaluation.posteriors import Posteriors
+from modessm_jax.search.options import SearchOptions
 from modessm_jax.words.decoder import Vocabulary
 from modessm_jax.words.job import WordJob
-from modessm_jax.words.search import SearchOptions
 from modessm_jax.words.tuning import Grid
 from tests.words.spoken import LEXICON, SENTENCES, TRAINING, posteriors, write_lm
 

@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
+from modessm_jax.search.options import WordHypothesis
 from modessm_jax.text import total
 from modessm_jax.words.decoder import Found
 from modessm_jax.words.results import GREEDY, SEEN, WordEvaluation, WordResult, aligned
-from modessm_jax.words.search import WordHypothesis
 from tests.words.spoken import LEXICON, posteriors
 
 SAID = ["two cats", "too much", "two cats too much", "much", "too much two cats", "dogs"]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from modessm_jax.language.lexicon import Lexicon
+from modessm_jax.search.options import SearchOptions
 from modessm_jax.words import tuning as module
 from modessm_jax.words.decoder import Vocabulary
-from modessm_jax.words.search import SearchOptions
 from modessm_jax.words.tuning import Grid, Tuning, Weights, halves, tune
 from tests.words.spoken import LEXICON, posteriors, write_lm
 

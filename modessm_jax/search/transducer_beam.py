@@ -18,7 +18,7 @@ from modessm_jax.decoding.transducer import Transducer, select
 from modessm_jax.language.lexicon import BETWEEN, NO_WORD, START, PronunciationTree
 from modessm_jax.language.ngram import NGramStates
 from modessm_jax.phonemes import BLANK
-from modessm_jax.words.search import LOG_ZERO, SearchOptions
+from modessm_jax.search.options import LOG_ZERO, SearchOptions
 
 _NOWHERE = -1
 

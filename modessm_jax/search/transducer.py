@@ -26,8 +26,8 @@ from modessm_jax.decoding.transducer import Transducer
 from modessm_jax.language.lexicon import NO_WORD, Lexicon, any_phonemes, grow
 from modessm_jax.language.ngram import NGram, NGramStates
 from modessm_jax.phonemes import SILENCE
-from modessm_jax.words.search import Partial, SearchOptions, WordHypothesis, rank
-from modessm_jax.words.transducer_beam import Beam, Ended
+from modessm_jax.search.options import Partial, SearchOptions, WordHypothesis, rank
+from modessm_jax.search.transducer_beam import Beam, Ended
 
 
 class TransducerWordSearch:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from modessm_jax.data.augment import Augmentation, Corruption
+from modessm_jax.augmentation.augment import Augmentation, Corruption
 from modessm_jax.sequence import Sequence
 
 BATCH, TIME, CHANNELS = 16, 120, 9

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
-from modessm_jax.data.fast_random import event, normal
+from modessm_jax.augmentation.fast_random import event, normal
 from modessm_jax.sequence import Sequence
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from modessm_jax.data.fast_random import event, normal
+from modessm_jax.augmentation.fast_random import event, normal
 
 
 @pytest.mark.parametrize("shape", [(30_001,), (100, 3, 101), (3, 4001, 1)])

@@ -22,7 +22,7 @@ from jaxtyping import Float32, Int
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.language.ngram import NGram
 from modessm_jax.phonemes import BLANK, CLASSES, SILENCE
-from modessm_jax.words.search import LOG_ZERO, Partial, SearchOptions, WordHypothesis, rank
+from modessm_jax.search.options import LOG_ZERO, Partial, SearchOptions, WordHypothesis, rank
 
 try:
     from flashlight.lib.text import decoder as flashlight

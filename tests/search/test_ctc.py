@@ -12,8 +12,8 @@ import pytest
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.language.ngram import NGram
 from modessm_jax.phonemes import BLANK, CLASSES, SILENCE
-from modessm_jax.words.ctc_search import WordSearch
-from modessm_jax.words.search import SearchOptions, WordHypothesis
+from modessm_jax.search.ctc import WordSearch
+from modessm_jax.search.options import SearchOptions, WordHypothesis
 
 WIDE = SearchOptions(beam=100_000, beam_threshold=1e5, nbest=100_000)
 
@@ -180,7 +180,8 @@ def test_what_is_stable_of_a_stream_is_in_every_hypothesis_and_stays(tmp_path: P
     stable = 0
     for seed in range(20):
         stream, before = search.stream(), 0
-        assert stream.partial() == ((), (), 0)
+        found = stream.partial()
+        assert found == ((), (), 0)
         for piece in pieces(random_frames(40, seed, used), np.random.default_rng(seed)):
             shown = stream.feed(piece)
             found = stream.partial()

@@ -16,12 +16,12 @@ from modessm_jax.decoding.transducer_beam import beam
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.language.ngram import NGram
 from modessm_jax.phonemes import BLANK, CLASSES, SILENCE
+from modessm_jax.search.options import SearchOptions, WordHypothesis
+from modessm_jax.search.transducer import TransducerWordSearch
 from modessm_jax.sequence import Sequence
-from modessm_jax.words.search import SearchOptions, WordHypothesis
-from modessm_jax.words.transducer_search import TransducerWordSearch
 from tests.decoding.transducers import Toy, parrot
 from tests.losses.enumeration import rnnt_nats
-from tests.words.test_ctc_search import TWO, random_lexicon, write_lm
+from tests.search.test_ctc import TWO, random_lexicon, write_lm
 
 D, NODES = 4, 97
 USED = (BLANK, 3, 11, 39, SILENCE)
