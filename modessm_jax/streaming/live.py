@@ -2,11 +2,12 @@
 
 What is published are messages of plain JSON values, each with its `type`:
 
-- `news`: after every packet. `seconds` is how long the sentence is by now. `bins` and `frames` are
-  arrays of bytes in base64 (see `Live._raster` and `_probabilities`), `first_frame` the place of
-  the first of these frames in the sentence. `phonemes` and `words` are those that are new,
-  `tentative` the words that may still change, `counts` and `figures` those of `packets.Counts`
-  and `meter.Figures`, `silent` the channels without a value.
+- `news`: after every packet, and before a sentence ends. `seconds` is how long the sentence is by
+  now. `bins` and `frames` are arrays of bytes in base64 (see `Live._raster` and `_probabilities`),
+  `first_frame` the place of the first of these frames in the sentence. `phonemes` and `words` are
+  those that are new, `tentative` the words that may still change, `counts` and (taken twice a
+  second) `figures` those of `packets.Counts` and `meter.Figures`, `silent` the channels without a
+  value.
 - `sentence`: one has ended and is saved, as it is in the file (`sentences.Sentences`).
 - `correction`: of a sentence, as it is in the file.
 """
@@ -22,12 +23,14 @@ from jaxtyping import Float
 
 from modessm_jax.data.normalization import RunningNormalization
 from modessm_jax.data.validation import BIN_SECONDS
+from modessm_jax.streaming.decoded import News
 from modessm_jax.streaming.meter import Meter
 from modessm_jax.streaming.packets import Event, Gapless, Packet, SentenceEnd, Unreadable
 from modessm_jax.streaming.sentences import Sentences
 
 Message = dict[str, Any]
 SHOWN_SECONDS = 30.0
+_MEASURED = 25  # packets after which figures are taken again
 
 
 class Live:
@@ -59,6 +62,7 @@ class Live:
         # What is shown of a channel is relative to its own past, whatever its unit.
         self._shown = RunningNormalization(SHOWN_SECONDS)
         self._past = self._shown.start(channels)
+        self._packets, self._figures = 0, asdict(self.meter.figures())
         self._bins = self._frames = 0  # of this sentence
         self._before = asdict(self.gapless.counts)  # the counts when it began
 
@@ -85,7 +89,16 @@ class Live:
             bins, _ = self.gapless.take(packet)
         self._bins += len(bins)
         news = self._stream.push(bins)
+        self._tell(bins, news)
         self.meter.add(packet.arrived, began, time.monotonic())
+        self._packets += 1
+        if self._packets % _MEASURED == 0:
+            self._figures = asdict(self.meter.figures())
+        if news.endpoint and self._endpoints:
+            self.end_sentence()
+
+    def _tell(self, bins: Float[np.ndarray, "bins channels"], news: News) -> None:
+        """Publishes what bins brought."""
         self._publish(
             {
                 "type": "news",
@@ -98,12 +111,10 @@ class Live:
                 "tentative": news.tentative,
                 "counts": asdict(self.gapless.counts),
                 "silent": np.flatnonzero(self.gapless.silent).tolist(),
-                "figures": asdict(self.meter.figures()),
+                "figures": self._figures,
             }
         )
         self._frames += len(news.frames)
-        if news.endpoint and self._endpoints:
-            self.end_sentence()
 
     def end_sentence(self, reference: str | None = None) -> None:
         """Ends the sentence, saves it and begins another; nothing if no bin came."""
@@ -114,6 +125,7 @@ class Live:
         if not self._bins:
             return
         began = time.monotonic()
+        self._tell(np.zeros((0, len(self.gapless.silent)), np.float32), self._stream.flush())
         decoded = self._stream.finish()
         self._stream.reset()
         took = time.monotonic() - began

@@ -13,7 +13,7 @@ class Figures:
     """Times in seconds, of the packets of the last minute; `missed` counts since the start.
 
     Attributes:
-        p50: median time from a packet's arrival until what is new was known.
+        p50: median time from a packet's arrival until what is new was published.
         p99: 99th percentile of it.
         largest: of it.
         load: share of the time in which the decoder was at work.

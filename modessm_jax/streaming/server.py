@@ -179,7 +179,7 @@ class Server:
         try:
             given = json.loads(received)
             correction = self._sentences.correct(int(given["corrects"]), str(given["text"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, OSError) as error:
             with contextlib.suppress(asyncio.QueueFull):
                 waiting.put_nowait(json.dumps({"type": "refused", "reason": str(error)}))
             return

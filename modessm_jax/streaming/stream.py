@@ -74,6 +74,7 @@ class Streams:
         if len(before) != len(sessions):
             raise ValueError(f"before has {len(before)} entries for {len(sessions)} sessions")
         self._step, self._head, self._features = step, head, features
+        self.stride = step.stride
         self._entry, self._pause = entry, pause
         self.seconds, self.steps, self.repaired = Seconds(0.0, 0.0), 0, 0
         self._names = list(sessions)
@@ -229,6 +230,11 @@ class Stream:
     def push(self, bins: Any) -> News:
         """Takes the next bins, floats [bins, channels]; see `Streams.push`."""
         return self._streams.push([bins])[0]
+
+    @property
+    def stride(self) -> int:
+        """Bins in a frame."""
+        return self._streams.stride
 
     def flush(self) -> News:
         """Brings out the frames that lag, before `finish`; see `Streams.flush`."""

@@ -1,6 +1,7 @@
 """What a live decoder says in a terminal."""
 
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 from modessm_jax.streaming.live import Message
@@ -30,7 +31,9 @@ class Terminal:
         elif message["type"] == "sentence":
             clear = _CLEAR if self._out.isatty() else ""
             meant = "" if message["reference"] is None else f"  (meant: {message['reference']})"
-            print(f"{clear}{message['id']}: {message['text']}{meant}", file=self._out, flush=True)
+            faults = kinds_of(message["counts"] | {"used": 0})
+            line = f"{message['id']}: {message['text']}{meant}" + f"  [{faults}]" * bool(faults)
+            print(clear + line, file=self._out, flush=True)
             self._committed, self._shown = [], ""
 
     def _form(self, tentative: str) -> None:
@@ -43,3 +46,8 @@ class Terminal:
             self._out.write(text)
             self._out.flush()
             self._shown = text
+
+
+def kinds_of(counts: Mapping[str, int]) -> str:
+    """Those of `packets.Counts` that are not 0: "7 used, 2 lost"."""
+    return ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items() if n)

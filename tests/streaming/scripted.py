@@ -1,5 +1,6 @@
 """A stream that decodes by rule, without a model: its output can be foretold from the bins."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,22 +24,27 @@ class ScriptedStream:
 
     def reset(self, session: str | None = None) -> None:
         self.bins = np.zeros((0, CHANNELS), np.float32)
+        self._said = self._frames = self._words = 0  # how many of each were given
 
     def push(self, bins: np.ndarray) -> News:
         assert bins.dtype == np.float32 and not np.isinf(bins).any()
-        before, self.bins = len(self.bins), np.concatenate([self.bins, bins])
-        after = len(self.bins)
-        frames = np.full((after // STRIDE - before // STRIDE, 41), np.log(0.5 / 40), np.float32)
-        frames[:, 3] = np.log(0.5)
-        said = [
-            Phoneme("AH", 0.16 * k, 0.16 * k + 0.08, -0.7) for k in range(before // 8, after // 8)
-        ]
-        late = lambda end: max(0, end - 4) // 20  # noqa: E731
-        words = [word(k) for k in range(late(before), late(after))]
+        self.bins = np.concatenate([self.bins, bins])
         ends = bool(len(bins)) and bool((bins == 9).all(axis=1).any())
-        return News(
-            tuple(said), frames, tuple(words), (word(late(after)).word,) if after else (), ends
-        )
+        return self._news(len(self.bins) // STRIDE, max(0, len(self.bins) - 4) // 20, ends)
+
+    def flush(self) -> News:
+        news = self._news(-(-len(self.bins) // STRIDE), len(self.bins) // 20, False)
+        return replace(news, tentative=())
+
+    def _news(self, frames: int, words: int, endpoint: bool) -> News:
+        probabilities = np.full((frames - self._frames, 41), np.log(0.5 / 40), np.float32)
+        probabilities[:, 3] = np.log(0.5)
+        said = range(self._said, len(self.bins) // 8)
+        new = [word(k) for k in range(self._words, words)]
+        self._said, self._frames, self._words = said.stop, frames, words
+        phonemes = tuple(Phoneme("AH", 0.16 * k, 0.16 * k + 0.08, -0.7) for k in said)
+        tentative = (word(words).word,) if len(self.bins) else ()
+        return News(phonemes, probabilities, tuple(new), tentative, endpoint)
 
     def finish(self) -> Decoded:
         self.sentences.append(self.bins)

@@ -85,10 +85,13 @@ def test_a_correction_is_saved_and_everybody_is_told(server, sentences):
     assert json.loads(sentences.path.read_text().splitlines()[1])["text"] == "hello"
 
 
-@pytest.mark.parametrize(
-    "sent",
-    ["no JSON", "[]", "{}", '{"corrects": 2, "text": "b"}', '{"corrects": 1, "text": ""}', b"\xff"],
+NO_CORRECTIONS = (
+    *("no JSON", "[]", "{}", b"\xff", "[" * 8000, '{"corrects": 1e999, "text": "b"}'),
+    *('{"corrects": 2, "text": "b"}', '{"corrects": 1, "text": ""}'),
 )
+
+
+@pytest.mark.parametrize("sent", NO_CORRECTIONS)
 def test_what_is_no_correction_is_refused_and_said_so(server, sentences, sent):
     sentences.add({"text": "a"})
     with open_page(server.port) as client:

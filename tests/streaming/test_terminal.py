@@ -24,7 +24,13 @@ def news(words=(), tentative=(), phonemes=()) -> dict:
     return {"type": "news", "words": words, "tentative": tentative, "phonemes": phonemes}
 
 
-SENTENCE = {"type": "sentence", "id": 3, "text": "the fox", "reference": None}
+SENTENCE = {
+    "type": "sentence",
+    "id": 3,
+    "text": "the fox",
+    "reference": None,
+    "counts": {"used": 9},
+}
 
 
 def test_only_sentences_are_written_to_a_file():
@@ -33,7 +39,12 @@ def test_only_sentences_are_written_to_a_file():
     terminal.publish(news([("the", 0, 1)], ["fog"]))
     terminal.publish(SENTENCE)
     terminal.publish(SENTENCE | {"id": 4, "reference": "the fog"})
-    assert out.getvalue() == "3: the fox\n4: the fox  (meant: the fog)\n"
+    terminal.publish(SENTENCE | {"counts": {"used": 9, "lost": 2000, "missing_values": 1}})
+    assert out.getvalue().splitlines() == [
+        "3: the fox",
+        "4: the fox  (meant: the fog)",
+        "3: the fox  [2,000 lost, 1 missing values]",
+    ]
 
 
 @pytest.mark.parametrize("words", [True, False])

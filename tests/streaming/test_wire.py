@@ -1,6 +1,7 @@
 """The protocol of bins over TCP and standard input."""
 
 import io
+import itertools
 import socket
 import struct
 
@@ -10,6 +11,7 @@ import pytest
 from modessm_jax.streaming import wire
 from modessm_jax.streaming.packets import Packet, SentenceEnd, Unreadable
 from modessm_jax.streaming.sources import in_background
+from tests.docs.pages import blocks
 from tests.streaming.scripted import CHANNELS, bins_of
 
 
@@ -89,3 +91,20 @@ def test_the_port_is_that_of_this_machine_alone():
 
 def test_the_channels_of_a_message_are_those_of_its_bins():
     assert wire.message(0, np.zeros((2, CHANNELS)))[8:12] == bytes([CHANNELS, 0, 0, 0])
+
+
+def test_the_rig_of_the_documentation(monkeypatch):
+    (rig,) = (b.text for b in blocks() if b.page.name == "live.md" and b.language == "python")
+    listener, connect = wire.Listener(0), socket.create_connection
+    found = in_background(iter(listener))
+    monkeypatch.setattr(
+        socket, "create_connection", lambda _: connect(("127.0.0.1", listener.port))
+    )
+    exec(rig, {"features": bins_of(range(5))})
+    packets = list(itertools.islice(found, 5))
+    assert [packet.number for packet in packets] == [*range(5)]
+    np.testing.assert_array_equal(np.concatenate([p.bins for p in packets]), bins_of(range(5)))
+    assert next(found) == SentenceEnd()
+    listener.close()
+    assert list(found) == [SentenceEnd()]
+    assert len(rig.strip().splitlines()) == 9
