@@ -31,8 +31,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from benchmarks.chromium import chromium, open_page
+from modessm_jax.live.meter import DEADLINE
 from modessm_jax.runtime.files import write_text
-from modessm_jax.streaming.meter import DEADLINE
 
 WARM = 60.0  # seconds
 

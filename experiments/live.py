@@ -27,22 +27,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from modessm_jax.words.search import SearchOptions
 
 import modessm_jax
 from modessm_jax.data.recordings import SPLITS, read_recordings
 from modessm_jax.data.validation import BIN_SECONDS
+from modessm_jax.live.live import Live, Message
+from modessm_jax.live.packets import Event
+from modessm_jax.live.sentences import Sentences
+from modessm_jax.live.sources import in_background, lab_streaming_layer, replay
+from modessm_jax.live.terminal import Terminal, kinds_of
+from modessm_jax.live.wire import Listener, read_events
 from modessm_jax.phonemes import SYMBOLS
 from modessm_jax.runs.sessions import REFUSE, RULES
 from modessm_jax.runtime.compile_cache import compile_cache
 from modessm_jax.streaming.head import CTC, HEADS
-from modessm_jax.streaming.live import Live, Message
-from modessm_jax.streaming.packets import Event
-from modessm_jax.streaming.sentences import Sentences
-from modessm_jax.streaming.sources import in_background, lab_streaming_layer, replay
 from modessm_jax.streaming.stream import Stream
-from modessm_jax.streaming.terminal import Terminal, kinds_of
-from modessm_jax.streaming.wire import Listener, read_events
-from modessm_jax.words.search import SearchOptions
 
 _SEARCH = {field.name: field.default for field in fields(SearchOptions) if field.name != "nbest"}
 
@@ -78,7 +78,7 @@ def live(given: argparse.Namespace) -> None:
         publishers = [Terminal(sys.stdout, words).publish]
         if given.port is not None:
             # Imported here because it needs an optional package.
-            from modessm_jax.streaming.server import Server
+            from modessm_jax.live.server import Server
 
             about = {
                 "title": f"{decoder.config['model']['name']} of {given.workdir.name}",

@@ -10,7 +10,7 @@ from tests.docs.pages import PAGES, blocks, commands
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 PROGRAMS = {"experiments.checkpoints": checkpoints.main, "experiments.evaluate": evaluate.main}
-# The rig of live.md needs a decoder: tests/streaming/test_wire.py runs it.
+# The rig of live.md needs a decoder: tests/live/test_wire.py runs it.
 PYTHON = [
     page
     for page in PAGES

@@ -19,13 +19,13 @@ from benchmarks.live import page_of
 from experiments.live import main
 from modessm_jax.data.recordings import read_recordings
 from modessm_jax.decoder import Decoder
+from modessm_jax.live.wire import end_message, message
 from modessm_jax.runs.checkpoints import Checkpoints
 from modessm_jax.runs.history import History
 from modessm_jax.runs.load import Run, describe_data
 from modessm_jax.runs.state import create_state
 from modessm_jax.runtime.files import write_json
 from modessm_jax.runtime.mesh import data_mesh
-from modessm_jax.streaming.wire import end_message, message
 from tests.data.layout import write_split
 from tests.streaming.tiny import CHANNELS, decoder_of, run_of, trial
 

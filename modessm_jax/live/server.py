@@ -20,8 +20,8 @@ from importlib import resources
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from modessm_jax.streaming.live import Message
-from modessm_jax.streaming.sentences import Sentences
+from modessm_jax.live.live import Message
+from modessm_jax.live.sentences import Sentences
 
 try:
     from websockets.asyncio.server import ServerConnection, serve
@@ -76,7 +76,7 @@ class Server:
         self._host, self.port = host, port
         self._about, self._sentences = dict(about), sentences
         self.token = None if is_local(host) else secrets.token_urlsafe(16)
-        page = resources.files("modessm_jax.streaming") / "page"
+        page = resources.files("modessm_jax.live") / "page"
         self._files = {
             path: (kind, (page / name).read_bytes()) for path, (name, kind) in _FILES.items()
         }

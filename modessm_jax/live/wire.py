@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Float
 
-from modessm_jax.streaming.packets import Event, Packet, SentenceEnd, Unreadable
+from modessm_jax.live.packets import Event, Packet, SentenceEnd, Unreadable
 
 MAX_BYTES = 2**24  # of the values of one message; 20 s of 512 channels take 2 MB
 

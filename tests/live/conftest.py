@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modessm_jax.streaming.sentences import Sentences
+from modessm_jax.live.sentences import Sentences
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from contextlib import ExitStack
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from modessm_jax.streaming import server as served
-from modessm_jax.streaming.sentences import LONGEST
-from modessm_jax.streaming.server import MAX_CLIENTS, MAX_MESSAGE, MAX_WAITING, Server
-from tests.streaming.clients import open_deaf_page, open_page
+from modessm_jax.live import server as served
+from modessm_jax.live.sentences import LONGEST
+from modessm_jax.live.server import MAX_CLIENTS, MAX_MESSAGE, MAX_WAITING, Server
+from tests.live.clients import open_deaf_page, open_page
 
 ABOUT = {"title": "a decoder"}
 NEWS = {"type": "news", "phonemes": [["AH", 0, 1]], "words": [["a", 0, 1]], "tentative": ["b"]}

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from modessm_jax.streaming.packets import MAX_JUMP, Counts
-from modessm_jax.streaming.wire import end_message, message
-from tests.streaming.scripted import CHANNELS, bins_of
+from modessm_jax.live.packets import MAX_JUMP, Counts
+from modessm_jax.live.wire import end_message, message
+from tests.live.scripted import CHANNELS, bins_of
 
 MISSING = np.full(CHANNELS, np.nan, np.float32)
 

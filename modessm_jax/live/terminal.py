@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from modessm_jax.streaming.live import Message
+from modessm_jax.live.live import Message
 
 _FAINT, _PLAIN, _CLEAR = "\x1b[2m", "\x1b[0m", "\r\x1b[2K"
 

@@ -9,12 +9,12 @@ import os
 import sys
 from pathlib import Path
 
-from modessm_jax.streaming.live import Live
-from modessm_jax.streaming.sentences import Sentences
-from modessm_jax.streaming.server import Server
-from modessm_jax.streaming.sources import in_background
-from modessm_jax.streaming.wire import Listener
-from tests.streaming.scripted import CHANNELS, ScriptedStream
+from modessm_jax.live.live import Live
+from modessm_jax.live.sentences import Sentences
+from modessm_jax.live.server import Server
+from modessm_jax.live.sources import in_background
+from modessm_jax.live.wire import Listener
+from tests.live.scripted import CHANNELS, ScriptedStream
 
 
 def decode(file: Path) -> None:

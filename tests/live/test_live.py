@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from modessm_jax.data.normalization import RunningNormalization
-from modessm_jax.streaming.live import Live
-from modessm_jax.streaming.packets import Packet, SentenceEnd, Unreadable
-from tests.streaming.scripted import CHANNELS, STRIDE, ScriptedStream, bins_of, expected
+from modessm_jax.live.live import Live
+from modessm_jax.live.packets import Packet, SentenceEnd, Unreadable
+from tests.live.scripted import CHANNELS, STRIDE, ScriptedStream, bins_of, expected
 
 
 class Run:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from modessm_jax.data.recordings import read_recordings
-from modessm_jax.streaming.packets import Packet, SentenceEnd
-from modessm_jax.streaming.sources import (
+from modessm_jax.live.packets import Packet, SentenceEnd
+from modessm_jax.live.sources import (
     AT_ONCE,
     PAUSE,
     in_background,
@@ -131,7 +131,7 @@ def fake_pylsl(monkeypatch, found):
 LSL = """
 import itertools, sys, time
 import pylsl
-from modessm_jax.streaming.sources import lab_streaming_layer
+from modessm_jax.live.sources import lab_streaming_layer
 
 if sys.argv[1] == "rig":
     outlet = pylsl.StreamOutlet(pylsl.StreamInfo("rig", "bins", 6, 50.0, "float32", "of a test"))

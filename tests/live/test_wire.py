@@ -8,11 +8,11 @@ import struct
 import numpy as np
 import pytest
 
-from modessm_jax.streaming import wire
-from modessm_jax.streaming.packets import Packet, SentenceEnd, Unreadable
-from modessm_jax.streaming.sources import in_background
+from modessm_jax.live import wire
+from modessm_jax.live.packets import Packet, SentenceEnd, Unreadable
+from modessm_jax.live.sources import in_background
 from tests.docs.pages import blocks
-from tests.streaming.scripted import CHANNELS, bins_of
+from tests.live.scripted import CHANNELS, bins_of
 
 
 def events(sent: bytes) -> list:

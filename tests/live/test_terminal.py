@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from modessm_jax.streaming.terminal import Terminal
+from modessm_jax.live.terminal import Terminal
 
 
 class Screen(io.StringIO):

@@ -13,7 +13,7 @@ import numpy as np
 
 from modessm_jax.data.recordings import Recordings
 from modessm_jax.data.validation import BIN_SECONDS
-from modessm_jax.streaming.packets import Event, Packet, SentenceEnd
+from modessm_jax.live.packets import Event, Packet, SentenceEnd
 
 AT_ONCE = 50  # the most bins in a packet of a replay
 PAUSE = 1.0  # seconds between the trials of a replay

@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from modessm_jax.streaming.live import Live
-from modessm_jax.streaming.sentences import SHOWN
-from modessm_jax.streaming.server import Server
-from modessm_jax.streaming.sources import in_background
-from modessm_jax.streaming.wire import Listener
-from tests.streaming.clients import open_deaf_page, open_page
-from tests.streaming.rig import FAULTS, Rig
-from tests.streaming.scripted import CHANNELS, ScriptedStream, expected
+from modessm_jax.live.live import Live
+from modessm_jax.live.sentences import SHOWN
+from modessm_jax.live.server import Server
+from modessm_jax.live.sources import in_background
+from modessm_jax.live.wire import Listener
+from tests.live.clients import open_deaf_page, open_page
+from tests.live.rig import FAULTS, Rig
+from tests.live.scripted import CHANNELS, ScriptedStream, expected
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -181,7 +181,7 @@ def listen(page, announced: dict[int, str]) -> None:
 @pytest.fixture
 def children():
     """Begins live decoders with a file of sentences; gives the process and its two ports."""
-    command = [sys.executable, "-m", "tests.streaming.child"]
+    command = [sys.executable, "-m", "tests.live.child"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     begun: list[int] = []
     with subprocess.Popen(command, cwd=ROOT, **pipes) as process:  # pyright: ignore

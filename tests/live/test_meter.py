@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from modessm_jax.streaming.meter import DEADLINE, Figures, Meter
+from modessm_jax.live.meter import DEADLINE, Figures, Meter
 
 
 def test_nothing_was_measured():

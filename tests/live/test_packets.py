@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modessm_jax.streaming.packets import MAX_JUMP, Counts, Gapless, Packet
-from tests.streaming.scripted import CHANNELS, bins_of
+from modessm_jax.live.packets import MAX_JUMP, Counts, Gapless, Packet
+from tests.live.scripted import CHANNELS, bins_of
 
 
 def packet(number: int, bins: int = 1, channels: int = CHANNELS) -> Packet:

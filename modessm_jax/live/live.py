@@ -23,10 +23,10 @@ from jaxtyping import Float
 
 from modessm_jax.data.normalization import RunningNormalization
 from modessm_jax.data.validation import BIN_SECONDS
+from modessm_jax.live.meter import Meter
+from modessm_jax.live.packets import Event, Gapless, Packet, SentenceEnd, Unreadable
+from modessm_jax.live.sentences import Sentences
 from modessm_jax.streaming.decoded import News
-from modessm_jax.streaming.meter import Meter
-from modessm_jax.streaming.packets import Event, Gapless, Packet, SentenceEnd, Unreadable
-from modessm_jax.streaming.sentences import Sentences
 
 Message = dict[str, Any]
 SHOWN_SECONDS = 30.0

@@ -1,6 +1,6 @@
 // The page of a live decoder: shows what the server publishes, and sends corrections back.
 //
-// Messages are those of modessm_jax/streaming/live.py. The first is `hello`: what the decoder is
+// Messages are those of modessm_jax/live/live.py. The first is `hello`: what the decoder is
 // (title, session, channels, whether it decodes words, symbols, seconds of a bin and of a frame),
 // the sentence that is forming, and past sentences.
 "use strict";

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from modessm_jax.streaming.sentences import LONGEST, SHOWN
+from modessm_jax.live.sentences import LONGEST, SHOWN
 
 
 def lines(path) -> list[dict]:

@@ -6,12 +6,12 @@ import time
 import pytest
 
 from benchmarks.chromium import chromium, open_page, program
+from modessm_jax.live.live import Live
+from modessm_jax.live.packets import Packet
+from modessm_jax.live.sentences import Sentences
+from modessm_jax.live.server import Server
 from modessm_jax.phonemes import SYMBOLS
-from modessm_jax.streaming.live import Live
-from modessm_jax.streaming.packets import Packet
-from modessm_jax.streaming.sentences import Sentences
-from modessm_jax.streaming.server import Server
-from tests.streaming.scripted import CHANNELS, ScriptedStream, bins_of, expected
+from tests.live.scripted import CHANNELS, ScriptedStream, bins_of, expected
 
 pytestmark = [
     pytest.mark.browser,
