@@ -19,7 +19,6 @@ nothing is said for a while. Ctrl-C ends the program; what is being said then is
 import argparse
 import signal
 import sys
-import threading
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, fields
@@ -110,7 +109,7 @@ def live(given: argparse.Namespace) -> None:
             running.run(_source(given, channels))
             if given.port is not None:
                 print("the source has ended; Ctrl-C ends the page", flush=True)
-                threading.Event().wait()
+                signal.pause()
         except KeyboardInterrupt:
             print()
         print(_summary(running))

@@ -105,7 +105,7 @@ def test_standard_input_with_a_page(run, data, offline, monkeypatch, capsys):
     def interrupted(*_) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("experiments.live.threading.Event", interrupted)
+    monkeypatch.setattr(signal, "pause", interrupted)
     saved = run("--stdin", "--port", "0", "--before", data)
     assert [one["text"] for one in saved] == offline
     said = capsys.readouterr().out
