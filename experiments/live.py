@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from modessm_jax.words.search import SearchOptions
+from modessm_jax.search.options import SearchOptions
 
 import modessm_jax
 from modessm_jax.data.recordings import SPLITS, read_recordings
