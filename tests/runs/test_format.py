@@ -105,7 +105,7 @@ def decoded(workdir: Path, data: Path, out: Path) -> dict[str, str]:
 
 def assert_parameters(found: Path, expected: Path, tolerance: float) -> None:
     with np.load(found) as ours, np.load(expected) as theirs:
-        assert set(ours) == set(theirs)
+        assert set(ours) == {*theirs, "sessions"}  # their names are written since format 4
         for name in theirs:
             np.testing.assert_allclose(
                 ours[name], theirs[name], rtol=0, atol=tolerance, err_msg=name
