@@ -89,7 +89,10 @@ def measure(
                 command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
             )
         try:
-            url = page_of(process)
+            try:
+                url = page_of(process)
+            except RuntimeError as error:
+                raise RuntimeError(f"{error}: {said.read_text()[-2000:]}") from error
             with chromium() as browser:
                 page, errors = open_page(browser, url, dark=dark)
                 listener = threading.Thread(target=listen, args=(url, seen), daemon=True)

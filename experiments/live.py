@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from modessm_jax.search.options import SearchOptions
 
 import modessm_jax
 from modessm_jax.data.recordings import SPLITS, read_recordings
@@ -40,6 +39,7 @@ from modessm_jax.live.wire import Listener, read_events
 from modessm_jax.phonemes import SYMBOLS
 from modessm_jax.runs.sessions import REFUSE, RULES
 from modessm_jax.runtime.compile_cache import compile_cache
+from modessm_jax.search.options import SearchOptions
 from modessm_jax.streaming.head import CTC, HEADS
 from modessm_jax.streaming.stream import Stream
 
