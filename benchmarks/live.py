@@ -1,14 +1,14 @@
 """A replay at real pace with its page open in Chromium: latency, memory, compilations.
 
-    python -m benchmarks.live --workdir RUN --replay DATA --session S --split train \\
-        --out benchmarks/results/live.md
-    python -m benchmarks.live --workdir RUN --replay DATA --session S --minutes 0.5 \\
-        --screenshot docs/live.png
+    python -m benchmarks.live --out benchmarks/results/live.md -- \\
+        --workdir RUN --replay DATA --session S --split train
+    python -m benchmarks.live --minutes 0.5 --screenshot docs/live.png -- \\
+        --workdir RUN --replay DATA --session S
 
 Runs `experiments.live` as a user does and looks at it from outside: at what it sends to a page, at
 the memory that the kernel counts for it, and at what JAX says that it compiles. The first minute
-warms up: memory grows there, and nothing may be compiled after it. Arguments that are not its own
-are given to `experiments.live`.
+warms up: memory grows there, and nothing may be compiled after it. The options after `--` are those
+of `experiments.live`.
 """
 
 import argparse
@@ -66,8 +66,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     parser.add_argument("--screenshot", type=Path, help="PNG of the page at the end")
     parser.add_argument("--dark", action="store_true", help="the page in dark colours")
-    given, rest = parser.parse_known_args(arguments)
-    seen, errors = measure(rest, given.minutes * 60, given.screenshot, given.dark)
+    parser.add_argument("options", nargs="+", help="of experiments.live, after --")
+    given = parser.parse_args(arguments)
+    seen, errors = measure(given.options, given.minutes * 60, given.screenshot, given.dark)
     text = report(seen, errors, given.minutes)
     print(text)
     if given.out is not None:
