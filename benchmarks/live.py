@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from modessm_jax.live.meter import DEADLINE
 from modessm_jax.runtime.files import write_text
 
 WARM = 60.0  # seconds
+PICTURED = 25.0  # seconds after which the picture is taken
 
 
 @dataclass
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--minutes", type=float, default=10.0, help="how long (10)")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
-    parser.add_argument("--screenshot", type=Path, help="PNG of the page at the end")
+    parser.add_argument("--screenshot", type=Path, help="PNG of the page to write")
     parser.add_argument("--dark", action="store_true", help="the page in dark colours")
     parser.add_argument("options", nargs="+", help="of experiments.live, after --")
     given = parser.parse_args(arguments)
@@ -104,16 +104,17 @@ def measure(
                     seen.memory.append((now, resident(process.pid)))
                     if now < WARM:
                         before = said.stat().st_size
+                    if screenshot is not None and now > PICTURED:
+                        page.screenshot(path=screenshot, timeout=0)
+                        screenshot = None
                     if process.poll() is not None:
                         raise RuntimeError(f"it has ended: {said.read_text()[-2000:]}")
-                if screenshot is not None:
-                    page.screenshot(path=screenshot)
             with said.open() as log:
                 log.seek(before)
                 seen.compiled = [line for line in log if "ompiling" in line]
         finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
+            process.terminate()  # not SIGINT, which a shell's background jobs ignore
+            process.wait()
     return seen, errors
 
 
