@@ -170,7 +170,8 @@ def report(seen: Seen, errors: list[str], minutes: float) -> str:
     table = "\n".join(f"| {name} | {value} |" for name, value in lines)
     cores = len(os.sched_getaffinity(0))
     where = f"{platform.machine()}, {cores} cores, Python {platform.python_version()}"
-    return f"| what | |\n| --- | --- |\n{table}\n\n{where}\n"
+    said = "".join(f"\n- {error}\n" for error in errors)
+    return f"| what | |\n| --- | --- |\n{table}\n\n{where}\n{said}"
 
 
 if __name__ == "__main__":
