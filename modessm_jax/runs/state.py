@@ -102,23 +102,17 @@ def with_rate(state: TrainState, rate: float) -> TrainState:
     return dataclasses.replace(state, rate=jax.device_put(np.float32(rate), state.rate.sharding))
 
 
-def all_finite(tree: Any) -> bool:
+@jax.jit
+def all_finite(tree: Any) -> Bool[Array, ""]:
     """Whether a tree of arrays has no NaN and no infinity."""
-    leaves = jax.tree.leaves(tree)
-    if jax.default_backend() == "cpu":  # where the host reads the arrays in place
-        return all(np.isfinite(np.asarray(leaf)).all() for leaf in leaves)
-    return bool(_finite_on_device(leaves))
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 @jax.jit
-def _finite_on_device(leaves: list[Array]) -> Bool[Array, ""]:
-    """A reduction for each array: seconds to compile, but on accelerators nothing is copied."""
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
-
-
 def bit_sums(tree: Any) -> Any:
     """The sum of each array's bits, as a uint32 for each; of arrays with elements of 32 bits."""
-    return jax.tree.map(lambda x: x.view(np.uint32).sum(dtype=np.uint32), jax.device_get(tree))
+    bits = jax.tree.map(lambda x: jax.lax.bitcast_convert_type(x, jnp.uint32), tree)
+    return jax.tree.map(lambda x: x.sum(dtype=jnp.uint32), bits)
 
 
 def averaged(ema: Any, params: Any, updates: Int[Array, ""], decay: float) -> Any:

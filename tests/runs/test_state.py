@@ -3,8 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modessm_jax.runs import state as states
-from modessm_jax.runs.state import all_finite, averaged, bit_sums, create_state, evaluation_params
+from modessm_jax.runs.state import averaged, create_state, evaluation_params
 from modessm_jax.runtime.mesh import data_mesh
 from tests.toy import initial_params, plan
 
@@ -44,21 +43,3 @@ def test_refuses_half_precision_parameters():
     params["phoneme"]["kernel"] = params["phoneme"]["kernel"].astype(jnp.bfloat16)
     with pytest.raises(ValueError, match="phoneme/kernel is bfloat16"):
         make(params, ema=False)
-
-
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_one_number_that_is_not_finite_is_found(monkeypatch, backend, bad):
-    monkeypatch.setattr(states.jax, "default_backend", lambda: backend)
-    values = np.ones((2, 3), np.float32)
-    spoiled = values.copy()
-    spoiled[1, 2] = bad
-    assert all_finite({"a": jnp.asarray(values), "b": (jnp.zeros((), jnp.int32),)})
-    assert not all_finite({"a": jnp.asarray(values), "b": (jnp.asarray(spoiled),)})
-
-
-def test_bit_sums_tell_numbers_apart_that_are_equal_or_none():
-    tree = {"a": jnp.asarray([[0.0, np.nan]]), "count": jnp.asarray(3, jnp.int32)}
-    assert bit_sums(tree) == {"a": 0x7FC00000, "count": 3}
-    negative = {**tree, "a": jnp.asarray([[-0.0, np.nan]])}
-    assert bit_sums(negative) != bit_sums(tree)
