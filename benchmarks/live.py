@@ -24,6 +24,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from websockets.exceptions import ConnectionClosed
@@ -118,9 +119,8 @@ def measure(
     return seen, errors
 
 
-def page_of(process: subprocess.Popen[str]) -> str:
-    """The address of the page, from what the command prints."""
-    assert process.stdout is not None
+def page_of(process: Any) -> str:
+    """The address of the page, from what the process of the command prints."""
     for line in process.stdout:
         if found := re.match(r"the page is at (\S+)", line):
             # What else it prints is read, or it would wait for that.
