@@ -28,8 +28,6 @@ let changed = true; // the pictures have to be drawn again
 let socket = null;
 let lastNews = 0; // performance.now() of it
 
-// Pictures ---------------------------------------------------------------------------------------
-
 // Columns of bytes over time, in a ring as long as the window.
 class Tape {
   constructor(rows, seconds) {
@@ -195,8 +193,6 @@ function drawPhonemes() {
 
 const nameOf = (symbol) => (symbol === SILENCE ? "SIL" : symbol);
 
-// Text -------------------------------------------------------------------------------------------
-
 function showSentence(committed, tentative) {
   at("committed").textContent = committed;
   at("tentative").textContent = tentative;
@@ -236,8 +232,6 @@ function showFigures(figures, counts, silent) {
   const some = silent.slice(0, 8).join(", ") + (silent.length > 8 ? ", …" : "");
   set("silent", silent.length ? `${silent.length}: ${some}` : "none", silent.length > 0);
 }
-
-// Past sentences, and their correction -----------------------------------------------------------
 
 function make(kind, text, name) {
   const element = document.createElement(kind);
@@ -306,8 +300,6 @@ function edit(item, sentence, button) {
   field.focus();
   field.select();
 }
-
-// Messages ---------------------------------------------------------------------------------------
 
 const take = {
   hello(message) {
