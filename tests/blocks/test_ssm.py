@@ -39,7 +39,8 @@ def frames(time: int, batch: int = 2) -> Sequence:
 
 
 @pytest.mark.parametrize(
-    ("causal", "kernel"), [pytest.param(True, 1, marks=pytest.mark.slow), (True, 3), (False, 3)]
+    ("causal", "kernel"),
+    [*(pytest.param(True, n, marks=pytest.mark.slow) for n in (1, 3)), (False, 3)],
 )
 def test_block(causal: bool, kernel: int) -> None:
     verify(block(causal, kernel=kernel), D)

@@ -170,6 +170,7 @@ def test_trials_whose_output_is_not_finite_are_named():
     assert "not finite for 1 trial: a/block 2/trial 12" in format_table(found)
 
 
+@pytest.mark.slow
 def test_a_language_model_joins_the_beam():
     sizes = dict(gate=2, stem=3, patch=2, stride=2, d=8, layers=2, upper=1, heads=2, state=4)
     further = dict(expand=2, kernel=2, modes=2, flow=1, joint=8, predictor="stateless")

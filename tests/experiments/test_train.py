@@ -18,13 +18,23 @@ def run():
     ("argument", "message"),
     [
         ("--config.data.root=nowhere", "experiments.simulate"),
-        ("--config.data.batch_size=4", "give --config.data.root"),
+        pytest.param(
+            "--config.data.batch_size=4", "give --config.data.root", marks=pytest.mark.slow
+        ),
         ("--config.model.layer=3", 'Did you mean "layers"'),
-        ("--config.dd=3", "the config has no key 'dd'"),
+        pytest.param("--config.dd=3", "the config has no key 'dd'", marks=pytest.mark.slow),
         ("--config.training.steps=many", "steps"),
         ("--config.data.sessions=a,b", """as --config.data.sessions="('first','second')\""""),
-        ("--config.data.sessions=('t15.1','a')", "has no session a. It holds t15.1, t15.2"),
-        ("--config.model.strides=2,4", "strides = (2, 4): give 3 whole numbers"),
+        pytest.param(
+            "--config.data.sessions=('t15.1','a')",
+            "has no session a. It holds t15.1, t15.2",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "--config.model.strides=2,4",
+            "strides = (2, 4): give 3 whole numbers",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_does_not_fit(run, tmp_path, argument: str, message: str) -> None:

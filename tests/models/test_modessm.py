@@ -74,6 +74,7 @@ def test_ctc_alone_reaches_all_but_the_parts_that_join_later() -> None:
     assert dead(gradient) == {"transducer", "flow"}
 
 
+@pytest.mark.slow
 def test_every_mode_is_what_each_mode_gives_alone() -> None:
     apply, params, *_ = model()
     params = moved(params)

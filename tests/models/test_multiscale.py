@@ -44,13 +44,12 @@ def loss(apply, params, features, session, labels, key=None):
     return jnp.stack(costs).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
         {},
-        pytest.param(
-            {"causal": True, "session": "layernorm", "fusion_norm": False}, marks=pytest.mark.slow
-        ),
+        {"causal": True, "session": "layernorm", "fusion_norm": False},
     ],
 )
 def test_every_parameter_receives_a_gradient(changes) -> None:

@@ -237,6 +237,7 @@ def test_a_disk_that_cannot_be_read_changes_nothing(workdir, monkeypatch, capsys
     assert restored[0] == 6 and restored[1].best["step"] == 4
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_back_finds_a_scheduled_checkpoint_first(tmp_path):
     for step, scheduled in ((2, True), (3, False), (4, False), (6, True)):
         Checkpoints(tmp_path, keep=9).save(
@@ -273,6 +274,7 @@ def test_a_lost_best_model_is_brought_back_by_its_checkpoint(workdir, capsys):
     )
 
 
+@pytest.mark.slow
 def test_another_takes_the_place_of_a_lost_best_model_once(tmp_path, capsys):
     checkpoints, history = Checkpoints(tmp_path, keep=3), History()
     for step, per in ((2, 0.3), (4, 0.5), (6, 0.4)):

@@ -139,6 +139,7 @@ def test_a_run_whose_session_is_gone_says_which(root, straight, tmp_path):
         job.run(config, workdir)
 
 
+@pytest.mark.slow
 def test_a_session_without_training_is_refused_or_said(root, tmp_path, caplog):
     place = copied(root, tmp_path)
     write_split(place, "c", "val", LENGTHS[:2])

@@ -24,7 +24,10 @@ def decoded(rows: int, modes: int = MODES) -> tuple[Outputs, Sequence]:
     return Outputs(logits, {"phoneme": logits}, {}, log_modes=log_modes), labels
 
 
-@pytest.mark.parametrize("block", [None, [0, 0, 1, 1], [7, 3, 7, 7]])
+SLOWLY = (pytest.param(block, marks=pytest.mark.slow) for block in (None, [7, 3, 7, 7]))
+
+
+@pytest.mark.parametrize("block", [[0, 0, 1, 1], *SLOWLY])
 def test_trials_of_a_block_share_their_mode(block):
     outputs, labels = decoded(TRIALS * MODES)
     ids = None if block is None else jnp.asarray(block, jnp.int32)

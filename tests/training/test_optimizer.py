@@ -47,6 +47,7 @@ def test_decay_spares_vectors_gains_and_shifts():
     }
 
 
+@pytest.mark.slow
 def test_only_decay_moves_parameters_without_gradient():
     params = jax.tree.map(jnp.ones_like, initial_params())
     optimizer = make_optimizer(**ADAMW)

@@ -85,6 +85,7 @@ def test_results_are_in_the_order_of_the_tasks(lm, capsys):
     assert "sentence 6/6" in shown and "frames/s" in shown
 
 
+@pytest.mark.slow
 def test_processes_find_what_one_finds(lm):
     assert search(LEXICON, lm, processes=2) == search(LEXICON, lm)
 
