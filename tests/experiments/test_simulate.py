@@ -24,6 +24,7 @@ def test_the_job_writes_a_small_data_set(run, tmp_path):
         assert len(file) == 3
 
 
+@pytest.mark.slow
 def test_the_job_compares_with_a_recording(run, tmp_path):
     rng = np.random.default_rng(0)
     trial = np.concatenate([np.log1p(rng.poisson(0.6, (8, 400))), rng.normal(size=(8, 400))])

@@ -24,7 +24,11 @@ def run():
         ("--config.model.layer=3", 'Did you mean "layers"'),
         pytest.param("--config.dd=3", "the config has no key 'dd'", marks=pytest.mark.slow),
         ("--config.training.steps=many", "steps"),
-        ("--config.data.sessions=a,b", """as --config.data.sessions="('first','second')\""""),
+        pytest.param(
+            "--config.data.sessions=a,b",
+            """as --config.data.sessions="('first','second')\"""",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "--config.data.sessions=('t15.1','a')",
             "has no session a. It holds t15.1, t15.2",

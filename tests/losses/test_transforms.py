@@ -81,6 +81,7 @@ def test_over_a_data_mesh(cost, axis_type):
     assert nats.sharding.is_equivalent_to(over_data, 1)
 
 
+@pytest.mark.slow
 @LOSSES
 def test_extreme_half_precision_input_is_never_answered_with_nan(cost):
     """Ten thousand batches with logits up to 1e4."""

@@ -110,6 +110,7 @@ def test_in_training_nothing_but_the_mode_tells_the_modes_apart() -> None:
     assert np.abs(outputs.encoder.values - still.encoder.values).max() > 0.1
 
 
+@pytest.mark.slow
 def test_modes_differ_and_are_inferred_where_none_is_given() -> None:
     apply, params, *_ = model()
     params = moved(params)

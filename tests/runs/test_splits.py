@@ -156,6 +156,7 @@ def test_a_session_without_training_is_refused_or_said(root, tmp_path, caplog):
     assert "session c is read with the adapter of b" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_weights_and_the_sessions_of_another(
     root, straight, tmp_path, capsys
 ):
