@@ -38,7 +38,7 @@ from modessm_jax.runtime.compile_cache import compile_cache
 from modessm_jax.runtime.files import write_json
 from modessm_jax.training.job import run as train
 
-STEPS, PASSES = 60, 1
+PASSES = 1
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -63,7 +63,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     with_labels.add_argument(
         "--recipe", choices=labelled.RECIPES, help=f"what is trained ({labelled.ADAPTER})"
     )
-    with_labels.add_argument("--steps", type=int, help=f"updates ({STEPS})")
+    with_labels.add_argument("--steps", type=int, help=f"updates ({labelled.STEPS})")
     without = parser.add_argument_group("without labels")
     without.add_argument("--unlabelled", choices=unlabelled.METHODS, help="method")
     without.add_argument("--passes", type=int, help=f"times that each trial is used ({PASSES})")
@@ -119,7 +119,7 @@ def _with_labels(options: argparse.Namespace, run: Run, recordings: Recordings) 
         replayed=replayed,
         unused=recordings.trials[len(used) :],
         recipe=recipe,
-        steps=options.steps or STEPS,
+        steps=options.steps or labelled.STEPS,
         batch_size=len(used),
     )
     train(config, options.out)

@@ -18,6 +18,7 @@ _FRONT_ENDS = {
     "multiscale": ("fast/blocks/0/*", "medium_lower/blocks/0/*", "slow/blocks/0/*"),
     "modessm": ("gate/*", "stem/*", "patch/*"),
 }
+STEPS = 60  # updates, by default
 _BATCH = 16  # trials of an update, at most
 _SESSIONS_PER_BATCH = 4  # of a replay
 
@@ -111,7 +112,8 @@ def recalibration(
         ("objective", "weights"),
     ):
         made[part].pop(key, None)
-    made["optimizer"] |= {"eps": 1e-8, "session_rate": 1.0}
+    # Decay would change the adapters of all sessions, also of those that are not trained on.
+    made["optimizer"] |= {"eps": 1e-8, "session_rate": 1.0, "decay_sessions": False}
     made["training"] |= {"eval_every": steps, "save_every": steps, "keep": 1, "ema_decay": 0.0}
     made["stages"] = {
         "order": ("recalibration",),

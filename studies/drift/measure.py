@@ -21,7 +21,6 @@ from modessm_jax.text import Edits
 from modessm_jax.training.job import run as train
 
 FROZEN, TRAINED = "frozen", "trained on all sessions"
-STEPS = 60  # updates of a labelled recalibration
 
 
 class Plan(NamedTuple):
@@ -155,7 +154,7 @@ def _labelled(plan: Plan, folder: Path, run: Run, count: int, recipe: str) -> Sc
             replayed=list(run.sessions),
             unused=trials[count:],
             recipe=recipe,
-            steps=STEPS,
+            steps=labelled.STEPS,
             batch_size=len(trials[:count]),
         )
         start = time.perf_counter()

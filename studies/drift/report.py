@@ -7,9 +7,10 @@ from statistics import median
 import numpy as np
 from matplotlib.figure import Figure
 
+from modessm_jax.recalibration.labelled import STEPS
 from modessm_jax.runs.sessions import day_of
 from modessm_jax.text import Edits, percent, total
-from studies.drift.measure import FROZEN, STEPS, TRAINED, Found, Scored
+from studies.drift.measure import FROZEN, TRAINED, Found, Scored
 from studies.shared import difference, table, together
 
 Study = Mapping[int, Found]  # by seed

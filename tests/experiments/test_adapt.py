@@ -41,6 +41,8 @@ def workdir(root, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("run") / "run"
     params: Any = build_model(plain, CHANNELS, 1).params
     params["head"]["bias"] = params["head"]["bias"].at[7].set(3.0)
+    # As trained ones are: weight decay would change them.
+    params["adaptation"] = {name: leaf + 0.1 for name, leaf in params["adaptation"].items()}
     dataset = {"sessions": [OLD], "channels": CHANNELS, "trials": {}, "folders": [OLD]}
     write_run(workdir, plain, dataset, params)
     return workdir
