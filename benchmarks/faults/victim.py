@@ -21,7 +21,7 @@ from orbax.checkpoint import v1 as ocp
 from benchmarks.faults.config import STAGES, STEPS
 from modessm_jax.runs.checkpoints import load_weights
 from modessm_jax.runtime.files import write_json
-from modessm_jax.simulate.calendar import Sizes
+from modessm_jax.simulate.calendar import Sizes, drawn
 from modessm_jax.simulate.files import write_dataset
 
 COMMAND = (
@@ -105,17 +105,9 @@ def set_up(directory: Path) -> Bench:
 
 def simulate(root: Path, seed: int) -> None:
     """Two sessions of ten short sentences, with eight channels."""
-    sizes = Sizes(
-        sessions=2,
-        train=8,
-        val=2,
-        test=0,
-        electrodes=4,
-        min_words=2,
-        max_words=3,
-        seed=seed,
-    )
-    write_dataset(root, sizes, overwrite=True, report=lambda line: None)
+    sizes = Sizes(sessions=2, train=8, val=2, test=0, min_words=2, max_words=3)
+    plan = drawn(sizes, electrodes=4, seed=seed)
+    write_dataset(root, plan, overwrite=True, report=lambda line: None)
 
 
 class Victim:

@@ -1,15 +1,16 @@
 """The plan of a simulated data set: sessions, blocks, speaking modes, sentences and seeds."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import IntEnum
 
 import numpy as np
+from jaxtyping import Int32
 
-from modessm_jax.simulate.sentences import draw_sentences
+from modessm_jax.simulate.sentences import draw_sentences, pronounce, pronunciations
 
 SPLITS = ("train", "val", "test")
+LABEL_WIDTH = 500  # of the padded label and transcription arrays of T15's files
 _FIRST_DAY = date(2025, 1, 7)
 _BLOCK_TRIALS = 20
 # The part of the tuning that electrodes lose in a week. docs/data.md says what it was set by.
@@ -48,20 +49,49 @@ SILENT = Mode("silent", 50.0, 0.8)
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """The size of a data set, and its drift: sentences are per session, words per sentence.
+class Prompt:
+    """What is said in a trial: its number in the block, its split, its sentence and phonemes."""
+
+    number: int
+    split: str
+    sentence: str
+    phonemes: Int32[np.ndarray, "phonemes"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Trials recorded in one go, in one mode."""
+
+    number: int
+    mode: Mode
+    prompts: tuple[Prompt, ...]
+
+
+@dataclass(frozen=True)
+class Session:
+    """The blocks of a day."""
+
+    name: str
+    day: date
+    blocks: tuple[Block, ...]
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that it has trials of."""
+        found = {prompt.split for block in self.blocks for prompt in block.prompts}
+        return [split for split in SPLITS if split in found]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is said, and the electrodes that record it.
 
     Raises:
         ValueError: `tuning_loss` is not a fraction.
     """
 
-    sessions: int
-    train: int
-    val: int
-    test: int
+    sessions: tuple[Session, ...]  # by day
     electrodes: int
-    min_words: int
-    max_words: int
     seed: int
     tuning_loss: float = TUNING_LOSS  # in a week
 
@@ -71,61 +101,59 @@ class Sizes:
 
     @property
     def trials(self) -> int:
-        """Trials of a whole data set."""
-        return self.sessions * (self.train + self.val + self.test)
+        """Trials of the whole data set."""
+        return sum(len(block.prompts) for session in self.sessions for block in session.blocks)
 
 
 @dataclass(frozen=True)
-class Block:
-    """Trials recorded in one go, in one mode; each trial is a split and a sentence."""
+class Sizes:
+    """The size of a data set: sentences are per session, words per sentence."""
 
-    number: int
-    mode: Mode
-    trials: tuple[tuple[str, str], ...]
-
-
-def session_days(sizes: Sizes) -> list[date]:
-    """The days of the sessions, three days to two weeks apart."""
-    gaps = generator(sizes.seed, Stream.CALENDAR).integers(3, 15, sizes.sessions)
-    return [_FIRST_DAY + timedelta(days=int(n)) for n in np.cumsum(gaps) - gaps[0]]
+    sessions: int
+    train: int
+    val: int
+    test: int
+    min_words: int
+    max_words: int
 
 
-def session_name(day: date) -> str:
-    """The session's name, which sorts by date."""
-    return day.strftime("sim.%Y.%m.%d")
-
-
-def sessions_of_blocks(sizes: Sizes) -> Iterator[list[Block]]:
-    """The blocks of each session, session by session; no sentence is twice in a data set.
+def drawn(sizes: Sizes, *, electrodes: int, seed: int, tuning_loss: float = TUNING_LOSS) -> Plan:
+    """Sessions of sentences of the grammar; no sentence is twice in a data set.
 
     As in the benchmarks, training sentences have blocks of their own, and validation and test
-    sentences share blocks. Modes alternate, the first drawn for each session, so that training
-    and evaluation have both.
+    sentences share blocks. Sessions are three days to two weeks apart.
 
     Raises:
-        ValueError: the grammar holds too few sentences.
+        ValueError: the grammar holds too few sentences, or `tuning_loss` is not a fraction.
     """
-    sentences = iter(
-        draw_sentences(
-            generator(sizes.seed, Stream.SENTENCES),
-            sizes.trials,
-            min_words=sizes.min_words,
-            max_words=sizes.max_words,
-        )
-    )
-    for session in range(sizes.sessions):
-        rng = generator(sizes.seed, Stream.MODES, session)
-        first = int(rng.integers(2))
+    gaps = generator(seed, Stream.CALENDAR).integers(3, 15, sizes.sessions)
+    days = [_FIRST_DAY + timedelta(days=int(n)) for n in np.cumsum(gaps) - gaps[0]]
+    count = sizes.sessions * (sizes.train + sizes.val + sizes.test)
+    words = {"min_words": sizes.min_words, "max_words": sizes.max_words}
+    sentences = iter(draw_sentences(generator(seed, Stream.SENTENCES), count, **words))
+
+    def prompt(number: int, split: str) -> Prompt:
+        sentence = next(sentences)
+        return Prompt(number, split, sentence, pronounce(sentence, pronunciations()))
+
+    sessions = []
+    for index, day in enumerate(days):
+        rng = generator(seed, Stream.MODES, index)
+        modes = alternating_modes(rng)
         held_out = rng.permutation(["val"] * sizes.val + ["test"] * sizes.test).tolist()
         chunks = [*_chunks(["train"] * sizes.train), *_chunks(held_out)]
-        yield [
-            Block(
-                number,
-                (VOCALIZED, SILENT)[(first + number) % 2],
-                tuple((split, next(sentences)) for split in splits),
-            )
+        blocks = [
+            Block(number, modes[number % 2], tuple(prompt(*one) for one in enumerate(splits)))
             for number, splits in enumerate(chunks, 1)
         ]
+        # The name sorts by date.
+        sessions.append(Session(day.strftime("sim.%Y.%m.%d"), day, tuple(blocks)))
+    return Plan(tuple(sessions), electrodes, seed, tuning_loss)
+
+
+def alternating_modes(rng: np.random.Generator) -> tuple[Mode, Mode]:
+    """The modes of a session's even and odd blocks: training and evaluation have both."""
+    return (VOCALIZED, SILENT) if rng.integers(2) == 0 else (SILENT, VOCALIZED)
 
 
 def _chunks(splits: list[str]) -> list[list[str]]:

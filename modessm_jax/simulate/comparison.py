@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32
 from matplotlib.figure import Figure
 from scipy.stats import skew
 
-from modessm_jax.simulate.calendar import VOCALIZED, Sizes
+from modessm_jax.simulate.calendar import VOCALIZED, Sizes, drawn
 from modessm_jax.simulate.trials import simulate
 
 LAGS = np.arange(1, 11)
@@ -87,12 +87,11 @@ def simulated_like(
         train=2 * _COMPARED_TRIALS,
         val=0,
         test=0,
-        electrodes=len(real) // 2,
         min_words=6,
         max_words=7,
-        seed=seed,
     )
-    trials = [t for block in simulate(sizes) for t in block if t.mode == VOCALIZED.name]
+    plan = drawn(sizes, electrodes=len(real) // 2, seed=seed)
+    trials = [t for block in simulate(plan) for t in block if t.mode == VOCALIZED.name]
     longest = max(trials, key=lambda trial: len(trial.features))
     return np.ascontiguousarray(longest.features[: real.shape[1]].T)
 

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import groupby
+from itertools import islice
 from pathlib import Path
 
 import h5py
@@ -13,15 +13,14 @@ import numpy as np
 from jaxtyping import Int32
 
 from modessm_jax.runtime.files import PARTIAL, replacing, write_text
-from modessm_jax.simulate.calendar import SPLITS, Sizes
+from modessm_jax.simulate.calendar import LABEL_WIDTH, SPLITS, Plan
 from modessm_jax.simulate.trials import SimulatedTrial, simulate
 
-LABEL_WIDTH = 500  # of the padded label and transcription arrays
 TRUTH = "truth.json"  # session -> block -> speaking mode, to score inferred modes against
 
 
 def write_dataset(
-    root: Path, sizes: Sizes, *, overwrite: bool, report: Callable[[str], None]
+    root: Path, plan: Plan, *, overwrite: bool, report: Callable[[str], None]
 ) -> Counter[str]:
     """Simulates a data set under `root` and returns the bins of each split.
 
@@ -30,25 +29,24 @@ def write_dataset(
 
     Raises:
         ValueError: `root` is not empty and `overwrite` is false, or it has files that no simulation
-            wrote; or `sizes` cannot be simulated.
+            wrote; or the plan cannot be simulated.
     """
     _clear(root, overwrite)
     root.mkdir(parents=True, exist_ok=True)
     started, done = time.monotonic(), 0
     bins: Counter[str] = Counter()
     modes: dict[str, dict[int, str]] = {}
-    for session, blocks in groupby(simulate(sizes), key=lambda block: block[0].session):
-        (root / session).mkdir(exist_ok=True)
-        modes[session] = {}
+    recorded = simulate(plan)
+    for session in plan.sessions:
+        (root / session.name).mkdir(exist_ok=True)
+        modes[session.name] = {block.number: block.mode.name for block in session.blocks}
         counts: Counter[str] = Counter()
         with ExitStack() as files:
             split_files = {
-                split: files.enter_context(_whole_file(root / session / f"data_{split}.hdf5"))
-                for split, trials in zip(SPLITS, (sizes.train, sizes.val, sizes.test), strict=True)
-                if trials
+                split: files.enter_context(_whole_file(root / session.name / f"data_{split}.hdf5"))
+                for split in session.splits
             }
-            for block in blocks:
-                modes[session][block[0].block] = block[0].mode
+            for block in islice(recorded, len(session.blocks)):
                 for trial in block:
                     _write_trial(split_files[trial.split], counts[trial.split], trial)
                     counts[trial.split] += 1
@@ -56,8 +54,8 @@ def write_dataset(
         done += counts.total()
         rate = done / (time.monotonic() - started)
         report(
-            f"{session}: {done}/{sizes.trials} trials, {rate:.0f} trials/s, "
-            f"{(sizes.trials - done) / rate:.0f} s left"
+            f"{session.name}: {done}/{plan.trials} trials, {rate:.0f} trials/s, "
+            f"{(plan.trials - done) / rate:.0f} s left"
         )
     write_text(root / TRUTH, json.dumps(modes, indent=1))
     return bins
@@ -71,7 +69,7 @@ def _write_trial(file: h5py.File, index: int, trial: SimulatedTrial) -> None:
     group.attrs["block_num"] = trial.block
     group.attrs["trial_num"] = trial.number
     if trial.split != "test":
-        codes = np.frombuffer(trial.sentence.encode("ascii"), np.uint8).astype(np.int32)
+        codes = np.array([ord(character) for character in trial.sentence], np.int32)
         group.create_dataset("seq_class_ids", data=_padded(trial.phonemes))
         group.create_dataset("transcription", data=_padded(codes))
         group.attrs["seq_len"] = len(trial.phonemes)
@@ -96,12 +94,16 @@ def _clear(root: Path, overwrite: bool) -> None:
     if present and not overwrite:
         raise ValueError(f"{root} is not empty; choose another folder or pass --overwrite")
     ours = {f"data_{split}.hdf5" for split in SPLITS}
+    truth = root / TRUTH
+    simulated = json.loads(truth.read_text(encoding="utf-8")) if truth.exists() else {}
     for path in present:
         name = path.relative_to(root).as_posix().removesuffix(PARTIAL)
         folder, _, file = name.rpartition("/")
-        if name != TRUTH and not (folder.startswith("sim.") and file in ours):
+        if name != TRUTH and not (
+            file in ours and (folder.startswith("sim.") or folder in simulated)
+        ):
             raise ValueError(
-                f"{root} holds {name}, which no simulation wrote; choose another folder"
+                f"{root} holds {name}, which no whole simulation wrote; choose another folder"
             )
     for path in present:
         path.unlink()

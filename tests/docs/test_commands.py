@@ -118,7 +118,8 @@ def main_of(name: str):
 
 
 def test_every_option_in_the_prose_exists(monkeypatch):
-    known = {"--config", "--distributed", "--overwrite", "--compare", "--tuning_loss"}  # of absl
+    of_absl = ("config", "distributed", "overwrite", "compare", "tuning_loss", "labels")
+    known = {f"--{name}" for name in of_absl}
     for file in sorted((ROOT / "experiments").glob("*.py")):
         if "ArgumentParser" in file.read_text(encoding="utf-8"):
             known |= options_of(f"experiments.{file.stem}", monkeypatch)

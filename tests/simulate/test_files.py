@@ -6,24 +6,25 @@ import numpy as np
 import pytest
 
 from modessm_jax.data.recordings import read_recordings
-from modessm_jax.simulate.calendar import Sizes
+from modessm_jax.simulate.calendar import Sizes, drawn
 from modessm_jax.simulate.files import LABEL_WIDTH, write_dataset
 from modessm_jax.simulate.trials import simulate
 
-SIZES = Sizes(sessions=2, train=5, val=2, test=2, electrodes=4, min_words=3, max_words=4, seed=5)
+SIZES = Sizes(sessions=2, train=5, val=2, test=2, min_words=3, max_words=4)
+PLAN = drawn(SIZES, electrodes=4, seed=5)
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "simulated"
     lines = []
-    bins = write_dataset(root, SIZES, overwrite=False, report=lines.append)
+    bins = write_dataset(root, PLAN, overwrite=False, report=lines.append)
     return root, bins, lines
 
 
 def test_files_hold_the_trials_in_the_layout_of_t15(written):
     root, bins, _ = written
-    trials = [trial for block in simulate(SIZES) for trial in block]
+    trials = [trial for block in simulate(PLAN) for trial in block]
     for split in ("train", "val", "test"):
         seen = 0
         for session in sorted({trial.session for trial in trials}):
@@ -59,7 +60,7 @@ def check_labels(group, trial):
 
 def test_our_own_reader_reads_what_is_simulated(written):
     root, _, _ = written
-    trials = [trial for block in simulate(SIZES) for trial in block]
+    trials = [trial for block in simulate(PLAN) for trial in block]
     for split in ("train", "val", "test"):
         read = read_recordings(root, split)
         wanted = sorted((t for t in trials if t.split == split), key=lambda t: t.session)
@@ -75,7 +76,7 @@ def test_our_own_reader_reads_what_is_simulated(written):
 def test_modes_are_written_beside_the_recordings_only(written):
     root, _, _ = written
     truth = json.loads((root / "truth.json").read_text())
-    trials = [trial for block in simulate(SIZES) for trial in block]
+    trials = [trial for block in simulate(PLAN) for trial in block]
     assert truth == {
         session: {str(t.block): t.mode for t in trials if t.session == session}
         for session in {t.session for t in trials}
@@ -89,8 +90,8 @@ def test_the_report_has_rate_and_time_left(written):
 
 
 def test_an_earlier_data_set_is_replaced_only_on_request(written, tmp_path):
-    smaller = replace(SIZES, sessions=1, test=0)
-    write_dataset(tmp_path, SIZES, overwrite=False, report=print)
+    smaller = drawn(replace(SIZES, sessions=1, test=0), electrodes=4, seed=5)
+    write_dataset(tmp_path, PLAN, overwrite=False, report=print)
     with pytest.raises(ValueError, match="--overwrite"):
         write_dataset(tmp_path, smaller, overwrite=False, report=print)
     write_dataset(tmp_path, smaller, overwrite=True, report=print)
@@ -104,8 +105,8 @@ def test_what_is_not_simulated_is_never_removed(tmp_path):
     precious.parent.mkdir()
     precious.write_text("recorded")
     (tmp_path / "truth.json").write_text("{}")
-    with pytest.raises(ValueError, match="no simulation wrote"):
-        write_dataset(tmp_path, SIZES, overwrite=True, report=print)
+    with pytest.raises(ValueError, match="no whole simulation wrote"):
+        write_dataset(tmp_path, PLAN, overwrite=True, report=print)
     assert precious.read_text() == "recorded" and (tmp_path / "truth.json").exists()
 
 
@@ -115,5 +116,5 @@ def test_an_interrupted_file_never_appears_under_its_name(tmp_path, monkeypatch)
 
     monkeypatch.setattr("modessm_jax.simulate.files._write_trial", fails)
     with pytest.raises(OSError, match="disk full"):
-        write_dataset(tmp_path, SIZES, overwrite=False, report=print)
+        write_dataset(tmp_path, PLAN, overwrite=False, report=print)
     assert not list(tmp_path.rglob("*.hdf5"))

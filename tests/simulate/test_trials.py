@@ -3,17 +3,16 @@ import pytest
 from scipy.ndimage import uniform_filter1d
 
 from modessm_jax.phonemes import CLASSES, SILENCE
-from modessm_jax.simulate.calendar import Sizes
+from modessm_jax.simulate.calendar import Sizes, drawn
 from modessm_jax.simulate.trials import simulate
 
-SIZES = Sizes(
-    sessions=1, train=60, val=20, test=0, electrodes=256, min_words=3, max_words=5, seed=0
-)
+SIZES = Sizes(sessions=1, train=60, val=20, test=0, min_words=3, max_words=5)
+PLAN = drawn(SIZES, electrodes=256, seed=0)
 
 
 @pytest.fixture(scope="module")
 def trials():
-    return [trial for block in simulate(SIZES) for trial in block]
+    return [trial for block in simulate(PLAN) for trial in block]
 
 
 def centred(trials, split):
@@ -53,9 +52,8 @@ def test_durations_add_up_and_centres_lie_inside(trials):
 
 
 def test_the_seed_decides_everything_and_each_trial_is_its_own():
-    small = Sizes(
-        sessions=2, train=3, val=1, test=1, electrodes=4, min_words=3, max_words=4, seed=5
-    )
+    sizes = Sizes(sessions=2, train=3, val=1, test=1, min_words=3, max_words=4)
+    small = drawn(sizes, electrodes=4, seed=5)
     once, again = ([t for block in simulate(small) for t in block] for _ in range(2))
     for one, two in zip(once, again, strict=True):
         assert one.features.tobytes() == two.features.tobytes() and one.sentence == two.sentence
