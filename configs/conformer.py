@@ -46,6 +46,7 @@ def full() -> ConfigDict:
                 "causal": False,  # whether the model can stream: no attention to later chunks
                 "chunk": 16,  # bins that a causal model takes at a time
                 "left": 480,  # past bins that the attention of a causal model keeps
+                "remat": "none",  # what training computes again to save memory: "blocks", "dots"
                 "dtype": "bfloat16",  # of the computation; parameters and losses are float32
             },
             "objective": {

@@ -43,6 +43,7 @@ def full() -> ConfigDict:
                 "layers": 5,  # recurrent layers
                 "dropout": 0.4,  # between layers: probability that a feature of a frame is dropped
                 "bidirectional": False,  # whether the layers run both ways, and cannot stream
+                "remat": "none",  # what training computes again to save memory: "blocks", "dots"
                 "dtype": "bfloat16",  # of matrix products; states, parameters, losses are float32
             },
             "objective": {

@@ -97,6 +97,7 @@ def full() -> ConfigDict:
                 "stochastic_depth": 0.1,  # of skipping the last layer; less for earlier ones
                 "head_scale": 1.0,  # factor of the initial weights of the CTC head
                 "causal": False,  # whether the model can stream: layers run in one direction
+                "remat": "blocks",  # what training computes again to save memory: "blocks", "dots"
                 "dtype": "bfloat16",  # of the computation; parameters and losses are float32
             },
             "objective": {
@@ -161,6 +162,7 @@ def small(config: ConfigDict) -> None:
                 "dropout": 0.1,
                 "stochastic_depth": 0.0,
                 "head_scale": 0.1,
+                "remat": "none",
                 "dtype": "float32",
             },
         }

@@ -50,6 +50,7 @@ def full() -> ConfigDict:
                 "causal": False,  # whether the model can stream: no attention to later chunks
                 "chunk": 16,  # bins that a causal model takes at a time
                 "left": 480,  # past bins that the attention of a causal model keeps
+                "remat": "blocks",  # what training computes again to save memory: "blocks", "dots"
                 "dtype": "bfloat16",  # of the computation; parameters and losses are float32
             },
             "objective": {
@@ -103,6 +104,7 @@ def small(config: ConfigDict) -> None:
                 "stochastic_depth": 0.0,
                 "smoothing": 0.0,
                 "head_scale": 0.1,
+                "remat": "none",
                 "dtype": "float32",
             },
             "optimizer": {"peak_lr": 3e-3, "end_lr": 3e-5, "warmup_steps": 100},

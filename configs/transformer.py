@@ -47,6 +47,7 @@ def full() -> ConfigDict:
                 "chunk": 4,  # bins that a causal model takes at a time
                 "left": 1_000,  # past bins that the attention of a causal model keeps
                 "least_left": 248,  # in training their number is drawn, and this is the least
+                "remat": "none",  # what training computes again to save memory: "blocks", "dots"
                 "dtype": "bfloat16",  # of the computation; parameters and losses are float32
             },
             "objective": {

@@ -1,6 +1,7 @@
 """Blocks: modules that run whole trials for training, or step by step in real time."""
 
 import math
+from collections.abc import Callable
 from collections.abc import Sequence as Collection
 from typing import Any
 
@@ -84,11 +85,31 @@ def require_whole_steps(x: Sequence, block_size: int) -> None:
         )
 
 
-class Serial(Block):
-    """Blocks one after the other."""
+# What the backward pass of a block keeps, beside the block's input: nothing, or the products with
+# weights; all else it computes again.
+_KEPT: dict[str, Any] = {
+    "blocks": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+REMAT = ("none", *_KEPT)
 
-    def __init__(self, blocks: Collection[Block]):
-        self.blocks = nnx.List(blocks)
+
+def rematerialised(call: Callable[..., Any], remat: str) -> Callable[..., Any]:
+    """A function whose values the backward pass computes again instead of keeping them.
+
+    Args:
+        call: of a block, without side effects.
+        remat: "none": all are kept; "blocks": only what it is given; "dots": also the products of
+            matrices that have no batch, which are dear to compute.
+    """
+    return call if remat == "none" else jax.checkpoint(call, policy=_KEPT[remat])
+
+
+class Serial(Block):
+    """Blocks one after the other, each rematerialised in training as `remat` says."""
+
+    def __init__(self, blocks: Collection[Block], remat: str = "none"):
+        self.blocks, self.remat = nnx.List(blocks), remat
         for block in blocks:
             self.block_size = math.lcm(self.block_size, self.stride * block.block_size)
             self.stride *= block.stride
@@ -96,7 +117,7 @@ class Serial(Block):
 
     def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
         for block, block_key in zip(self.blocks, split(key, len(self.blocks)), strict=True):
-            x = block(x, key=block_key)
+            x = rematerialised(block.__call__, self.remat)(x, key=block_key)
         return x
 
     def initial_state(self, batch: int) -> Any:

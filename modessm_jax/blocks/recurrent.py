@@ -6,6 +6,8 @@ each time over the whole matrix; it takes most of a training step then.
 """
 
 import math
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from modessm_jax.blocks.block import FrameDropout, split
+from modessm_jax.blocks.block import FrameDropout, rematerialised, split
 from modessm_jax.sequence import Sequence
 
 
@@ -161,6 +163,7 @@ class GRU(nnx.Module):
         layers: int,
         rate: float,
         bidirectional: bool,
+        remat: str = "none",
         dtype: Any,
         rngs: nnx.Rngs,
     ):
@@ -181,7 +184,7 @@ class GRU(nnx.Module):
             )
             for layer in range(layers)
         )
-        self.dropout = FrameDropout(rate)
+        self.dropout, self.remat = FrameDropout(rate), remat
 
     def initial_state(self, batch: int) -> tuple[Float[Array, "batch d"], ...]:
         """The float32 state of each layer before the first frame."""
@@ -198,10 +201,16 @@ class GRU(nnx.Module):
         for layer, state, layer_key in zip(self.layers, states, keys, strict=True):
             if new:
                 x = x.with_values(self.dropout(x.values, layer_key))
-            ends, outputs = zip(*(direction(x, state) for direction in layer), strict=True)
-            x = x.with_values(jnp.concatenate(outputs, axis=-1))
-            new.append(ends[0])
+            end, x = rematerialised(partial(_run_layer, layer), self.remat)(x, state)
+            new.append(end)
         return tuple(new), x.masked()
+
+
+def _run_layer(
+    layer: Iterable[Recurrence], x: Sequence, state: Float[Array, "batch d"]
+) -> tuple[Float[Array, "batch d"], Sequence]:
+    ends, outputs = zip(*(direction(x, state) for direction in layer), strict=True)
+    return ends[0], x.with_values(jnp.concatenate(outputs, axis=-1))
 
 
 def _uniform(bound: float) -> Any:

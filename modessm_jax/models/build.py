@@ -9,6 +9,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Bool, Int
 
+from modessm_jax.blocks.block import REMAT
 from modessm_jax.models.gru import GRUDecoder
 from modessm_jax.models.modessm import ModeSSM
 from modessm_jax.models.multiscale import MultiScale
@@ -182,8 +183,9 @@ def _check_value(key: str, value: Any, numbers: int) -> None:
             f"model.{key} = {value}: give {numbers} whole numbers, as "
             f"--config.model.{key}={example}"
         )
-    if key == "dtype" and value not in DTYPES:
-        raise ValueError(f"model.dtype = {value!r}: choose one of {', '.join(DTYPES)}")
+    for name, choices in (("dtype", DTYPES), ("remat", REMAT)):
+        if key == name and value not in choices:
+            raise ValueError(f"model.{name} = {value!r}: choose one of {', '.join(choices)}")
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, bool | str):
             continue

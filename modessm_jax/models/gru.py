@@ -48,6 +48,7 @@ class GRUDecoder(nnx.Module):
         layers: int,
         dropout: float,
         bidirectional: bool,
+        remat: str = "none",
         dtype: str,
         rngs: nnx.Rngs,
     ):
@@ -69,6 +70,7 @@ class GRUDecoder(nnx.Module):
             layers=layers,
             rate=dropout,
             bidirectional=bidirectional,
+            remat=remat,
             dtype=compute,
             rngs=rngs,
         )

@@ -91,6 +91,7 @@ class ModeSSM(nnx.Module):
         stochastic_depth: float,
         head_scale: float,
         causal: bool,
+        remat: str = "none",
         dtype: str,
         rngs: nnx.Rngs,
     ):
@@ -115,7 +116,7 @@ class ModeSSM(nnx.Module):
         blocks = [
             SelectiveBlock(d, rate=dropout, drop_path=path, **sizes, **built) for path in paths
         ]
-        self.lower, self.upper = Serial(blocks[:-upper]), Serial(blocks[-upper:])
+        self.lower, self.upper = Serial(blocks[:-upper], remat), Serial(blocks[-upper:], remat)
         self.flow = FlowBridge(d, layers=flow, kernel=kernel, **built)
         self.mode = ModeHead(d, modes=modes, hidden=d, **built)
         self.film = FiLM(d, modes=modes, dtype=compute)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from modessm_jax.blocks.block import Block, Serial, require_whole_steps, split
+from modessm_jax.blocks.block import Block, Serial, rematerialised, require_whole_steps, split
 from modessm_jax.blocks.conformer import ConformerBlock
 from modessm_jax.blocks.convolution import StridedConv, make_smoothing
 from modessm_jax.blocks.fusion import CrossScaleFusion
@@ -58,6 +58,7 @@ class MultiScale(nnx.Module):
         causal: bool,
         chunk: int,
         left: int,
+        remat: str = "none",
         dtype: str,
         rngs: nnx.Rngs,
     ):
@@ -95,9 +96,10 @@ class MultiScale(nnx.Module):
         pathways = zip(strides, patches, layers, strict=True)
         fast_blocks, medium_blocks, slow_blocks = [pathway(*sizes) for sizes in pathways]
         middle = 1 + (layers[1] + 1) // 2
-        self.fast, self.slow = Serial(fast_blocks), Serial(slow_blocks)
-        self.medium_lower = Serial(medium_blocks[:middle])
-        self.medium_upper = Serial(medium_blocks[middle:])
+        self.remat = remat
+        self.fast, self.slow = Serial(fast_blocks, remat), Serial(slow_blocks, remat)
+        self.medium_lower = Serial(medium_blocks[:middle], remat)
+        self.medium_upper = Serial(medium_blocks[middle:], remat)
         self.fusion = CrossScaleFusion(
             d,
             ratios=(medium // fast, slow // medium),
@@ -137,7 +139,8 @@ class MultiScale(nnx.Module):
         lower = self.medium_lower(x, key=keys[1])
         medium = self.medium_upper(lower, key=keys[2])
         slow = self.slow(x, key=keys[3])
-        _, fused = self.fusion.run(None, fast, medium, slow, key=keys[4])
+        fuse = rematerialised(self.fusion.run, self.remat)
+        _, fused = fuse(None, fast, medium, slow, key=keys[4])
         return self._outputs(fast, lower, medium, slow, fused)
 
     def initial_state(self, batch: int) -> dict[str, Any]:

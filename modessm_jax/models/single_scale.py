@@ -53,6 +53,7 @@ class SingleScale(nnx.Module):
         causal: bool,
         chunk: int,
         left: int,
+        remat: str = "none",
         dtype: str,
         rngs: nnx.Rngs,
     ):
@@ -79,7 +80,8 @@ class SingleScale(nnx.Module):
         paths = [stochastic_depth * (layer + 1) / layers for layer in range(layers)]
         blocks = [ConformerBlock(d, drop_path=path, **sizes, **built) for path in paths]
         middle = (layers + 1) // 2
-        self.lower, self.upper = Serial([stem, *blocks[:middle]]), Serial(blocks[middle:])
+        self.lower = Serial([stem, *blocks[:middle]], remat)
+        self.upper = Serial(blocks[middle:], remat)
         # As in the multi-scale decoder: small ones make the first alignment follow the features.
         init = nnx.initializers.normal(head_scale / math.sqrt(d))
         self.head = nnx.Linear(d, CLASSES, kernel_init=init, rngs=rngs)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Int
 
-from modessm_jax.blocks.block import FrameDropout, require_whole_steps, split
+from modessm_jax.blocks.block import FrameDropout, rematerialised, require_whole_steps, split
 from modessm_jax.blocks.lookahead import CentredSmoothing, Patches
 from modessm_jax.blocks.transformer_block import EPSILON, KERNEL_INIT, TransformerBlock
 from modessm_jax.models.inputs import SessionAdaptation
@@ -51,6 +51,7 @@ class Transformer(nnx.Module):
         chunk: int,
         left: int,
         least_left: int,
+        remat: str = "none",
         dtype: str,
         rngs: nnx.Rngs,
     ):
@@ -89,7 +90,7 @@ class Transformer(nnx.Module):
         self.embed_norm = nnx.LayerNorm(d, **norm)
         self.dropout = FrameDropout(input_dropout)
         self.lefts = (least_left // self.block_size, left // self.block_size)
-        self.chunk = chunk // patch
+        self.chunk, self.remat = chunk // patch, remat
         self.blocks = nnx.List(
             TransformerBlock(
                 d,
@@ -137,7 +138,8 @@ class Transformer(nnx.Module):
             least, most = self.lefts
             left = self.chunk * jax.random.randint(of_left, (), least, most + 1)
         for block, block_key in zip(self.blocks, split(of_blocks, len(self.blocks)), strict=True):
-            _, x = block.run_block(None, x, block_key, left)
+            run = rematerialised(block.run_block, self.remat)
+            _, x = run(None, x, block_key, left)
         return self._outputs(x)
 
     def initial_state(self, batch: int) -> dict[str, Any]:

@@ -44,6 +44,7 @@ ADDED_KEYS: dict[str, dict[str, Any]] = {
         "normalize_log": "",
     },
     "init": {"run": "", "skip": [], "sessions": "nearest"},
+    "model": {"remat": "none"},
     "optimizer": {"session_rate": 1.0, "decay_sessions": True},
 }
 

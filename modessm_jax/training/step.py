@@ -96,6 +96,81 @@ def shard_batch(batch: Batch, mesh: Mesh, accumulate: int = 1) -> Batch:
     return split_batch(batch, mesh)
 
 
+class _Forward:
+    """From parameters and a batch to the costs of its examples, and to their total."""
+
+    def __init__(self, spec: StepSpec, plan: StagePlan):
+        stage = plan.stage
+        self.spec, self.plan = spec, plan
+        self.weights = {name: weight for name, weight in stage.weights.items() if weight != 0.0}
+        if not self.weights:
+            raise ValueError(f"stage {stage.name}: no objective has a weight; give phoneme one")
+        if objectives.FLOW in self.weights and spec.corrupt is None:
+            raise ValueError(f"stage {stage.name}: the objective 'flow' needs config.corruption")
+        self.views = objectives.views(self.weights)
+
+    def inputs(self, step: Any, batch: Batch) -> tuple[tuple[Any, ...], Any]:
+        """The augmented batch, and the key of dropout."""
+        spec, views = self.spec, self.views
+        keys = keys_of_step(spec.seed, step, tagged=not spec.former_rules)
+        features, hidden = spec.augment(batch.features, keys[Purpose.AUGMENTATION], views)
+        corrupted = None
+        if objectives.FLOW in self.weights and spec.corrupt is not None:
+            corrupted = spec.corrupt(features, keys[Purpose.CORRUPTION])
+        described = _repeat((batch.session, batch.block, batch.trial, batch.labels), views)
+        part = (features, hidden, corrupted, *described)
+        if views > 1:  # so that a micro-batch has all views of its trials
+            part = _split_views(part, views)
+        return part, keys[Purpose.DROPOUT]
+
+    def examples(self, params: Any, part: tuple[Any, ...], key: Any) -> Examples:
+        """The costs of the examples of a part of the batch."""
+        spec, weights = self.spec, self.weights
+        if self.views > 1:
+            part = _flatten_views(part)
+        features, hidden, corrupted, session, block, trial, labels = part
+        params = jax.tree.map(
+            lambda x, trains: x if trains else jax.lax.stop_gradient(x), params, self.plan.trained
+        )
+        further = objectives.model_inputs(weights, labels, corrupted)
+        outputs = spec.apply(params, features, session, hidden, key, **further)
+        block = block if spec.tie_modes else None
+        trial = None if spec.former_rules else trial
+        costs = objectives.costs_of(outputs, labels, weights, block, trial)
+        strange = labels.mask & ((labels.values <= BLANK) | (labels.values >= CLASSES))
+        strange = strange.any(axis=1)
+        costs = {k: Cost(jnp.where(strange, jnp.nan, c.nats), c.valid) for k, c in costs.items()}
+        rows = labels.mask.shape[0]
+        frames = outputs.encoder.lengths.reshape(rows, -1)[:, 0]  # the same in every mode
+        examples = Examples(costs, frames, outputs.diagnostics)
+        if self.views == 1:
+            return examples
+        return _mean_over_views(_split_views(examples, self.views))
+
+    def reduce(self, costs: Mapping[str, Cost], frames: Any, labels: Any) -> Any:
+        """The loss, and the mean of each objective; `labels` are the lengths of the whole batch."""
+        spec = self.spec
+        of_trials = () if spec.former_rules else objectives.OF_TRIALS
+        return total(costs, self.weights, frames, labels, spec.normalize_by, of_trials)
+
+
+def make_loss(spec: StepSpec, plan: StagePlan) -> Any:
+    """Builds `(params, step, batch) -> (loss, (scalars, examples))` of a whole batch.
+
+    Raises:
+      ValueError: as `make_gradient` does.
+    """
+    forward = _Forward(spec, plan)
+
+    def loss_of(params: Any, step: Any, batch: Batch) -> Any:
+        part, key = forward.inputs(step, batch)
+        examples = forward.examples(params, part, jax.random.fold_in(key, 0))
+        loss, scalars = forward.reduce(examples.costs, examples.frames, batch.labels.lengths)
+        return loss, (scalars, examples)
+
+    return loss_of
+
+
 def make_gradient(spec: StepSpec, plan: StagePlan) -> GradientOf:
     """Builds `(params, step, batch) -> (loss, scalars, examples, gradient)`.
 
@@ -112,61 +187,30 @@ def make_gradient(spec: StepSpec, plan: StagePlan) -> GradientOf:
     Raises:
       ValueError: no objective has a weight; when traced: a weight without a head of that name.
     """
-    stage, accumulate = plan.stage, spec.accumulate
-    weights = {name: weight for name, weight in stage.weights.items() if weight != 0.0}
-    if not weights:
-        raise ValueError(f"stage {stage.name}: no objective has a weight; give phoneme one")
-    if objectives.FLOW in weights and spec.corrupt is None:
-        raise ValueError(f"stage {stage.name}: the objective 'flow' needs config.corruption")
-    views = objectives.views(weights)
+    accumulate, forward = spec.accumulate, _Forward(spec, plan)
+    weights = forward.weights
+    of_whole = jax.value_and_grad(make_loss(spec, plan), has_aux=True)
 
-    def examples_of(params: Any, part: tuple[Any, ...], key: Any) -> Examples:
-        if views > 1:
-            part = _flatten_views(part)
-        features, hidden, corrupted, session, block, trial, labels = part
-        params = jax.tree.map(
-            lambda x, trains: x if trains else jax.lax.stop_gradient(x), params, plan.trained
-        )
-        further = objectives.model_inputs(weights, labels, corrupted)
-        outputs = spec.apply(params, features, session, hidden, key, **further)
-        block = block if spec.tie_modes else None
-        trial = None if spec.former_rules else trial
-        costs = objectives.costs_of(outputs, labels, weights, block, trial)
-        strange = labels.mask & ((labels.values <= BLANK) | (labels.values >= CLASSES))
-        strange = strange.any(axis=1)
-        costs = {k: Cost(jnp.where(strange, jnp.nan, c.nats), c.valid) for k, c in costs.items()}
-        rows = labels.mask.shape[0]
-        frames = outputs.encoder.lengths.reshape(rows, -1)[:, 0]  # the same in every mode
-        examples = Examples(costs, frames, outputs.diagnostics)
-        return examples if views == 1 else _mean_over_views(_split_views(examples, views))
-
-    def reduce(costs: Mapping[str, Cost], frames: Any, labels: Any) -> Any:
-        of_trials = () if spec.former_rules else objectives.OF_TRIALS
-        return total(costs, weights, frames, labels, spec.normalize_by, of_trials)
-
-    def whole(params: Any, part: tuple[Any, ...], labels: Any, key: Any) -> Any:
-        def loss_of(params: Any) -> Any:
-            examples = examples_of(params, part, jax.random.fold_in(key, 0))
-            loss, scalars = reduce(examples.costs, examples.frames, labels)
-            return loss, (scalars, examples)
-
-        (loss, (scalars, examples)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+    def whole(params: Any, step: Any, batch: Batch) -> Any:
+        (loss, (scalars, examples)), gradient = of_whole(params, step, batch)
         return loss, scalars, examples, gradient
 
-    def in_parts(params: Any, part: tuple[Any, ...], labels: Any, key: Any) -> Any:
+    def in_parts(params: Any, step: Any, batch: Batch) -> Any:
+        part, key = forward.inputs(step, batch)
+        labels = batch.labels.lengths
         # The reduction is linear in the nats, so each example's share of the loss is known from
         # validity and lengths alone. XLA drops all else from this first pass.
         parts = jax.tree.map(lambda x: _divide(x, accumulate, spec.mesh), part)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(accumulate))
 
         def lengths(_: None, given: Any) -> Any:
-            examples = examples_of(params, *given)
+            examples = forward.examples(params, *given)
             return None, ({k: c.valid for k, c in examples.costs.items()}, examples.frames)
 
         valid, frames = _rejoin(jax.lax.scan(lengths, None, (parts, keys))[1])
 
         def loss_of(nats: dict[str, Any]) -> Any:
-            return reduce({k: Cost(nats[k], valid[k]) for k in weights}, frames, labels)[0]
+            return forward.reduce({k: Cost(nats[k], valid[k]) for k in weights}, frames, labels)[0]
 
         shares = jax.grad(loss_of)({k: jnp.zeros(labels.shape, jnp.float32) for k in weights})
         shares = jax.tree.map(lambda x: _divide(x, accumulate, spec.mesh), shares)
@@ -175,7 +219,7 @@ def make_gradient(spec: StepSpec, plan: StagePlan) -> GradientOf:
             part, key, share = given
 
             def share_of_loss(params: Any) -> Any:
-                examples = examples_of(params, part, key)
+                examples = forward.examples(params, part, key)
                 nats = [jnp.vdot(share[k], examples.costs[k].nats) for k in weights]
                 return jnp.stack(nats).sum(), examples
 
@@ -185,23 +229,10 @@ def make_gradient(spec: StepSpec, plan: StagePlan) -> GradientOf:
         zero = jax.tree.map(jnp.zeros_like, params)
         gradient, examples = jax.lax.scan(add, zero, (parts, keys, shares))
         examples = _rejoin(examples)
-        loss, scalars = reduce(examples.costs, examples.frames, labels)
+        loss, scalars = forward.reduce(examples.costs, examples.frames, labels)
         return loss, scalars, examples, gradient
 
-    def gradient_of(params: Any, step: Any, batch: Batch) -> Any:
-        keys = keys_of_step(spec.seed, step, tagged=not spec.former_rules)
-        features, hidden = spec.augment(batch.features, keys[Purpose.AUGMENTATION], views)
-        corrupted = None
-        if objectives.FLOW in weights and spec.corrupt is not None:
-            corrupted = spec.corrupt(features, keys[Purpose.CORRUPTION])
-        described = _repeat((batch.session, batch.block, batch.trial, batch.labels), views)
-        part = (features, hidden, corrupted, *described)
-        if views > 1:  # so that a micro-batch has all views of its trials
-            part = _split_views(part, views)
-        of_all = whole if accumulate == 1 else in_parts
-        return of_all(params, part, batch.labels.lengths, keys[Purpose.DROPOUT])
-
-    return gradient_of
+    return whole if accumulate == 1 else in_parts
 
 
 def make_step(spec: StepSpec, plan: StagePlan) -> Any:

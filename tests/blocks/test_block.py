@@ -1,12 +1,14 @@
 """Blocks in series, what they declare of their reach, and the two kinds of dropout."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from modessm_jax.blocks.block import Block, Dropout, DropPath, Serial, split
+from modessm_jax.blocks.block import REMAT, Block, Dropout, DropPath, Serial, split
 from modessm_jax.blocks.convolution import DepthwiseConv, StridedConv
 from modessm_jax.sequence import Sequence
 
@@ -42,6 +44,33 @@ def test_a_series_is_its_blocks_one_after_the_other() -> None:
     found = Serial(blocks)(x)
     np.testing.assert_array_equal(found.values, expected.values)
     assert found.mask.shape == (2, 2)
+
+
+class Waves(Block):
+    """Of a product it needs the sine and the cosine for its gradient."""
+
+    def __init__(self) -> None:
+        self.weight = nnx.Param(jnp.arange(9.0).reshape(3, 3) / 9)
+
+    def __call__(self, x: Sequence, *, key: jax.Array | None = None) -> Sequence:
+        return x.with_values(jnp.sin(jnp.cos(x.values @ self.weight[...])))
+
+
+def test_what_is_computed_again_changes_no_gradient_and_need_not_be_kept() -> None:
+    x = Sequence(jnp.arange(12.0).reshape(1, 4, 3) / 12, jnp.ones((1, 4), bool))
+    gradients, kept = {}, {}
+    for remat in REMAT:
+        graph, params = nnx.split(Serial([Waves(), Waves()], remat))
+
+        def loss(params: Any, graph: Any = graph) -> Any:
+            return nnx.merge(graph, params)(x).values.sum()
+
+        residuals = jax.eval_shape(lambda params, loss=loss: jax.vjp(loss, params)[1], params)
+        kept[remat] = sum(leaf.shape == (1, 4, 3) for leaf in jax.tree.leaves(residuals))
+        gradients[remat] = np.stack([leaf[...] for leaf in jax.tree.leaves(jax.grad(loss)(params))])
+    np.testing.assert_allclose(gradients["blocks"], gradients["none"], rtol=1e-6)
+    np.testing.assert_allclose(gradients["dots"], gradients["none"], rtol=1e-6)
+    assert kept["blocks"] < kept["dots"] < kept["none"]
 
 
 def test_one_look_without_bound_leaves_the_series_without_bound() -> None:

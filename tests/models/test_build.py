@@ -1,6 +1,7 @@
 """The door out of `models/`: pure functions of a plain tree, and refusals in plain words."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from modessm_jax.blocks.block import REMAT
 from modessm_jax.models.build import MODELS, Functional, build, build_module
 from tests.models import (
     test_gru,
@@ -128,3 +130,26 @@ def test_what_a_model_does_not_take_is_refused_by_name() -> None:
     model = made("multiscale")
     with pytest.raises(ValueError, match="'multiscale': this model takes no labels, modes"):
         model.apply(model.params, features, session, modes=2, labels=labels.values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+def test_computing_values_again_changes_no_gradient(name: str) -> None:
+    features, session, _ = batch()
+    wanted = None
+    for remat in REMAT:
+        model = build({**CONFIGS[name], "remat": remat}, hides_bins=False, **SIZES)
+
+        @jax.jit
+        def gradient(params: Any, apply: Any = model.apply) -> Any:
+            def loss(params: Any) -> Any:
+                outputs = apply(params, features, session, None, jax.random.key(1))
+                return (jnp.sin(outputs.logits["phoneme"].values) ** 2).sum()
+
+            return jax.grad(loss)(params)
+
+        found = gradient(model.params)
+        wanted = found if wanted is None else wanted
+        for leaf, expected in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+            scale = max(float(jnp.abs(expected).max()), 1.0)
+            np.testing.assert_allclose(leaf, expected, atol=1e-6 * scale, rtol=0)
