@@ -4,6 +4,7 @@ Batches are numpy. Features are padded with zeros, labels with the blank.
 """
 
 import contextlib
+import dataclasses
 import functools
 import multiprocessing
 import multiprocessing.resource_tracker
@@ -116,6 +117,19 @@ class TrainingBatches(grain.DatasetIterator[Batch]):
             stream = stream.mp_prefetch(processes)
         self._reader = iter(stream)
         self._reader.start_prefetch()
+
+    def largest_like(self, batch: Batch) -> Batch:
+        """The shapes of the largest of these batches, with as many rows as the one given."""
+        bins = self._plan.lengths[-1]
+        widths = bins, self._labels[bins]
+
+        def padded(sequence: Sequence, width: int) -> Sequence:
+            return jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct((x.shape[0], width, *x.shape[2:]), x.dtype), sequence
+            )
+
+        features, labels = map(padded, (batch.features, batch.labels), widths)
+        return dataclasses.replace(batch, features=features, labels=labels)
 
     def get_state(self) -> dict[str, Any]:
         """The number of the next batch, and the fingerprint of the plan."""

@@ -24,6 +24,7 @@ from modessm_jax.runs.state import (
     evaluation_params,
     state_shapes,
 )
+from modessm_jax.runtime.device_memory import describe_memory, memory_limit
 from modessm_jax.runtime.files import write_json, write_text
 from modessm_jax.runtime.mesh import data_mesh
 from modessm_jax.runtime.metric_writer import MetricWriter
@@ -281,25 +282,42 @@ class _Run:
         with jax.transfer_guard("disallow"):
             with self.clock.account("step"):
                 placed = shard_batch(batch, self.mesh, self.settings.accumulate)
-            program = self._program(state, placed)
+            program = self._program(state, placed, batches)
             with self.clock.account("step"):
                 state, report = program(state, placed)
                 self._take_pending(state)
                 self._pending = (done + 1, report, batch)
         return state
 
-    def _program(self, state: TrainState, batch: Any) -> Any:
+    def _program(self, state: TrainState, batch: Any, batches: Any) -> Any:
         """The compiled step for batches of this shape."""
-        stage = len(self._history.stages) - 1
-        key = stage, *(leaf.shape for leaf in jax.tree.leaves(batch))
+        stage, key = len(self._history.stages) - 1, self._key(batch)
         if key not in self.programs:
-            # Tracing may place the model's constants on the device; once is no harm.
-            with self.clock.account("compile"), jax.transfer_guard("allow"):
-                if not self.programs:
-                    self._try_later_stages(stage, state, batch)
-                self.programs[key] = self.steps[stage].lower(state, batch).compile()
-            alive()
+            if not self.programs:
+                self._try_later_stages(stage, state, batch)
+            limit = memory_limit()
+            if limit is not None and not any(known[0] == stage for known in self.programs):
+                # Before hours are spent on smaller ones: it may not fit.
+                self._compile(state, batches.largest_like(batch), limit)
+            if key not in self.programs:
+                self._compile(state, batch, limit)
         return self.programs[key]
+
+    def _compile(self, state: TrainState, batch: Any, limit: int | None) -> None:
+        # Tracing may place the model's constants on the device; once is no harm.
+        with self.clock.account("compile"), jax.transfer_guard("allow"):
+            step = self.steps[len(self._history.stages) - 1]
+            program = step.lower(state, batch).compile()
+        self.programs[self._key(batch)] = program
+        if limit is not None:
+            trials, bins, _ = batch.features.values.shape
+            memory = describe_memory(program, limit)
+            self._logbook.progress.print(f"a step of {trials} trials of {bins} bins: {memory}")
+        alive()
+
+    def _key(self, batch: Any) -> Any:
+        stage = len(self._history.stages) - 1
+        return stage, *(leaf.shape for leaf in jax.tree.leaves(batch))
 
     def _try_later_stages(self, stage: int, state: TrainState, batch: Any) -> None:
         """Traces the later stages now: what the model lacks for them should not end it in days."""

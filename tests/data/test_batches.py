@@ -124,8 +124,11 @@ def test_labels_are_padded_to_the_longest_of_trials_that_fit(recordings):
     plan = make_plan(many)
     stream = TrainingBatches(many, plan)
     shapes = {(b.features.mask.shape[1], b.labels.mask.shape[1]) for b in map(next, [stream] * 30)}
+    largest = stream.largest_like(next(stream))
     stream.close()
     assert shapes == set(label_widths(many, plan.lengths).items())
+    assert largest.features.values.shape == (4, plan.lengths[-1], CHANNELS)
+    assert largest.labels.mask.shape == (4, 24) and largest.trial.shape == (4,)
 
 
 def save_and_load(folder: Path, recordings: Recordings, workers: int):

@@ -22,7 +22,7 @@ from modessm_jax.runs.load import load_run
 from modessm_jax.runtime import watchdog
 from modessm_jax.runtime.compile_cache import compile_cache
 from modessm_jax.runtime.preemption import PreemptedError, Preemption
-from modessm_jax.training import job
+from modessm_jax.training import job, loop
 from tests.data.layout import write_split
 
 TINY = {
@@ -94,6 +94,17 @@ def test_the_minutes_of_a_run_are_all_of_them_however_often_it_is_run(straight: 
     spent = sum(before["seconds"].values())
     assert spent > before["seconds"]["compile"] > 0
     assert min(before["wall_seconds"], again["wall_seconds"]) >= spent
+
+
+@pytest.mark.slow
+def test_the_largest_batch_is_compiled_first_where_a_device_tells_its_memory(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loop, "memory_limit", lambda: 2**30)
+    job.run(config_of(root, data={"batch_size": 4, "buckets": 2}), tmp_path)
+    told = [line for line in capsys.readouterr().out.splitlines() if "a step of" in line]
+    assert ["4 trials of 48 bins" in line for line in told] == [True, False]
+    assert all("of 1.0 GiB of the device's memory" in line for line in told)
 
 
 def test_val_of_other_channels_is_refused_before_training(root: Path, tmp_path: Path) -> None:
