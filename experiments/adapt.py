@@ -27,10 +27,10 @@ from modessm_jax.recalibration import labelled, unlabelled
 from modessm_jax.recalibration.adapter import with_session, write_recalibrated
 from modessm_jax.recalibration.job import (
     compare,
+    read_label,
     read_session,
     recalibrate,
     score,
-    sentence_label,
 )
 from modessm_jax.runs.finished import check_new
 from modessm_jax.runs.load import Run, load_run
@@ -127,7 +127,7 @@ def _with_labels(options: argparse.Namespace, run: Run, recordings: Recordings) 
 
 
 def _without_labels(options: argparse.Namespace, run: Run) -> dict[str, Any]:
-    label = None if options.lexicon is None else sentence_label(options.lexicon, options.lm)
+    label = None if options.lexicon is None else read_label(options.lexicon, options.lm)
     method = unlabelled.Options(method=options.unlabelled)
     recalibrator = unlabelled.Recalibrator(run, method, label)
     updates = recalibrate(

@@ -14,13 +14,16 @@ need the token in the address that is printed.
 Each sentence is saved when it ends, as a line of JSON, in RUN/live.jsonl; so are corrections made
 on the page. A replay ends sentences with its trials, a rig where it says so; --endpoints also where
 nothing is said for a while. Ctrl-C ends the program; what is being said then is not saved.
+
+With --recalibrate the adapter of the session follows what is recorded: after each sentence it takes
+one step without labels, before the next one begins. --save_run keeps it, in a run of its own.
 """
 
 import argparse
 import signal
 import sys
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,10 @@ from modessm_jax.live.sources import in_background, lab_streaming_layer, replay
 from modessm_jax.live.terminal import Terminal, kinds_of
 from modessm_jax.live.wire import Listener, read_events
 from modessm_jax.phonemes import SYMBOLS
+from modessm_jax.recalibration.adapter import Adapter, with_session, write_recalibrated
+from modessm_jax.recalibration.unlabelled import METHODS, Options
+from modessm_jax.runs.finished import check_new
+from modessm_jax.runs.load import load_run
 from modessm_jax.runs.sessions import REFUSE, RULES
 from modessm_jax.runtime.compile_cache import compile_cache
 from modessm_jax.search.options import SearchOptions
@@ -57,6 +64,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 def live(given: argparse.Namespace) -> None:
     """Decodes what the source gives until it ends, or until Ctrl-C."""
+    if given.save_run is not None:
+        if given.recalibrate is None:
+            raise ValueError("--save_run needs --recalibrate: nothing else changes the run")
+        check_new(given.save_run)
     with ExitStack() as stack:
         stack.enter_context(compile_cache(given.workdir / "compiled"))
         words = given.lexicon is not None
@@ -72,7 +83,8 @@ def live(given: argparse.Namespace) -> None:
         )
         channels = given.channels or decoder.channels
         before = None if given.before is None else _last_block(given.before, given.session)
-        stream = decoder.stream(given.session, before=before)
+        options = None if given.recalibrate is None else Options(given.recalibrate)
+        stream = decoder.stream(given.session, before=before, recalibrate=options)
         sentences = stack.enter_context(Sentences(given.out or given.workdir / "live.jsonl"))
         publishers = [Terminal(sys.stdout, words).publish]
         if given.port is not None:
@@ -84,6 +96,7 @@ def live(given: argparse.Namespace) -> None:
                 "session": given.session,
                 "channels": channels,
                 "decodes_words": words,
+                "recalibrate": given.recalibrate,
                 "symbols": SYMBOLS,
                 "bin_seconds": BIN_SECONDS,
                 "frame_seconds": stream.stride * BIN_SECONDS,
@@ -105,12 +118,21 @@ def live(given: argparse.Namespace) -> None:
             session=given.session,
             endpoints=given.endpoints,
         )
+        ended = False
         try:
             running.run(_source(given, channels))
-            if given.port is not None:
-                print("the source has ended; Ctrl-C ends the page", flush=True)
-                signal.pause()
+            ended = True
         except KeyboardInterrupt:
+            print()
+        if stream.recalibration is not None:
+            adapter, checks = stream.recalibration.result()
+            print(f"{given.recalibrate}: {checks}")
+            if given.save_run is not None:
+                _save(given, adapter)
+        if ended and given.port is not None:
+            print("the source has ended; Ctrl-C ends the page", flush=True)
+            with suppress(KeyboardInterrupt):
+                signal.pause()
             print()
         print(_summary(running))
 
@@ -146,6 +168,15 @@ def _warm(stream: Stream, channels: int) -> None:
     stream.finish()
 
 
+def _save(given: argparse.Namespace, adapter: Adapter) -> None:
+    """Writes a run that has the recalibrated session."""
+    run = load_run(given.workdir)
+    root = given.replay or Path(run.config["data"]["root"])
+    made = with_session(run, given.session, adapter)
+    write_recalibrated(given.save_run, given.workdir, made, given.session, root)
+    print(f"the recalibrated session is in {given.save_run}", flush=True)
+
+
 def _summary(running: Live) -> str:
     figures, kinds = running.meter.figures(), kinds_of(asdict(running.gapless.counts))
     late = f"{1000 * figures.p50:.1f} ms median, {1000 * figures.p99:.1f} ms 99 %"
@@ -177,6 +208,8 @@ def _parser() -> argparse.ArgumentParser:
     add("host", "address of the page (127.0.0.1)", default="127.0.0.1")
     add("out", "file of the sentences (live.jsonl in the workdir)", type=Path)
     add("endpoints", "end sentences also where nothing is said (no)", action="store_true")
+    add("recalibrate", "learn from each sentence, by this method (no)", choices=METHODS)
+    add("save_run", "folder for the run with the recalibrated session (none)", type=Path)
     add("head", "head of the run (ctc)", choices=HEADS, default=CTC)
     add("width", "hypotheses of the transducer's beam (1)", type=int, default=1)
     add("adapter", "session of training whose adapter is used (its own)")

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.language.ngram import NGram
+from modessm_jax.recalibration.unlabelled import Options
 from modessm_jax.runs.load import Run, load_run
 from modessm_jax.runs.sessions import REFUSE, Choice, adapters, check_rule
 from modessm_jax.search.options import SearchOptions
@@ -18,6 +19,7 @@ from modessm_jax.streaming.decoded import Decoded
 from modessm_jax.streaming.features import Features
 from modessm_jax.streaming.head import CTC, Head
 from modessm_jax.streaming.reading import Frames
+from modessm_jax.streaming.recalibration import Recalibration
 from modessm_jax.streaming.step import BatchStep
 from modessm_jax.streaming.stream import PAUSE, Stream, Streams
 
@@ -158,7 +160,14 @@ class Decoder:
             found |= zip(places, batch, strict=True)
         return [found[place] for place in range(len(trials))]
 
-    def stream(self, session: str, *, before: Any = None, pause: float = PAUSE) -> Stream:
+    def stream(
+        self,
+        session: str,
+        *,
+        before: Any = None,
+        pause: float = PAUSE,
+        recalibrate: Options | None = None,
+    ) -> Stream:
         """Begins a stream: the decoder fed with bins as they are recorded.
 
         The model's step is compiled now. What `finish` gives is what `decode` gives of all bins.
@@ -169,12 +178,18 @@ class Decoder:
                 the last block, to begin the normalisation with. Only a run that normalises
                 (`data.normalize`) needs them.
             pause: seconds of blank or silence, after something was said, that end a sentence.
+            recalibrate: how to learn from the sentences, without labels; see `Stream.recalibrate`.
+                The decoder itself, and other streams, keep the adapter that they have.
 
         Raises:
             ValueError: the model needs whole trials, the session is unknown, or `before` or `pause`
-                is unfit.
+                is unfit; or the stream cannot be recalibrated, see `Recalibration`.
         """
-        return Stream(self.streams([session], before=[before], pause=pause))
+        streams = self.streams([session], before=[before], pause=pause)
+        if recalibrate is None:
+            return Stream(streams)
+        entry = self._entry("session", session)
+        return Stream(streams, Recalibration(self._run, self._head, entry, recalibrate))
 
     def streams(
         self,

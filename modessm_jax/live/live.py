@@ -9,6 +9,8 @@ What is published are messages of plain JSON values, each with its `type`:
   second) `figures` those of `packets.Counts` and `meter.Figures`, `silent` the channels without a
   value.
 - `sentence`: one has ended and is saved, as it is in the file (`sentences.Sentences`).
+- `learned`: what a stream that is recalibrated has learned from the sentence before: as it is in
+  the file, and in words as `text`.
 - `correction`: of a sentence, as it is in the file.
 """
 
@@ -127,7 +129,6 @@ class Live:
         began = time.monotonic()
         self._tell(np.zeros((0, len(self.gapless.silent)), np.float32), self._stream.flush())
         decoded = self._stream.finish()
-        self._stream.reset()
         took = time.monotonic() - began
         counts = asdict(self.gapless.counts)
         sentence = {
@@ -144,7 +145,14 @@ class Live:
             "counts": {name: counts[name] - self._before[name] for name in counts},
         }
         self._bins, self._frames, self._before = 0, 0, counts
-        self._publish({"type": "sentence", **self._sentences.add(sentence)})
+        written = self._sentences.add(sentence)
+        self._publish({"type": "sentence", **written})
+        # Bins that come meanwhile wait at the source.
+        learned = self._stream.recalibrate()
+        if learned is not None:
+            line = self._sentences.add_learned(written["id"], asdict(learned))
+            self._publish({"type": "learned", **line, "text": str(learned)})
+        self._stream.reset()
 
     def _raster(self, bins: Float[np.ndarray, "bins channels"]) -> str:
         """A byte for each value, bin by bin: 128 is its channel's mean, and 32 a deviation."""

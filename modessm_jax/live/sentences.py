@@ -1,7 +1,8 @@
 """Sentences decoded live, kept as JSON lines: each is on disk before anybody is shown it.
 
-A line is a sentence, or the correction of one by hand. Lines are only ever added, and none is lost
-when the process or the machine ends: what was being written then is cut off at the next start.
+A line is a sentence, the correction of one by hand, or what the decoder learned from one. Lines are
+only ever added, and none is lost when the process or the machine ends: what was being written then
+is cut off at the next start.
 """
 
 import errno
@@ -60,6 +61,18 @@ class Sentences:
         """
         with self._lock:
             written = {"id": self._last + 1, "written": _now(), **sentence}
+            self._write(written)
+            return written
+
+    def add_learned(self, number: int, learned: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes what the decoder learned from a sentence; returns what was written.
+
+        Args:
+            number: of the sentence.
+            learned: plain JSON values.
+        """
+        with self._lock:
+            written = {"learned_from": number, "written": _now(), **learned}
             self._write(written)
             return written
 
@@ -125,6 +138,8 @@ class Sentences:
         self._remember(line)
 
     def _remember(self, line: dict[str, Any]) -> None:
+        if "learned_from" in line:
+            return
         if "corrects" not in line:
             self._last = int(line["id"])
             self._recent.append(line | {"text": str(line["text"])})

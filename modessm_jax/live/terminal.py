@@ -35,6 +35,8 @@ class Terminal:
             line = f"{message['id']}: {message['text']}{meant}" + f"  [{faults}]" * bool(faults)
             print(clear + line, file=self._out, flush=True)
             self._committed, self._shown = [], ""
+        elif message["type"] == "learned":
+            print(f"   {message['text']}", file=self._out, flush=True)
 
     def _form(self, tentative: str) -> None:
         """Writes the sentence that is forming over what stands there; of a long one the end."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from modessm_jax.runs.finished import write_run
@@ -26,6 +27,27 @@ def with_adapter(params: Mapping[str, Any], adapter: Mapping[str, Any]) -> dict[
     return {**params, LAYERS: {name: leaf[None] for name, leaf in adapter.items()}}
 
 
+def with_entry(params: Mapping[str, Any], entry: int, adapter: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a model with this adapter at an entry of the session layers."""
+    layers = params[LAYERS]
+    new = {name: jnp.asarray(leaf).at[entry].set(adapter[name]) for name, leaf in layers.items()}
+    return {**params, LAYERS: new}
+
+
+def known_adapters(run: Run) -> dict[str, int]:
+    """The entries of the sessions in the session layers, of a model that has adapters.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if run.adapters is None:
+        raise ValueError(
+            "this model has no adapters of sessions (model.session is 'none'): recalibrate it with "
+            "labels, by the recipe front_end or all"
+        )
+    return run.adapters
+
+
 def first_adapter(run: Run, session: str, rule: str) -> Adapter:
     """What the adapter of a session begins as: its own, or that of the session nearest in time.
 
@@ -37,12 +59,7 @@ def first_adapter(run: Run, session: str, rule: str) -> Adapter:
     Raises:
         ValueError: the model has no adapters.
     """
-    if run.adapters is None:
-        raise ValueError(
-            "this model has no adapters of sessions (model.session is 'none'): recalibrate it with "
-            "labels, by the recipe front_end or all"
-        )
-    found, _ = adapters([session], run.adapters, untrained=rule)
+    found, _ = adapters([session], known_adapters(run), untrained=rule)
     return adapter_of(run.params, found[session])
 
 

@@ -3,26 +3,29 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from modessm_jax.data.recordings import Recordings
 from modessm_jax.data.roots import session_names
 from modessm_jax.data.validation import DataError
 from modessm_jax.evaluation.scoring import evaluate_run
 from modessm_jax.language.lexicon import Lexicon
 from modessm_jax.language.ngram import NGram
-from modessm_jax.phonemes import SILENCE
 from modessm_jax.recalibration.adapter import Adapter, first_adapter
 from modessm_jax.recalibration.statistics import FeatureStatistics
-from modessm_jax.recalibration.unlabelled import STATISTICS, Label, Recalibrator, Update
+from modessm_jax.recalibration.unlabelled import (
+    STATISTICS,
+    Label,
+    Recalibrator,
+    Update,
+    sentence_label,
+)
 from modessm_jax.runs.load import Run, read_configured
 from modessm_jax.runs.sessions import NEAREST, Choice, nearest
 from modessm_jax.runtime.progress import Clock, Progress
 from modessm_jax.text import Edits, percent, total
 
 
-def sentence_label(lexicon: Path, lm: Path | None) -> Label:
-    """Labels a trial with the phonemes of the sentence that a word search finds.
+def read_label(lexicon: Path, lm: Path | None) -> Label:
+    """Labels a trial by a word search for these words, weighed by an n-gram if there is one.
 
     Raises:
         ImportError: the packages of the word search are not installed.
@@ -35,13 +38,7 @@ def sentence_label(lexicon: Path, lm: Path | None) -> Label:
     ngram = None if lm is None else NGram(lm)
     if ngram is not None:
         ngram.lacking(words.words)
-    search = WordSearch(words, ngram, SearchOptions(beam=100, nbest=1))
-
-    def label(frames: np.ndarray) -> list[int]:
-        found = search(frames)[0]
-        return [p for word in found.words for p in (*words.words[word][0], SILENCE)]
-
-    return label
+    return sentence_label(WordSearch(words, ngram, SearchOptions(beam=100, nbest=1)))
 
 
 def read_session(run: Run, root: Path, session: str) -> Recordings:
@@ -90,7 +87,8 @@ def recalibrate(
     if begin is None:
         begin = first_adapter(run, session, NEAREST)
     needs = recalibrator.options.method == STATISTICS
-    recalibrator.begin(begin, _features_like(run, root, session) if needs else None)
+    like = session if session in run.sessions else nearest(session, run.sessions)
+    recalibrator.begin(begin, features_of(run, root, like) if needs else None)
     clock = Clock()
     progress = Progress(passes * count, clock, noun="trial")
     updates: list[Update] = []
@@ -103,16 +101,25 @@ def recalibrate(
     return updates
 
 
-def _features_like(run: Run, root: Path, session: str) -> FeatureStatistics:
-    """The statistics of the session that the adapter was made for, from its training trials."""
-    like = session if session in run.sessions else nearest(session, run.sessions)
-    for place in (root, Path(run.config["data"]["root"])):
-        if (place / like / "data_train.hdf5").exists():
-            found = read_session(run, place, like)
+def features_of(run: Run, root: Path, session: str) -> FeatureStatistics:
+    """The statistics of a session of the run, from its training trials.
+
+    Args:
+        run: that was trained on the session.
+        root: of recordings; the one that the run was trained on is looked into after it.
+        session: its name.
+
+    Raises:
+        DataError: there are no such trials, or they are invalid.
+    """
+    places = dict.fromkeys((root, Path(run.config["data"]["root"])))
+    for place in places:
+        if (place / session / "data_train.hdf5").exists():
+            found = read_session(run, place, session)
             return FeatureStatistics.of(run.channels, map(found.features, range(len(found))))
     raise DataError(
-        f"statistics need the training trials of {like}, which is neither in {root} nor in "
-        f"{run.config['data']['root']}. Give a root that has both sessions, or another method."
+        f"statistics need the training trials of {session}, which are not in "
+        f"{' or '.join(map(str, places))}. Put them there, or choose another method."
     )
 
 

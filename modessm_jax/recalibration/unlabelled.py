@@ -21,7 +21,7 @@ from modessm_jax.augmentation.augment import Augmentation
 from modessm_jax.evaluation.posteriors import best_path, log_probabilities
 from modessm_jax.losses.ctc import ctc_cost
 from modessm_jax.models.outputs import Outputs
-from modessm_jax.phonemes import BLANK, CLASSES
+from modessm_jax.phonemes import BLANK, CLASSES, SILENCE
 from modessm_jax.recalibration.adapter import Adapter, with_adapter
 from modessm_jax.recalibration.statistics import FeatureStatistics, matched
 from modessm_jax.runs.load import Run
@@ -87,6 +87,7 @@ class Update:
             one.
         doubt: see `Recalibrator`.
         loss: of the gradient step; None where there was none.
+        unused: why nothing was learned from the trial; empty if something was.
         taken_back: whether the steps since the last check were undone.
         seconds: that the gradient step took.
     """
@@ -95,8 +96,19 @@ class Update:
     phonemes: list[int]
     doubt: float
     loss: float | None
+    unused: str
     taken_back: bool
     seconds: float
+
+
+def sentence_label(search: Any) -> Label:
+    """Labels a trial with the phonemes of the sentence that a word search of CTC finds."""
+
+    def label(frames: np.ndarray) -> list[int]:
+        words = search(frames)[0].words
+        return [p for word in words for p in (*search.lexicon.words[word][0], SILENCE)]
+
+    return label
 
 
 class Recalibrator:
@@ -106,7 +118,8 @@ class Recalibrator:
     the sentence that its language model makes of them; without a language model, the mean entropy
     of the frames in nats. A trial without phonemes is doubted most. After every `window` trials the
     doubt of these, each decoded before its step, is compared with that of the adapter as it was at
-    the check before. If it is larger, that adapter comes back.
+    the check before. If it is larger, that adapter comes back. A trial in which both find nothing
+    says nothing of either, and is not counted.
 
     Attributes:
         adapter: with the latest steps.
@@ -159,13 +172,14 @@ class Recalibrator:
         x = self._padded(features)
         frames, phonemes, doubt = self._decoded(x, self.adapter)
         before = doubt if self.adapter is self.kept else self._decoded(x, self.kept)[2]
-        self._doubts.append((doubt, before))
+        if min(doubt, before) < math.inf:
+            self._doubts.append((doubt, before))
         start = time.perf_counter()
-        loss = self._learn(features, x, frames, phonemes)
+        loss, unused = self._learn(features, x, frames, phonemes)
         seconds = time.perf_counter() - start
         self._trials += 1
         worse = len(self._doubts) == self.options.window and self._check()
-        return Update(frames, phonemes, doubt, loss, worse, seconds)
+        return Update(frames, phonemes, doubt, loss, unused, worse, seconds)
 
     def result(self) -> Adapter:
         """The adapter after a last check, of the trials since the one before."""
@@ -187,17 +201,18 @@ class Recalibrator:
 
     def _learn(
         self, features: np.ndarray, x: Sequence, frames: np.ndarray, phonemes: list[int]
-    ) -> float | None:
+    ) -> tuple[float | None, str]:
+        """The loss of the step, if there was one, and why nothing was learned, if so."""
         options = self.options
         if options.method == STATISTICS:
             assert self._like is not None
             self._seen = self._seen.with_trial(features)
             self.adapter = matched(self._begun, self._seen, self._like)
-            return None
-        if options.method == ENTROPY and _entropy(frames) > _UNCERTAIN:
-            return None
+            return None, ""
         if not phonemes:
-            return None
+            return None, "nothing was found in it"
+        if options.method == ENTROPY and _entropy(frames) > _UNCERTAIN:
+            return None, "what was found in it is too uncertain"
         width = _SHORTEST
         while width < len(phonemes):
             width *= 2
@@ -207,9 +222,10 @@ class Recalibrator:
             self._params, self.adapter, self._moments, x, labels, key
         )
         loss = float(loss)
-        if math.isfinite(loss):
-            self.adapter, self._moments = adapter, moments
-        return loss
+        if not all(np.isfinite(x).all() for x in (loss, *adapter.values())):
+            return None, "its loss or its gradient is not finite"
+        self.adapter, self._moments = adapter, moments
+        return loss, ""
 
     def _decoded(
         self, x: Sequence, adapter: Adapter

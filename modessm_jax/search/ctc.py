@@ -51,7 +51,7 @@ class WordSearch:
             lm: the n-gram; None makes all sentences of the lexicon equally likely.
             options: the width of the search and its weights.
         """
-        self.lm = lm
+        self.lexicon, self.lm = lexicon, lm
         self.words = tuple(lexicon.words)
         self._model: Any = flashlight.ZeroLM()
         if lm is not None:

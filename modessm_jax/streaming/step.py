@@ -22,6 +22,7 @@ class BatchStep:
         bins: that a step takes of each stream.
         late: bins by which the frames lag.
         stride: bins in a frame.
+        params: of the model.
     """
 
     def __init__(self, model: Functional, head: Head, params: Any, channels: int, rows: int):
@@ -36,7 +37,7 @@ class BatchStep:
                 "this model was trained on whole trials and cannot stream: train one with "
                 "--config.model.causal=True, or a gru with --config.model.bidirectional=False"
             )
-        self.bins, self._params = model.multiple, params
+        self.bins, self.params = model.multiple, params
 
         def fresh(params: Any) -> State:
             return steps.initial_state(params, rows), head.start(params, rows)
@@ -68,10 +69,11 @@ class BatchStep:
 
     def start(self) -> State:
         """The state of fresh streams."""
-        return self._fresh(self._params)
+        return self._fresh(self.params)
 
     def __call__(
         self,
+        params: Any,
         state: State,
         bins: Float32[np.ndarray, "rows bins channels"],
         real: Int32[np.ndarray, "rows"],
@@ -81,6 +83,7 @@ class BatchStep:
         """Steps the active streams; the others keep their state, and what is found of them is void.
 
         Args:
+            params: those of the model, of which the session layers may be others.
             state: of all streams; its memory is given away.
             bins: the next ones of each stream.
             real: how many of these there are; fewer than a step takes at the end of a stream only.
@@ -90,9 +93,9 @@ class BatchStep:
         Returns:
             The next state, and the frames, on the host.
         """
-        state, found = self._step(self._params, state, bins, real, active, session)
+        state, found = self._step(params, state, bins, real, active, session)
         return state, jax.device_get(found)
 
     def restart(self, state: State, chosen: Bool[np.ndarray, "rows"]) -> State:
         """The state with the chosen streams fresh; its memory is given away."""
-        return self._restart(self._params, state, chosen)
+        return self._restart(self.params, state, chosen)

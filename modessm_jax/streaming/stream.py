@@ -5,13 +5,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float32
 
 from modessm_jax.data.validation import BIN_SECONDS
 from modessm_jax.phonemes import BLANK, SILENCE
+from modessm_jax.recalibration.adapter import Adapter, with_entry
 from modessm_jax.streaming.decoded import Decoded, News
 from modessm_jax.streaming.features import Features
 from modessm_jax.streaming.head import Head
 from modessm_jax.streaming.reading import Frames, Reading, join
+from modessm_jax.streaming.recalibration import Learned, Recalibration
 from modessm_jax.streaming.step import BatchStep
 
 PAUSE = 1.0
@@ -30,6 +33,7 @@ class _Sentence:
     def __init__(self, reading: Reading, channels: int):
         self.reading = reading
         self.waiting = np.zeros((0, channels), np.float32)  # features that no step has taken
+        self.kept: list[np.ndarray] = []  # all features, where they are kept
         self.bins = self.frames = 0
         self.spoken = 0  # one past the last frame in which something was said
         self.flushed = self.finished = False
@@ -45,6 +49,8 @@ class Streams:
         seconds: see `Seconds`.
         steps: that the model made.
         repaired: values that were not finite, and became 0, the mean.
+        sessions: of the streams.
+        keeps: bins of a sentence, at most, whose features are kept for `features`.
     """
 
     def __init__(
@@ -74,17 +80,17 @@ class Streams:
         if len(before) != len(sessions):
             raise ValueError(f"before has {len(before)} entries for {len(sessions)} sessions")
         self._step, self._head, self._features = step, head, features
-        self.stride = step.stride
+        self.stride, self.keeps = step.stride, 0
         self._entry, self._pause = entry, pause
         self.seconds, self.steps, self.repaired = Seconds(0.0, 0.0), 0, 0
-        self._names = list(sessions)
+        self.sessions = list(sessions)
         self._entries = np.array([entry("session", name) for name in sessions], np.int32)
         self._past = [features.start() for _ in sessions]  # states of the normalisation
         self._sentences = [self._new() for _ in sessions]
         for row, bins in enumerate(before):
             if bins is not None:
                 self._normalized(row, features.take(bins, "before"))
-        self._state = step.start()
+        self._params, self._state = step.params, step.start()
 
     def push(self, bins: Sequence[Any]) -> list[News]:
         """Takes the next bins of every stream, and gives what is new.
@@ -108,6 +114,10 @@ class Streams:
                 features = self._normalized(row, values)
                 sentence.waiting = np.concatenate([sentence.waiting, features])
                 sentence.bins += len(features)
+                if sentence.bins <= self.keeps:
+                    sentence.kept.append(features)
+                else:
+                    sentence.kept.clear()
         found: list[list[Frames]] = [[] for _ in bins]
         while any(full := [len(each.waiting) >= self._step.bins for each in self._sentences]):
             self._advance(np.array(full), found)
@@ -156,11 +166,33 @@ class Streams:
         Raises:
             ValueError: the session is unknown.
         """
-        if session not in (None, self._names[row]):
+        if session not in (None, self.sessions[row]):
             self._entries[row] = self._entry("session", session)
-            self._names[row], self._past[row] = session, self._features.start()
+            self.sessions[row], self._past[row] = session, self._features.start()
         self._sentences[row] = self._new()
         self._state = self._step.restart(self._state, self._only(row))
+
+    def features(self, row: int) -> Float32[np.ndarray, "bins channels"] | None:
+        """The features that the model was given in a sentence, if they were kept.
+
+        Raises:
+            ValueError: the sentence has not ended.
+        """
+        sentence = self._sentences[row]
+        if not sentence.finished:
+            raise ValueError("the sentence has not ended: call finish() first")
+        if sentence.bins > self.keeps:
+            return None
+        return np.concatenate([np.zeros((0, self._features.channels), np.float32), *sentence.kept])
+
+    def adapt(self, row: int, adapter: Adapter) -> None:
+        """Gives the session of a stream another adapter, in all of these streams.
+
+        Args:
+            row: the stream.
+            adapter: see `recalibration.adapter`.
+        """
+        self._params = with_entry(self._params, int(self._entries[row]), adapter)
 
     def _new(self) -> _Sentence:
         return _Sentence(self._head.reading(self._step.stride), self._features.channels)
@@ -186,7 +218,8 @@ class Streams:
             taken, sentence.waiting = sentence.waiting[:size], sentence.waiting[size:]
             bins[row, : len(taken)], real[row] = taken, len(taken)
         start = time.perf_counter()
-        self._state, scored = self._step(self._state, bins, real, active, self._entries)
+        given = self._params, self._state, bins, real, active, self._entries
+        self._state, scored = self._step(*given)
         self._spend(model=time.perf_counter() - start)
         self.steps += 1
         for row in np.flatnonzero(active).tolist():
@@ -222,10 +255,18 @@ def _check(going_on: bool) -> None:
 
 
 class Stream:
-    """One stream: the methods and attributes of `Streams`, without the places in a batch."""
+    """One stream: the methods and attributes of `Streams`, without the places in a batch.
 
-    def __init__(self, streams: Streams):
-        self._streams = streams
+    Attributes:
+        recalibration: how it learns from its sentences, see `recalibrate`; None where it does not.
+    """
+
+    def __init__(self, streams: Streams, recalibration: Recalibration | None = None):
+        self._streams, self.recalibration = streams, recalibration
+        self._repaired = streams.repaired  # before this sentence
+        if recalibration is not None:
+            streams.keeps = recalibration.bins
+            streams.adapt(0, recalibration.adapter)  # changes nothing, but compiles
 
     def push(self, bins: Any) -> News:
         """Takes the next bins, floats [bins, channels]; see `Streams.push`."""
@@ -245,8 +286,31 @@ class Stream:
         return self._streams.finish(0)
 
     def reset(self, session: str | None = None) -> None:
-        """Begins the next sentence; see `Streams.reset`."""
+        """Begins the next sentence; see `Streams.reset`.
+
+        Raises:
+            ValueError: also where the stream is recalibrated, and the session is another one.
+        """
+        if self.recalibration is not None and session not in (None, self._streams.sessions[0]):
+            raise ValueError("a stream that is recalibrated has one session: begin another stream")
         self._streams.reset(0, session)
+        self._repaired = self._streams.repaired
+
+    def recalibrate(self) -> Learned | None:
+        """Learns from the sentence that `finish` has ended, before `reset` begins the next one.
+
+        Returns:
+            What became of it; None where the stream is not recalibrated.
+
+        Raises:
+            ValueError: the sentence has not ended.
+        """
+        if self.recalibration is None:
+            return None
+        features, missing = self._streams.features(0), self.repaired - self._repaired
+        learned = self.recalibration.learn(features, missing)
+        self._streams.adapt(0, self.recalibration.adapter)
+        return learned
 
     @property
     def seconds(self) -> Seconds:

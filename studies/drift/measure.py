@@ -13,7 +13,7 @@ from typing import NamedTuple
 from modessm_jax.data.roots import session_names
 from modessm_jax.recalibration import labelled
 from modessm_jax.recalibration.adapter import Adapter, with_session
-from modessm_jax.recalibration.job import read_session, recalibrate, score, sentence_label
+from modessm_jax.recalibration.job import read_label, read_session, recalibrate, score
 from modessm_jax.recalibration.unlabelled import Label, Options, Recalibrator
 from modessm_jax.runs.load import Run, load_run
 from modessm_jax.runtime.files import write_json
@@ -100,7 +100,7 @@ def measure(plan: Plan, seed: int) -> Found:
     for count in plan.trials:
         way(f"{count} labelled trials", partial(_labelled, plan, folder, run, count, "adapter"))
     way("20 labelled trials and replay", partial(_labelled, plan, folder, run, 20, "all"))
-    label = None if plan.lexicon is None else sentence_label(plan.lexicon, plan.lm)
+    label = None if plan.lexicon is None else read_label(plan.lexicon, plan.lm)
     for method in plan.methods:
         way(method, partial(_unlabelled, plan, run, method, label))
     return found

@@ -18,15 +18,17 @@ from benchmarks.chromium import chromium, open_page, program
 from benchmarks.live import page_of
 from experiments.live import main
 from modessm_jax.data.recordings import read_recordings
-from modessm_jax.decoder import Decoder
+from modessm_jax.decoder import Decoder, load
 from modessm_jax.live.wire import end_message, message
+from modessm_jax.recalibration.adapter import adapter_of
+from modessm_jax.recalibration.unlabelled import Recalibrator
 from modessm_jax.runs.checkpoints import Checkpoints
 from modessm_jax.runs.history import History
-from modessm_jax.runs.load import Run, describe_data
+from modessm_jax.runs.load import Run, describe_data, load_run
 from modessm_jax.runs.state import create_state
 from modessm_jax.runtime.files import write_json
 from modessm_jax.runtime.mesh import data_mesh
-from tests.data.layout import write_split
+from tests.data.layout import write_split, write_trial
 from tests.streaming.tiny import CHANNELS, decoder_of, run_of, trial
 
 LENGTHS = [60, 41, 33]
@@ -110,6 +112,34 @@ def test_standard_input_with_a_page(run, data, offline, monkeypatch, capsys):
     assert [one["text"] for one in saved] == offline
     said = capsys.readouterr().out
     assert "the page is at http://127.0.0.1:" in said and "the source has ended" in said
+
+
+def test_a_recalibrated_session_is_saved_as_a_run(run, workdir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(modessm_jax, "load", load)
+    # A random model may well doubt more after a step, and then nothing would change.
+    monkeypatch.setattr(Recalibrator, "_check", lambda self: False)
+    new, out = tmp_path / "new", tmp_path / "today"
+    (new / "a").mkdir(parents=True)
+    for number, bins in enumerate(LENGTHS):
+        drifted = trial(bins, number) / 3 - 1
+        write_trial(new / "a" / "data_val.hdf5", number, bins=bins, labels=[1], features=drifted)
+    options = ("--recalibrate", "statistics", "--save_run", out, "--replay", new)
+    saved = run("--speed", "inf", *options, "--workdir", workdir)
+    lines = [line for line in saved if "learned_from" in line]
+    assert [line["learned_from"] for line in lines] == [1, 2, 3]
+    assert not any(line["unused"] or line["taken_back"] for line in lines)
+    printed = capsys.readouterr().out
+    assert "statistics: 0 of 0 checks took steps back" in printed
+    assert f"the recalibrated session is in {out}" in printed
+    before, after = load_run(workdir), load_run(out)
+    for name in ("a", "b"):
+        old, new = (adapter_of(one.params, one.sessions[name]) for one in (before, after))
+        assert np.array_equal(old["weight"], new["weight"]) == (name == "b")
+    assert json.loads((out / "config.json").read_text())["data"]["root"] == str(new)
+    with pytest.raises(SystemExit, match="is not empty"):
+        run(*options)
+    with pytest.raises(SystemExit, match="--save_run needs --recalibrate"):
+        run(*options[2:])
 
 
 def test_what_is_unfit_ends_with_one_line(run, data, tmp_path):

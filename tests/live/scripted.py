@@ -1,11 +1,13 @@
 """A stream that decodes by rule, without a model: its output can be foretold from the bins."""
 
+import time
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from modessm_jax.streaming.decoded import Decoded, News, Phoneme, Word
+from modessm_jax.streaming.recalibration import Learned
 
 CHANNELS = 6
 STRIDE = 4  # bins of a frame
@@ -15,11 +17,13 @@ WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog")
 class ScriptedStream:
     """Says a word for every 20 bins, one frame late, and "AH" for every 8; keeps what was pushed.
 
-    A bin whose values are all 9 is an endpoint.
+    A bin whose values are all 9 is an endpoint. Where `learns` is set, that many seconds pass while
+    it learns from a sentence.
     """
 
     def __init__(self):
         self.sentences: list[np.ndarray] = []  # the bins of those that were finished
+        self.learns: float | None = None
         self.reset()
 
     def reset(self, session: str | None = None) -> None:
@@ -49,6 +53,12 @@ class ScriptedStream:
     def finish(self) -> Decoded:
         self.sentences.append(self.bins)
         return expected(len(self.bins))
+
+    def recalibrate(self) -> Learned | None:
+        if self.learns is None:
+            return None
+        time.sleep(self.learns)
+        return Learned(0.5, len(self.sentences) == 2, "", self.learns)
 
 
 def word(k: int) -> Word:

@@ -10,6 +10,7 @@ import pytest
 from modessm_jax.data.normalization import RunningNormalization
 from modessm_jax.live.live import Live
 from modessm_jax.live.packets import Packet, SentenceEnd, Unreadable
+from modessm_jax.live.sources import in_background
 from tests.live.scripted import CHANNELS, STRIDE, ScriptedStream, bins_of, expected
 
 
@@ -110,6 +111,36 @@ def test_latency_counts_from_the_arrival(run):
         run.live.take(Packet(event.number, event.bins, time.monotonic() - 0.5))
     figures = run.of("news")[-1]["figures"]
     assert 0.5 < figures["p50"] < 0.7 and figures["missed"] == 25
+
+
+def test_what_was_learned_follows_its_sentence(run):
+    run.stream.learns = 0.0
+    run.live.run([*packets(range(40)), SentenceEnd(), *packets(range(30)), SentenceEnd()])
+    assert [one["type"] for one in run.published if one["type"] != "news"] == [
+        *("sentence", "learned") * 2
+    ]
+    first, second = run.of("learned")
+    assert first["text"] == "recalibrated: loss 0.500, 0 ms"
+    assert "taken back" in second["text"] and second["taken_back"]
+    lines = [json.loads(line) for line in run.path.read_text().splitlines()]
+    assert [line.get("learned_from") for line in lines] == [None, 1, None, 2]
+    assert lines[1] | {"type": "learned", "text": first["text"]} == first
+
+
+def test_bins_that_come_while_it_learns_wait_and_are_counted(run):
+    """They are late, which counts as missed deadlines, and none of them is lost."""
+    run.stream.learns = 0.3
+
+    def rig():
+        yield from packets(range(40))
+        yield SentenceEnd()
+        yield from packets(range(40, 240), 1)
+
+    run.live.run(in_background(rig()))
+    assert [len(bins) for bins in run.stream.sentences] == [40, 200]
+    counts = run.of("sentence")[1]["counts"]
+    assert counts["used"] == 200 and counts["lost"] == counts["late"] == 0
+    assert run.live.meter.figures().missed > 0
 
 
 def test_phonemes_alone_are_the_text_where_there_are_no_words(run):

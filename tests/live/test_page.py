@@ -38,7 +38,9 @@ class Decoding:
     """A live decoder that is fed by hand."""
 
     def __init__(self, sentences: Sentences, server: Server):
-        self.live = Live(ScriptedStream(), CHANNELS, sentences, server.publish, session="a")
+        stream = ScriptedStream()
+        stream.learns = 0.0
+        self.live = Live(stream, CHANNELS, sentences, server.publish, session="a")
         self.number = 0
 
     def feed(self, bins: int) -> None:
@@ -80,6 +82,7 @@ def test_the_page(browser, sentences):
         assert text_of(page, "#committed") == shown[0] and text_of(page, "#tentative") == ""
         assert "meant: what was said" in text_of(page, "#sentence-1")
         assert text_of(page, "#used") == "200" and text_of(page, "#faults") == "none"
+        page.locator("#learned.bad", has_text="sentence 2: recalibrated: loss 0.500").wait_for()
 
         # From the keyboard alone: to the button of the sentence before, and back to it.
         page.get_by_role("button", name="Correct: the quick brown fox").focus()

@@ -38,6 +38,16 @@ def test_the_file_is_gone_on_with(opened, path):
     assert again.add({"text": "more"})["id"] == 2
 
 
+def test_what_was_learned_from_a_sentence_is_no_sentence(opened, path):
+    sentences = opened(path)
+    first = sentences.add({"text": "hello"})
+    learned = sentences.add_learned(1, {"loss": 0.5})
+    assert lines(path) == [first, learned] and learned["learned_from"] == 1
+    sentences.__exit__()
+    again = opened(path)
+    assert again.shown() == [first] and again.add({"text": "more"})["id"] == 2
+
+
 def test_a_line_half_written_is_cut_off(opened, path):
     sentences = opened(path)
     kept = sentences.add({"text": "hello"})

@@ -47,6 +47,14 @@ def test_only_sentences_are_written_to_a_file():
     ]
 
 
+def test_what_was_learned_is_said_below_the_sentence():
+    out = io.StringIO()
+    terminal = Terminal(out, words=True)
+    terminal.publish(SENTENCE)
+    terminal.publish({"type": "learned", "text": "recalibrated: 640 ms"})
+    assert out.getvalue() == "3: the fox\n   recalibrated: 640 ms\n"
+
+
 @pytest.mark.parametrize("words", [True, False])
 def test_a_sentence_forms_in_place(words):
     screen = Screen()

@@ -135,16 +135,26 @@ def test_what_no_step_is_made_for(run, features):
     begin = first_adapter(run, "day.2024.01.05", "nearest")
     silent: Any = jax.tree.map(jnp.array, run.params)
     silent["head"]["bias"] = silent["head"]["bias"].at[0].set(9.0)
-    quiet = Recalibrator(run._replace(params=silent), Options(method="pseudo_labels"))
+    quiet = Recalibrator(run._replace(params=silent), Options(method="pseudo_labels", window=1))
     quiet.begin(begin)
     update = quiet(features)
     assert (update.phonemes, update.loss, update.doubt) == ([], None, math.inf)
+    assert update.unused == "nothing was found in it"
+    assert quiet.checks == 0  # silence says nothing of either adapter
     unsure: Any = jax.tree.map(jnp.zeros_like, run.params["head"])
     unsure["bias"] = unsure["bias"].at[CLASS].set(0.5)
     made = run._replace(params={**run.params, "head": unsure})
     unsure_of_all = Recalibrator(made, Options(method="entropy"))
     unsure_of_all.begin(begin)
-    assert unsure_of_all(features).loss is None
+    update = unsure_of_all(features)
+    assert (update.loss, update.unused) == (None, "what was found in it is too uncertain")
+    broken = Recalibrator(run, Options(method="pseudo_labels"))
+    broken.begin(begin)
+    nothing = {name: np.full_like(leaf, np.nan) for name, leaf in begin.items()}
+    broken._step = lambda *_: (nothing, None, 1.0)
+    update = broken(features)
+    assert (update.loss, update.unused) == (None, "its loss or its gradient is not finite")
+    assert broken.adapter["weight"] is begin["weight"]
     assert quiet.adapter["weight"] is begin["weight"]
 
 

@@ -28,7 +28,7 @@ def test_streams_that_wait_or_go_on_stay_as_they_were() -> None:
     fresh = jax.device_get(step.start())
 
     def stepped(state: Any, active: np.ndarray) -> Any:
-        return step(state, bins, four, active.astype(bool), np.zeros(2, np.int32))[0]
+        return step(run.params, state, bins, four, active.astype(bool), np.zeros(2, np.int32))[0]
 
     def rows(state: Any, row: int) -> list[np.ndarray]:
         return [np.array(leaf[row]) for leaf in jax.tree.leaves(jax.device_get(state))]

@@ -185,7 +185,7 @@ def test_each_stream_has_its_bins(gru) -> None:
 class Echo(BatchStep):
     """In place of a model: the first feature of a bin is the class of its frame."""
 
-    bins, late, stride = 1, 0, 1
+    bins, late, stride, params = 1, 0, 1, None
 
     def __init__(self):
         self.given: list[np.ndarray] = []
@@ -193,7 +193,7 @@ class Echo(BatchStep):
     def start(self) -> None:
         return None
 
-    def __call__(self, state, bins, real, active, session):
+    def __call__(self, params, state, bins, real, active, session):
         self.given.append(bins[0])
         scores = np.log(np.eye(CLASSES, dtype=np.float32)[bins[:, :, 0].astype(int)] + 1e-3)
         return state, Scored(np.ones((1, 1), bool), scores, None, None)

@@ -1,8 +1,8 @@
 // The page of a live decoder: shows what the server publishes, and sends corrections back.
 //
 // Messages are those of modessm_jax/live/live.py. The first is `hello`: what the decoder is
-// (title, session, channels, whether it decodes words, symbols, seconds of a bin and of a frame),
-// the sentence that is forming, and past sentences.
+// (title, session, channels, whether it decodes words, the method by which it is recalibrated or
+// null, symbols, seconds of a bin and of a frame), the sentence that is forming, and past sentences.
 "use strict";
 
 const WINDOW = 8; // seconds that the pictures show
@@ -306,6 +306,7 @@ const take = {
     about = message;
     at("about").textContent = `${message.title}, session ${message.session}`;
     at("channels").textContent = message.channels;
+    set("learned", message.recalibrate ?? "off");
     document.title = `Live: ${message.session}`;
     raster = new Tape(message.channels, message.bin_seconds);
     heat = new Tape(message.symbols.length - 1, message.frame_seconds);
@@ -362,6 +363,10 @@ const take = {
     showSentence(message.text, "");
     if (about.decodes_words && message.text !== announced) say(`Sentence: ${message.text}`);
     showPast(message);
+  },
+
+  learned(message) {
+    set("learned", `sentence ${message.learned_from}: ${message.text}`, message.taken_back);
   },
 
   correction(message) {
