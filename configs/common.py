@@ -3,20 +3,39 @@
 Every key has its meaning beside it; `docs/configs.md` is made of these comments.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
 
+# Variants that stream, and the bins that they look ahead; each can follow a size: "small+stream80".
+LOOKAHEADS = {"stream0": 0, "stream80": 4, "stream160": 8}
+FOLLOWED = ("", "small", "demo")  # the sizes
+
 
 def varied(
-    config: ConfigDict, variant: str, **variants: Callable[[ConfigDict], None]
+    config: ConfigDict,
+    variant: str,
+    stream: Callable[[ConfigDict, int], None] | None = None,
+    **variants: Callable[[ConfigDict], None],
 ) -> ConfigDict:
-    """The config as the variant of that name changes it; "" leaves it as it is."""
-    if variant and variant not in variants:
-        raise ValueError(f"no variant {variant!r} of this config: choose {' or '.join(variants)}")
-    if variant:
-        variants[variant](config)
+    """The config as the variant of that name changes it; "" leaves it as it is.
+
+    `stream` makes those of `LOOKAHEADS`.
+    """
+    known = {name: (name, "") for name in ("", *variants)}
+    if stream is not None:
+        pairs = itertools.product(FOLLOWED, LOOKAHEADS)
+        known |= {f"{size}+{name}".lstrip("+"): (size, name) for size, name in pairs}
+    if variant not in known:
+        choice = " or ".join(filter(None, known))
+        raise ValueError(f"no variant {variant!r} of this config: choose {choice}")
+    size, lookahead = known[variant]
+    if size:
+        variants[size](config)
+    if lookahead and stream is not None:
+        stream(config, LOOKAHEADS[lookahead])
     return config
 
 

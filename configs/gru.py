@@ -12,6 +12,9 @@ t12      The recipe for T12 (Brain-to-Text '24), in two directions;
 small    A size for two CPU cores and fast speech, 0.8 million parameters. Spoken digits: 3.69 % val
          PER (one seed), 7.5 minutes on one core of a busy machine.
 demo     A size for two CPU cores and simulated data of T15's shape.
+stream80 A recipe that streams: it needs no bin later than 80 ms after a frame. Also stream0 and
+         stream160, and all three of a smaller size: small+stream80, demo+stream0, and so on.
+         docs/streaming.md has what they wait for. Not trained yet.
 """
 
 from ml_collections import ConfigDict
@@ -20,8 +23,8 @@ from configs import common
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The recipe named by `variant`: "", "t12", "small" or "demo"."""
-    return common.varied(full(), variant, t12=t12, small=small, demo=demo)
+    """The recipe named by `variant`: "", "t12", "small", "demo", "stream80", and so on."""
+    return common.varied(full(), variant, stream, t12=t12, small=small, demo=demo)
 
 
 def full() -> ConfigDict:
@@ -144,3 +147,9 @@ def demo(config: ConfigDict) -> None:
             "optimizer": {"warmup_steps": 33},
         }
     )
+
+
+def stream(config: ConfigDict, lookahead: int) -> None:
+    """A look-ahead of so many bins: the first four are for smoothing, the others for the patch."""
+    config.model.smoothing = 2.0 if lookahead else 0.0
+    config.model.patch = config.model.stride + max(0, lookahead - 4)

@@ -15,6 +15,9 @@ small    A size for two CPU cores and fast speech. Spoken digits: val PER of CTC
 demo     A size for two CPU cores and simulated data of T15's shape: val PER of CTC 4.26 to 5.38 %,
          of RNN-T 4.01 to 4.95 % (three seeds); 930 steps, 26 to 29 minutes on one core of a busy
          machine.
+stream80 A recipe that streams: it needs no bin later than 80 ms after a frame. Also stream0 and
+         stream160, and all three of a smaller size: small+stream80, demo+stream0, and so on.
+         docs/streaming.md has what they wait for. Not trained yet.
 
 Only `demo` is set to find modes: trials tied by block, batches of one session, and a weight of 0.04
 for the objective "mode". In the others that weight is too small beside the likelihoods to find any;
@@ -33,8 +36,8 @@ TRANSDUCER, MODE, FLOW = ("transducer/*",), ("mode/*", "film/*"), ("flow/*",)
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The recipe named by `variant`: "", "small" or "demo"."""
-    return common.varied(full(), variant, small=small, demo=demo)
+    """The recipe named by `variant`: "", "small", "demo", "stream80", "small+stream80", ..."""
+    return common.varied(full(), variant, stream, small=small, demo=demo)
 
 
 def stage(
@@ -97,6 +100,7 @@ def full() -> ConfigDict:
                 "stochastic_depth": 0.1,  # of skipping the last layer; less for earlier ones
                 "head_scale": 1.0,  # factor of the initial weights of the CTC head
                 "causal": False,  # whether the model can stream: layers run in one direction
+                "lookahead": 0,  # bins after a frame that a causal model needs, at most
                 "remat": "blocks",  # what training computes again to save memory: "blocks", "dots"
                 "dtype": "bfloat16",  # of the computation; parameters and losses are float32
             },
@@ -201,3 +205,10 @@ def demo(config: ConfigDict) -> None:
             },
         }
     )
+
+
+def stream(config: ConfigDict, lookahead: int) -> None:
+    """A look-ahead of so many bins, by the strided convolution."""
+    config.model.causal = True
+    config.model.lookahead = lookahead
+    config.model.patch = max(config.model.patch, config.model.stride + lookahead)

@@ -11,6 +11,9 @@ small    A size for two CPU cores and fast speech (strides of 20, 40 and 80 ms).
          0.58 % val PER (three seeds: 0.44 % to 0.79 %), 9 to 10 minutes on one core.
 demo     A size for two CPU cores and simulated T15-shaped data, as `make demo` runs it:
          9.91 % val PER in 6.4 minutes on two cores.
+stream80 A recipe that streams: it needs no bin later than 80 ms after a frame. Also stream0 and
+         stream160, and all three of a smaller size: small+stream80, demo+stream0, and so on.
+         docs/streaming.md has what they wait for. Not trained yet.
 """
 
 from ml_collections import ConfigDict
@@ -19,8 +22,8 @@ from configs import common
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The recipe named by `variant`: "", "small" or "demo"."""
-    return common.varied(full(), variant, small=small, demo=demo)
+    """The recipe named by `variant`: "", "small", "demo", "stream80", "small+stream80", ..."""
+    return common.varied(full(), variant, stream, small=small, demo=demo)
 
 
 def full() -> ConfigDict:
@@ -128,3 +131,14 @@ def demo(config: ConfigDict) -> None:
             "training": {"steps": 320, "eval_every": 80, "save_every": 160},
         }
     )
+
+
+def stream(config: ConfigDict, lookahead: int) -> None:
+    """A look-ahead of so many bins: those of a chunk after its first frame.
+
+    A slow frame is known only when it is over, and so none may be longer than a middle one.
+    """
+    fast, middle, _ = config.model.strides
+    config.model.strides = (fast, middle, middle)
+    config.model.causal = True
+    config.model.chunk = middle + lookahead

@@ -13,6 +13,9 @@ t12      The recipe for T12 (Brain-to-Text '24), 9.4 million parameters. Not tra
 small    A size for two CPU cores and fast speech, 0.8 million parameters. Spoken digits: 4.37 % val
          PER (one seed), 9.4 minutes on a busy machine.
 demo     A size for two CPU cores and simulated data of T15's shape.
+stream80 A recipe that streams: it needs no bin later than 80 ms after a frame. Also stream0 and
+         stream160, and all three of a smaller size: small+stream80, demo+stream0, and so on.
+         docs/streaming.md has what they wait for. Not trained yet.
 """
 
 from ml_collections import ConfigDict
@@ -21,8 +24,8 @@ from configs import common
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The recipe named by `variant`: "", "t12", "small" or "demo"."""
-    return common.varied(full(), variant, t12=t12, small=small, demo=demo)
+    """The recipe named by `variant`: "", "t12", "small", "demo", "stream80", and so on."""
+    return common.varied(full(), variant, stream, t12=t12, small=small, demo=demo)
 
 
 def full() -> ConfigDict:
@@ -145,3 +148,12 @@ def demo(config: ConfigDict) -> None:
             "training": {"steps": 400, "eval_every": 100, "save_every": 200},
         }
     )
+
+
+def stream(config: ConfigDict, lookahead: int) -> None:
+    """A look-ahead of so many bins: the first four are for smoothing, the others for the chunk."""
+    model = config.model
+    model.smoothing = 2.0 if lookahead else 0.0
+    model.chunk = model.patch + max(0, lookahead - 4)
+    model.left -= model.left % model.chunk
+    model.least_left -= model.least_left % model.chunk

@@ -12,6 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import conformer, gru, modessm, multiscale, transformer
+from configs.common import LOOKAHEADS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "configs.md"
@@ -26,6 +27,7 @@ PUBLISHED = {
     "configs/gru.py": ("t12",),
     "configs/transformer.py": ("t12",),
 }  # variants beside `:small` and `:demo`
+WHOLE = ("configs/conformer.py",)  # without variants that stream
 ORDER = (
     "data", "init", "augment", "corruption", "model", "objective", "optimizer", "training", "guard",
 )  # fmt: skip
@@ -117,6 +119,9 @@ def page() -> str:
             text += _stages(variants, meaning)
         for name in PUBLISHED.get(file, ()):
             text += _changes(name, variants[0], flat(recipe.get_config(name)))
+        if file not in WHOLE:
+            names = ["small", *(f"small+{name}" for name in LOOKAHEADS)]
+            text += _lookaheads({name: flat(recipe.get_config(name)) for name in names})
         before = sections
     return text
 
@@ -144,6 +149,14 @@ def _changes(name: str, default: dict[str, Any], variant: dict[str, Any]) -> str
     keys = [key for key in default if variant[key] != default[key]]
     rows = [_row(f"`{key}`", _value(default, key), _value(variant, key)) for key in keys]
     return f"\n### What `:{name}` changes\n\n" + _table("key", "default", f"`:{name}`", rows=rows)
+
+
+def _lookaheads(variants: dict[str, dict[str, Any]]) -> str:
+    default, *others = variants.values()
+    keys = [key for key in default if any(other[key] != default[key] for other in others)]
+    rows = [_row(f"`{key}`", *(_value(each, key) for each in variants.values())) for key in keys]
+    head = _table("key", *(f"`:{name}`" for name in variants), rows=rows)
+    return f"\n### What a look-ahead changes\n\n{head}"
 
 
 def _value(values: dict[str, Any], key: str) -> str:

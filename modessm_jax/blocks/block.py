@@ -6,6 +6,7 @@ from collections.abc import Sequence as Collection
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -63,9 +64,10 @@ class Block(nnx.Module):
         """Checks the frames given to `step`.
 
         Raises:
-            ValueError: the block depends on later frames, or the frames do not fill whole steps.
+            ValueError: the block depends on later frames and does not stream late, or the frames do
+                not fill whole steps.
         """
-        if self.ahead != 0:
+        if self.ahead != 0 and not self.delay:
             needs = "the whole trial" if self.ahead is None else f"{self.ahead} frames ahead"
             raise ValueError(f"{type(self).__name__} is not causal: it needs {needs}")
         require_whole_steps(x, self.block_size)
@@ -83,6 +85,32 @@ def require_whole_steps(x: Sequence, block_size: int) -> None:
             f"{frames} frames do not fill steps of {block_size}; collect whole steps, and fill up "
             "the last one of a stream with padding"
         )
+
+
+class LateBlock(Block):
+    """Base of blocks whose stream, which may be late, keeps `kept` input frames and their mask."""
+
+    kept: int = 0
+
+    def __init__(self, channels: int, dtype: Any):
+        self.channels, self.dtype = channels, dtype
+
+    def initial_state(self, batch: int) -> Sequence:
+        values = jnp.zeros((batch, self.kept, self.channels), self.dtype)
+        return Sequence(values, jnp.zeros((batch, self.kept), bool))
+
+    def extend(self, state: Sequence, x: Sequence) -> tuple[Sequence, Sequence]:
+        """The frames to keep after the next ones, and the kept ones with these after them.
+
+        Raises:
+            ValueError: see `check_step`.
+        """
+        self.check_step(x)
+        x = x.masked()
+        values = jnp.concatenate([state.values, x.values.astype(self.dtype)], axis=1)
+        both = Sequence(values, jnp.concatenate([state.mask, x.mask], axis=1))
+        frames = x.mask.shape[1]
+        return Sequence(both.values[:, frames:], both.mask[:, frames:]), both
 
 
 # What the backward pass of a block keeps, beside the block's input: nothing, or the products with

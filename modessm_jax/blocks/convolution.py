@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from modessm_jax.blocks.block import Block, Dropout, Serial
+from modessm_jax.blocks.block import Block, Dropout, LateBlock, Serial
 from modessm_jax.sequence import Sequence
 
 
@@ -79,22 +79,32 @@ def _by_taps_backward(saved: tuple, grad: jax.Array) -> tuple[jax.Array, jax.Arr
 _by_taps.defvjp(_by_taps_forward, _by_taps_backward)
 
 
-class Convolution(Block):
+class Convolution(LateBlock):
     """Base of the convolutions with `kernel` taps every `stride` frames: windows, lengths, streams.
 
-    Causal: the window of an output frame ends with its own stride of input frames. Otherwise it is
-    centred on the stride. A frame is real when the first input frame of its stride is. The state of
-    a stream is the last `back` input frames.
+    Causal: the window of an output frame ends `lookahead` input frames after its own stride, and a
+    stream is late by as many strides as these need. Otherwise it is centred on the stride. A frame
+    is real when the first input frame of its stride is.
     """
 
-    def __init__(self, channels: int, kernel: int, stride: int, causal: bool, dtype: Any):
+    def __init__(
+        self,
+        channels: int,
+        kernel: int,
+        stride: int,
+        causal: bool,
+        dtype: Any,
+        lookahead: int = 0,
+    ):
         if kernel < stride:
             raise ValueError(f"a kernel of {kernel} frames skips frames at stride {stride}")
-        self.channels, self.dtype = channels, dtype
+        super().__init__(channels, dtype)
         self.stride = self.block_size = stride
-        ahead = 0 if causal else (kernel - stride) // 2
+        ahead = lookahead if causal else (kernel - stride) // 2
         self.margins = (kernel - stride - ahead, ahead)
         self.back, self.ahead = self.margins
+        self.delay = -(-lookahead // stride) if causal else 0
+        self.kept = self.delay * stride + self.back
 
     def filter(self, values: Float[Array, "batch padded channels"]) -> Float[Array, "batch time d"]:
         """The convolution itself, over windows that lie wholly inside `values`."""
@@ -105,14 +115,11 @@ class Convolution(Block):
         values = jnp.pad(x.values, ((0, 0), self.margins, (0, 0)))
         return Sequence(self.filter(values.astype(self.dtype)), x.mask[:, :: self.stride])
 
-    def initial_state(self, batch: int) -> Any:
-        return jnp.zeros((batch, self.margins[0], self.channels), self.dtype)
-
-    def step(self, state: Any, x: Sequence) -> tuple[Any, Sequence]:
-        self.check_step(x)
-        values = jnp.concatenate([state, x.masked().values.astype(self.dtype)], axis=1)
-        kept = values[:, x.mask.shape[1] :]
-        return kept, Sequence(self.filter(values), x.mask[:, :: self.stride])
+    def step(self, state: Sequence, x: Sequence) -> tuple[Sequence, Sequence]:
+        kept, both = self.extend(state, x)
+        frames, (back, ahead) = x.mask.shape[1], self.margins
+        values = self.filter(both.values[:, : back + frames + ahead])
+        return kept, Sequence(values, both.mask[:, back : back + frames : self.stride])
 
 
 class DepthwiseConv(Convolution):
@@ -178,8 +185,9 @@ class StridedConv(Convolution):
         dropout: float,
         dtype: Any,
         rngs: nnx.Rngs,
+        lookahead: int = 0,
     ):
-        super().__init__(channels, kernel, stride, causal, dtype)
+        super().__init__(channels, kernel, stride, causal, dtype, lookahead)
         # Windows of zeros (hidden bins, silence) would give LayerNorm a zero vector, where its
         # gradient is enormous. Random biases keep it from zero.
         self.conv = nnx.Conv(

@@ -9,40 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
-from modessm_jax.blocks.block import Block, require_whole_steps
-from modessm_jax.blocks.convolution import depthwise_conv
+from modessm_jax.blocks.block import LateBlock
+from modessm_jax.blocks.convolution import Convolution, depthwise_conv
 from modessm_jax.sequence import Sequence
 
 LEAST_TAP = 0.01  # of a Gaussian that sums to one; smaller taps are left out
 
 
-class LateBlock(Block):
-    """Base of blocks that stream late: they keep the last `kept` input frames and their mask."""
-
-    kept: int = 0
-
-    def __init__(self, channels: int, dtype: Any):
-        self.channels, self.dtype = channels, dtype
-
-    def initial_state(self, batch: int) -> Sequence:
-        values = jnp.zeros((batch, self.kept, self.channels), self.dtype)
-        return Sequence(values, jnp.zeros((batch, self.kept), bool))
-
-    def extend(self, state: Sequence, x: Sequence) -> tuple[Sequence, Sequence]:
-        """The frames to keep after the next ones, and the kept ones with these after them.
-
-        Raises:
-            ValueError: the frames do not fill whole steps.
-        """
-        require_whole_steps(x, self.block_size)
-        x = x.masked()
-        values = jnp.concatenate([state.values, x.values.astype(self.dtype)], axis=1)
-        both = Sequence(values, jnp.concatenate([state.mask, x.mask], axis=1))
-        frames = x.mask.shape[1]
-        return Sequence(both.values[:, frames:], both.mask[:, frames:]), both
-
-
-class CentredSmoothing(LateBlock):
+class CentredSmoothing(Convolution):
     """The benchmarks' Gaussian smoothing of every channel, `sigma` in frames, centred on its frame.
 
     See `smoothing_taps`. Beyond the ends of a trial the features count as zero. A stream lags by
@@ -54,24 +28,13 @@ class CentredSmoothing(LateBlock):
     """
 
     def __init__(self, channels: int, sigma: float, *, taps: int, unit: int, dtype: Any):
-        super().__init__(channels, dtype)
         self.weights = smoothing_taps(sigma, taps)
-        self.margins = ((len(self.weights) - 1) // 2, len(self.weights) // 2)
-        self.back, self.ahead = self.margins
-        self.delay = -(-self.margins[1] // unit) * unit
-        self.kept = self.delay + self.margins[0]
+        count = len(self.weights)
+        super().__init__(channels, count, 1, True, dtype, lookahead=count // 2)
+        self.delay = -(-self.ahead // unit) * unit
+        self.kept = self.delay + self.back
 
-    def __call__(self, x: Sequence, *, key: Any = None) -> Sequence:
-        values = x.masked().values.astype(self.dtype)
-        return x.with_values(self._filter(jnp.pad(values, ((0, 0), self.margins, (0, 0)))))
-
-    def step(self, state: Sequence, x: Sequence) -> tuple[Sequence, Sequence]:
-        kept, both = self.extend(state, x)
-        frames, (back, ahead) = x.mask.shape[1], self.margins
-        values = self._filter(both.values[:, : back + frames + ahead])
-        return kept, Sequence(values, both.mask[:, back : back + frames])
-
-    def _filter(
+    def filter(
         self, values: Float[Array, "batch padded channels"]
     ) -> Float[Array, "batch time channels"]:
         taps = jnp.asarray(self.weights, self.dtype)[:, None]

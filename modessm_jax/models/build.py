@@ -28,7 +28,9 @@ MODELS: dict[str, Any] = {
 }
 DTYPES = ("float32", "bfloat16")  # float16 overflows where all bins of a trial are hidden
 _PROBABILITIES = ("dropout", "input_dropout", "stochastic_depth")
-_MAY_BE_ZERO = ("chunk", "head_scale", "layers", "least_left", "left", "smoothing", "taps")
+_MAY_BE_ZERO = (
+    "chunk", "head_scale", "layers", "least_left", "left", "lookahead", "smoothing", "taps",
+)  # fmt: skip
 
 
 class Predict(NamedTuple):

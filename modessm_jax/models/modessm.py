@@ -59,10 +59,10 @@ class ModeSSM(nnx.Module):
     `smoothing` (sigma), `stem` and `patch` (kernels) and `stride` are in bins, `kernel` in frames.
     `gate` is the width of the channel gate, `joint` that of the joint network, `flow` the number of
     layers of the flow bridge. A `causal` model runs in one direction and streams: `step` takes any
-    multiple of `stride` bins.
+    multiple of `stride` bins and gives what the whole call gives, `delay` frames later: the strided
+    convolution reaches `lookahead` bins beyond the stride of its frame. The first `delay` frames of
+    a stream are not real.
     """
-
-    delay = 0  # frames by which a stream lags
 
     def __init__(
         self,
@@ -91,12 +91,18 @@ class ModeSSM(nnx.Module):
         stochastic_depth: float,
         head_scale: float,
         causal: bool,
+        lookahead: int = 0,
         remat: str = "none",
         dtype: str,
         rngs: nnx.Rngs,
     ):
         if not 0 < upper < layers:
             raise ValueError(f"upper = {upper}: give at least 1 and less than layers = {layers}")
+        if lookahead and not (causal and lookahead <= patch - stride):
+            raise ValueError(
+                f"lookahead = {lookahead} needs causal = True, and at most patch - stride = "
+                f"{patch - stride}"
+            )
         compute: Any = jnp.dtype(dtype)
         built: Any = dict(causal=causal, dtype=compute, rngs=rngs)
         self.causal, self.modes, self.block_size = causal, modes, stride
@@ -110,8 +116,10 @@ class ModeSSM(nnx.Module):
         # anything has been learned of them: CTC then emits next to nothing for hundreds of steps.
         zeros = nnx.initializers.zeros_init()
         self.stem = DepthwiseConv(channels, stem, init=zeros, **built)
-        self.patch = StridedConv(channels, d, kernel=patch, stride=stride, dropout=dropout, **built)
-        sizes: Any = dict(heads=heads, state=state, expand=expand, kernel=kernel, layers=layers)
+        sizes: Any = dict(kernel=patch, stride=stride, lookahead=lookahead)
+        self.patch = StridedConv(channels, d, dropout=dropout, **sizes, **built)
+        self.delay = self.patch.delay
+        sizes = dict(heads=heads, state=state, expand=expand, kernel=kernel, layers=layers)
         paths = [stochastic_depth * (layer + 1) / layers for layer in range(layers)]
         blocks = [
             SelectiveBlock(d, rate=dropout, drop_path=path, **sizes, **built) for path in paths

@@ -47,6 +47,7 @@ ADDED_KEYS: dict[str, dict[str, Any]] = {
     "model": {"remat": "none"},
     "optimizer": {"session_rate": 1.0, "decay_sessions": True},
 }
+ADDED_KEYS_OF_MODELS: dict[str, dict[str, Any]] = {"modessm": {"lookahead": 0}}
 
 
 def check_format(workdir: Path) -> None:
@@ -148,7 +149,9 @@ def check_identity(
 
 def with_added_keys(config: dict[str, Any]) -> dict[str, Any]:
     """A config with the keys that were added since it was written."""
-    return {**config, **{part: keys | config.get(part, {}) for part, keys in ADDED_KEYS.items()}}
+    of_model = ADDED_KEYS_OF_MODELS.get(config.get("model", {}).get("name"), {})
+    added = ADDED_KEYS | {"model": ADDED_KEYS["model"] | of_model}
+    return {**config, **{part: keys | config.get(part, {}) for part, keys in added.items()}}
 
 
 def _flat(tree: dict[str, Any]) -> dict[str, Any]:

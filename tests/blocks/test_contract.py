@@ -38,10 +38,12 @@ def conformer(chunk: int | None, left: int, kernel: int = 4) -> ConformerBlock:
     )  # fmt: skip
 
 
-def strided(causal: bool, channels: int = 4, kernel: int = 6, stride: int = 2) -> StridedConv:
+def strided(
+    causal: bool, channels: int = 4, kernel: int = 6, stride: int = 2, lookahead: int = 0
+) -> StridedConv:
     return StridedConv(
         channels, 8, kernel=kernel, stride=stride, causal=causal, dropout=0.1, dtype=F32,
-        rngs=rngs(),
+        rngs=rngs(), lookahead=lookahead,
     )  # fmt: skip
 
 
@@ -60,6 +62,12 @@ def test_smoothing(causal: bool) -> None:
 @pytest.mark.parametrize(("kernel", "stride"), [(6, 2), (3, 3), (7, 2)])
 def test_strided(causal: bool, kernel: int, stride: int) -> None:
     verify(strided(causal, kernel=kernel, stride=stride), 4)
+
+
+def test_a_strided_convolution_that_looks_ahead_streams_late() -> None:
+    block = strided(True, kernel=7, stride=2, lookahead=3)
+    assert (block.back, block.ahead, block.delay) == (2, 3, 2)
+    verify(block, 4)
 
 
 # Chunks which see nothing before them are held by `test_attention`.
@@ -214,25 +222,25 @@ def test_multiscale(causal: bool, session: str) -> None:
 class WholeModeSSM(Whole):
     """The state-space decoder, likewise."""
 
-    def __init__(self, causal: bool):
+    def __init__(self, causal: bool, lookahead: int):
         self.model = ModeSSM(
             channels=4, sessions=2, hides_bins=False, smoothing=1.0, gate=4, session="affine",
-            stem=3, patch=4, stride=2, d=8, layers=2, upper=1, heads=2, state=4, expand=2, kernel=3,
+            stem=3, patch=5, stride=2, d=8, layers=2, upper=1, heads=2, state=4, expand=2, kernel=3,
             modes=2, flow=1, predictor="stateless", joint=8, dropout=0.1, stochastic_depth=0.1,
-            head_scale=1.0,
-            causal=causal, dtype="float32", rngs=rngs(),
+            head_scale=1.0, causal=causal, lookahead=lookahead, dtype="float32", rngs=rngs(),
         )  # fmt: skip
         # Else no mode would change anything, and no stem.
         self.model.stem.taps[...] = jax.random.normal(jax.random.key(4), (3, 4))
         self.model.film.scale[...] = jax.random.normal(jax.random.key(3), (2, 8))
         self.block_size = self.stride = 2
-        self.back, self.ahead = None, 0 if causal else None
+        self.back, self.ahead = None, lookahead if causal else None
+        self.delay = self.model.delay
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("causal", [True, False])
-def test_modessm(causal: bool) -> None:
-    verify(WholeModeSSM(causal), 4, tight=False)
+@pytest.mark.parametrize(("causal", "lookahead"), [(True, 0), (True, 3), (False, 0)])
+def test_modessm(causal: bool, lookahead: int) -> None:
+    verify(WholeModeSSM(causal, lookahead), 4, tight=False)
 
 
 class WholeGRU(Whole):

@@ -118,12 +118,13 @@ def test_a_recalibrated_session_is_saved_as_a_run(run, workdir, tmp_path, monkey
     monkeypatch.setattr(modessm_jax, "load", load)
     # A random model may well doubt more after a step, and then nothing would change.
     monkeypatch.setattr(Recalibrator, "_check", lambda self: False)
-    new, out = tmp_path / "new", tmp_path / "today"
-    (new / "a").mkdir(parents=True)
+    recorded, out = tmp_path / "recorded", tmp_path / "today"
+    (recorded / "a").mkdir(parents=True)
     for number, bins in enumerate(LENGTHS):
         drifted = trial(bins, number) / 3 - 1
-        write_trial(new / "a" / "data_val.hdf5", number, bins=bins, labels=[1], features=drifted)
-    options = ("--recalibrate", "statistics", "--save_run", out, "--replay", new)
+        file = recorded / "a" / "data_val.hdf5"
+        write_trial(file, number, bins=bins, labels=[1], features=drifted)
+    options = ("--recalibrate", "statistics", "--save_run", out, "--replay", recorded)
     saved = run("--speed", "inf", *options, "--workdir", workdir)
     lines = [line for line in saved if "learned_from" in line]
     assert [line["learned_from"] for line in lines] == [1, 2, 3]
@@ -135,7 +136,7 @@ def test_a_recalibrated_session_is_saved_as_a_run(run, workdir, tmp_path, monkey
     for name in ("a", "b"):
         old, new = (adapter_of(one.params, one.sessions[name]) for one in (before, after))
         assert np.array_equal(old["weight"], new["weight"]) == (name == "b")
-    assert json.loads((out / "config.json").read_text())["data"]["root"] == str(new)
+    assert json.loads((out / "config.json").read_text())["data"]["root"] == str(recorded)
     with pytest.raises(SystemExit, match="is not empty"):
         run(*options)
     with pytest.raises(SystemExit, match="--save_run needs --recalibrate"):

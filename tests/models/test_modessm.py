@@ -180,6 +180,8 @@ def test_predicting_label_by_label_is_what_the_training_sees() -> None:
     ("changes", "message"),
     [
         ({"upper": 2}, "upper = 2"),
+        ({"lookahead": 2}, "lookahead = 2 needs causal = True"),
+        ({"lookahead": 3, "causal": True}, "at most patch - stride = 2"),
         ({"predictor": "gru"}, "choose one of"),
         ({"modes": 1}, "modes is 1"),
         ({"flow": 0}, r"model\.flow = 0: give 1 or more"),
