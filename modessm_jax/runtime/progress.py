@@ -13,6 +13,8 @@ from modessm_jax.text import percent
 
 _WORK = ("step", "input", "evaluation")  # counts as lost where a run has to do it again
 _ACCOUNTS = ("compile", *_WORK, "checkpoint", "lost")
+_STEPPING = ("step", "input")  # what scales with the number of steps
+_CPU = "cpu"  # what a clock notes besides its accounts
 _SECONDS_BETWEEN_WRITES = 5.0
 
 
@@ -27,24 +29,36 @@ class Clock:
     Args:
       path: file that the accounts are written to now and then, so that the work of a process that
         is killed can be counted as lost; the clock starts from what an earlier process wrote there.
+
+    Attributes:
+        seconds: of wall time, by account.
+        cpu: seconds that all threads of the process computed in "step" and "input", without what
+            was lost.
     """
 
     def __init__(self, path: Path | None = None):
         self._path = path
         self.seconds = {name: 0.0 for name in _ACCOUNTS} | _read(path)
+        self.cpu = self.seconds.pop(_CPU, 0.0)
         self._written = time.monotonic()
 
     @contextmanager
     def account(self, name: str) -> Iterator[None]:
         """Adds the time spent inside to the account `name`."""
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
             self.seconds[name] += time.perf_counter() - start
+            if name in _STEPPING:
+                self.cpu += time.process_time() - cpu
+
+    def noted(self) -> dict[str, float]:
+        """All that the clock knows, for `go_back`."""
+        return {**self.seconds, _CPU: self.cpu}
 
     def go_back(self, seconds: Mapping[str, float]) -> None:
-        """Counts as lost the work done since the accounts stood at `seconds`.
+        """Counts as lost the work done since the clock had noted `seconds`.
 
         The other accounts keep what they have; where the file was lost, they restart at `seconds`.
         """
@@ -55,6 +69,7 @@ class Clock:
             kept = seconds.get(name, 0.0)
             self.seconds["lost"] += max(self.seconds[name] - kept, 0.0)
             self.seconds[name] = kept
+        self.cpu = seconds.get(_CPU, 0.0)
 
     def save(self, *, now: bool = False) -> None:
         """Writes the accounts to the file; unless `now`, at most every few seconds."""
@@ -63,7 +78,7 @@ class Clock:
             self._written = time.monotonic()
             # A full disk is no reason to end a run that has nothing else to write.
             with suppress(OSError):
-                write_json(self._path, self.seconds)
+                write_json(self._path, self.noted())
 
     @property
     def input_stall(self) -> float:
@@ -74,7 +89,7 @@ class Clock:
     @property
     def stepping(self) -> float:
         """Seconds that scale with the number of steps: waiting for data and updating."""
-        return self.seconds["step"] + self.seconds["input"]
+        return sum(self.seconds[name] for name in _STEPPING)
 
 
 def _read(path: Path | None) -> dict[str, float]:

@@ -356,7 +356,7 @@ class _Run:
             self._take_pending(state)
             self._assert_finite(done, state)
         self._history.lines = self._logbook.lines
-        self._history.seconds = dict(self.clock.seconds)
+        self._history.seconds = self.clock.noted()
         with self.clock.account("checkpoint"):
             self.recovery.save(done, state, batches, self._history)
 
@@ -378,6 +378,7 @@ class _Run:
             "skipped": history.skipped,
             "rollbacks": history.rollbacks,
             "seconds": {name: round(value, 3) for name, value in self.clock.seconds.items()},
+            "cpu_seconds": round(self.clock.cpu, 3),
             "input_stall": round(self.clock.input_stall, 5),
         }
 

@@ -112,7 +112,7 @@ class Recovery:
         # Sorted, as it comes back from a checkpoint: the log of a resumed run has the same bytes.
         history.rollbacks = [*former.rollbacks, dict(sorted(record.items()))]
         history.skipped_in_a_row = 0
-        history.seconds = dict(self.clock.seconds)
+        history.seconds = self.clock.noted()
         state = with_rate(state, history.rate)
         self._save(to, state, self.batches, history, scheduled=True)
         return Resumed(state, history)

@@ -17,6 +17,7 @@ def passing(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "process_time", lambda: 2 * now[0])  # of two threads
 
     def pass_(seconds):
         now[0] += seconds
@@ -36,6 +37,7 @@ def test_accounts_add_up_and_tell_the_input_stall(passing):
         passing(2.0)
     assert clock.seconds["step"] == 6.0 and clock.seconds["compile"] == 2.0
     assert clock.input_stall == 2.0 / 10.0
+    assert clock.cpu == 6.0  # of the steps and their batches, without compilation
     with pytest.raises(RuntimeError), clock.account("evaluation"):
         passing(3.0)
         raise RuntimeError
@@ -47,13 +49,15 @@ def test_what_was_done_since_the_checkpoint_is_lost_and_nothing_else(passing, tm
     clock = Clock(path)
     with clock.account("step"):
         passing(4.0)
-    saved = dict(clock.seconds)
+    noted, saved = clock.noted(), dict(clock.seconds)
     for name in ("compile", "input", "step", "evaluation", "checkpoint"):
         with clock.account(name):
             passing(1.0)
     clock.save(now=True)
     resumed = Clock(path)
-    resumed.go_back(saved)
+    assert (resumed.cpu, resumed.seconds) == (12.0, clock.seconds)
+    resumed.go_back(noted)
+    assert resumed.cpu == 8.0
     assert resumed.seconds == saved | {"compile": 1.0, "checkpoint": 1.0, "lost": 3.0}
     assert resumed.input_stall == 0.0
     assert format_accounts(resumed.seconds).startswith(
@@ -64,7 +68,8 @@ def test_what_was_done_since_the_checkpoint_is_lost_and_nothing_else(passing, tm
 def test_accounts_whose_file_is_lost_go_on_from_the_checkpoint(tmp_path):
     saved = {"compile": 5.0, "step": 4.0, "checkpoint": 2.0, "lost": 1.0}
     clock = Clock(tmp_path / "seconds.json")
-    clock.go_back(saved)
+    clock.go_back(saved)  # as noted before clocks counted CPU seconds
+    assert clock.cpu == 0.0
     assert clock.seconds == saved | {"input": 0.0, "evaluation": 0.0}
     clock.seconds |= {"compile": 6.0, "step": 7.0}
     clock.go_back(saved)

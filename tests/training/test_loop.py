@@ -114,7 +114,7 @@ def fingerprint(workdir, step):
 
 
 def untimed(results):
-    return {k: v for k, v in results.items() if k not in ("seconds", "input_stall")}
+    return {k: v for k, v in results.items() if k not in ("seconds", "cpu_seconds", "input_stall")}
 
 
 @pytest.fixture(scope="module")
