@@ -1,11 +1,88 @@
-"""What the studies share: a run's log, tables in Markdown, and error rates over several seeds."""
+"""What the studies share: runs in processes of their own, tables, error rates of several seeds."""
 
 import json
-from collections.abc import Iterable, Sequence
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from modessm_jax.text import Edits, bootstrap_interval, percent, total
+
+_SECONDS_TO_SAVE = 20.0  # for a run that is interrupted together with the study
+
+
+class Ended(NamedTuple):
+    """The end of a process."""
+
+    status: int
+    memory: int  # most KiB that it took; 0 where the system does not tell
+
+
+def train_in_process(
+    workdir: Path, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+) -> Ended:
+    """Trains a run, or goes on with it, in a process of its own; what it prints is in output.log.
+
+    Where the study is interrupted, the run saves and ends too.
+
+    Args:
+        workdir: of the run.
+        arguments: of `experiments.train`, beside the workdir.
+        environment: variables that the process has beside those of this one.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "experiments.train", f"--workdir={workdir}", *arguments]
+    memory = 0
+    with output_of(workdir).open("w", encoding="utf-8") as log:
+        variables = {**os.environ, **(environment or {})}
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=variables)
+        try:
+            while process.poll() is None:
+                memory = max(memory, _memory(process.pid))
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=1.0)
+        finally:
+            if process.poll() is None:
+                _end(process)
+    return Ended(process.returncode, memory)
+
+
+def output_of(workdir: Path) -> Path:
+    """The file of what `train_in_process` printed."""
+    return workdir / "output.log"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Waits for a run to save and end; a second signal would not let it save."""
+    try:
+        process.wait(timeout=_SECONDS_TO_SAVE)  # Ctrl-C reaches it as it reached the study
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        process.wait()
+
+
+def _memory(pid: int) -> int:
+    """Most KiB of memory that a process has taken; 0 where the system does not tell."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:  # it has ended, or this is not Linux
+        return 0
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) if found else 0
+
+
+def without_folders(given: Sequence[str], *options: str) -> Iterator[str]:
+    """The arguments with the names of these options for their values, files of one machine."""
+    words = iter(given)
+    for word in words:
+        yield word
+        if word in options:
+            next(words, None)
+            yield word[2:].upper()
 
 
 def read_log(workdir: Path) -> list[dict[str, Any]]:

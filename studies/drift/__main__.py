@@ -25,6 +25,7 @@ from modessm_jax.recalibration.unlabelled import METHODS
 from modessm_jax.runtime.compile_cache import compile_cache
 from studies.drift.measure import Plan, measure, trained_first
 from studies.drift.report import draw, format_report
+from studies.shared import without_folders
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -50,7 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
             found = {seed: measure(plan, seed) for seed in options.seeds}
     except (RuntimeError, ValueError, OSError) as error:
         raise SystemExit(str(error)) from error
-    command = shlex.join(["python", "-m", "studies.drift", *_without_folders(given)])
+    words = without_folders(given, "--data", "--work", "--out", "--lexicon", "--lm")
+    command = shlex.join(["python", "-m", "studies.drift", *words])
     report = format_report(found, trained, title=options.data.name, command=command)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.with_suffix(".md").write_text(report, encoding="utf-8")
@@ -74,15 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--lexicon", type=Path, help="for the labels that the decoder makes (none)")
     add("--lm", type=Path, help="n-gram of its words (none)")
     return found
-
-
-def _without_folders(given: list[str]) -> list[str]:
-    """The arguments with the names of options for files and folders, which are of one machine."""
-    words = list(given)
-    for place, word in enumerate(given[:-1]):
-        if word in ("--data", "--work", "--out", "--lexicon", "--lm"):
-            words[place + 1] = word[2:].upper()
-    return words
 
 
 if __name__ == "__main__":

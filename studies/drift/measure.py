@@ -1,8 +1,6 @@
 """Trains the decoders of the drift study, recalibrates them, and scores every later session."""
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import astuple
@@ -19,6 +17,7 @@ from modessm_jax.runs.load import Run, load_run
 from modessm_jax.runtime.files import write_json
 from modessm_jax.text import Edits
 from modessm_jax.training.job import run as train
+from studies.shared import output_of, train_in_process
 
 FROZEN, TRAINED = "frozen", "trained on all sessions"
 
@@ -119,7 +118,6 @@ def _train(
     """
     if (workdir / "results.json").exists():
         return
-    workdir.mkdir(parents=True, exist_ok=True)
     further = [*plan.further]
     if as_long_as is not None:
         counts = [
@@ -128,15 +126,13 @@ def _train(
         ]
         steps = as_long_as.config["training"]["steps"] * counts[0] / counts[1]
         further.append(f"--config.training.steps={round(steps)}")
-    command = [
-        sys.executable, "-m", "experiments.train", f"--workdir={workdir}",
+    arguments = [
         f"--config={plan.config}", f"--config.data.root={plan.data}",
         f"--config.data.sessions={sessions!r}", f"--config.training.seed={seed}", *further,
     ]  # fmt: skip
     print(f"training {workdir}", flush=True)
-    with (workdir / "output.log").open("w", encoding="utf-8") as log:
-        if subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode:
-            raise RuntimeError(f"training failed; its output is in {workdir / 'output.log'}")
+    if train_in_process(workdir, arguments).status:
+        raise RuntimeError(f"training failed; its output is in {output_of(workdir)}")
 
 
 def _labelled(plan: Plan, folder: Path, run: Run, count: int, recipe: str) -> Scored:

@@ -16,14 +16,14 @@ import argparse
 import itertools
 import json
 import shlex
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from modessm_jax.runtime.files import write_json
+from studies.shared import output_of, train_in_process, without_folders
 from studies.stability.cells import Cell, Outcome, full_grid, one_at_a_time, read_outcome
 from studies.stability.report import Pair, draw, format_report
 
@@ -53,7 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
     finally:
         pool.shutdown(cancel_futures=True)  # after a failure, or Ctrl-C, no further run begins
     study = {cell: study[cell] for cell in grid}
-    command = shlex.join(["python", "-m", "studies.stability", *_without_folders(given)])
+    words = without_folders(given, "--data", "--work", "--out")
+    command = shlex.join(["python", "-m", "studies.stability", *words])
     report = format_report(study, title=options.data.name, command=command)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.with_suffix(".md").write_text(report, encoding="utf-8")
@@ -118,15 +119,12 @@ def train(
             f"{workdir} was trained with other arguments, see {over}; give another --work"
         )
     if not over.exists():
-        workdir.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "experiments.train", f"--workdir={workdir}", *chosen]
-        with (workdir / "output.log").open("w", encoding="utf-8") as log:
-            ended = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT)
+        ended = train_in_process(workdir, chosen)
         # A run that stops because it diverged is a finding; any other failure is an error.
-        log_text = (workdir / "output.log").read_text(encoding="utf-8")
+        log_text = output_of(workdir).read_text(encoding="utf-8")
         diverged = any(f"{name}:" in log_text for name in ("DivergedError", "NonFiniteError"))
-        if ended.returncode and not diverged:
-            raise RuntimeError(f"{cell.name} failed; its output is in {workdir / 'output.log'}")
+        if ended.status and not diverged:
+            raise RuntimeError(f"{cell.name} failed; its output is in {output_of(workdir)}")
         write_json(over, chosen)
     return read_outcome(workdir, guarded=guarded)
 
@@ -140,17 +138,6 @@ def _line(cell: Cell, pair: Pair) -> str:
         per = pair.guarded.per
         text += f"; guarded: {'stopped' if per is None else f'PER {per:.2%}'}"
     return text
-
-
-def _without_folders(given: Sequence[str]) -> Iterator[str]:
-    """The arguments with the names of options for the folders, which are of one machine."""
-    words = iter(given)
-    for word in words:
-        if word in ("--data", "--work", "--out"):
-            next(words)
-            yield from (word, word[2:].upper())
-        else:
-            yield word
 
 
 if __name__ == "__main__":

@@ -7,10 +7,19 @@ import pytest
 
 @pytest.mark.parametrize(
     "name",
-    ["corruption", "drift", "guard_alarms", "loss_scale", "modes", "recordings", "stability"],
+    [
+        "corruption",
+        "drift",
+        "guard_alarms",
+        "leaderboard",
+        "loss_scale",
+        "modes",
+        "recordings",
+        "stability",
+    ],
 )
 def test_help(name, capsys):
-    package = name in ("drift", "loss_scale", "stability")
+    package = name in ("drift", "leaderboard", "loss_scale", "stability")
     module = importlib.import_module(f"studies.{name}.__main__" if package else f"studies.{name}")
     with pytest.raises(SystemExit) as end:
         module.main(["--help"])

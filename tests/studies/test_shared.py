@@ -1,9 +1,21 @@
-"""Tables, and error rates over several seeds: rates of sums, differences trial by trial."""
+"""Runs in processes of their own, tables, and error rates over several seeds."""
+
+import subprocess
+import sys
+import time
 
 import pytest
 
 from modessm_jax.text import Edits, total
-from studies.shared import difference, table, together
+from studies import shared
+from studies.shared import (
+    difference,
+    output_of,
+    table,
+    together,
+    train_in_process,
+    without_folders,
+)
 
 
 def trial(errors: int, length: int) -> Edits:
@@ -41,3 +53,55 @@ def test_a_table_in_markdown():
         "| a | 1 % |",
         "| b | 2 % |",
     ]
+
+
+@pytest.fixture
+def program(monkeypatch):
+    """Runs another program in place of the training; the processes that were started."""
+
+    def replace(text: str) -> list[subprocess.Popen[bytes]]:
+        started: list[subprocess.Popen[bytes]] = []
+
+        class Process(subprocess.Popen[bytes]):
+            def __init__(self, command, **options):
+                assert command[1:4] == ["-m", "experiments.train", f"--workdir={command[3][10:]}"]
+                super().__init__([sys.executable, "-c", text], **options)
+                started.append(self)
+
+        monkeypatch.setattr(shared.subprocess, "Popen", Process)
+        return started
+
+    return replace
+
+
+def test_a_run_in_a_process_of_its_own(tmp_path, program):
+    program("import os, sys, time; print(os.environ['SAID']); time.sleep(1.5); sys.exit(3)")
+    ended = train_in_process(tmp_path / "run", ["--config=c.py"], {"SAID": "so"})
+    assert ended.status == 3 and ended.memory > 100
+    assert output_of(tmp_path / "run").read_text() == "so\n"
+
+
+def test_an_interrupted_study_lets_its_run_save_and_end(tmp_path, monkeypatch, program):
+    text = "import signal, sys, time\n"
+    text += "signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('saved')))\n"
+    text += "print('begun', flush=True)\ntime.sleep(60)"
+    started = program(text)
+
+    def memory(pid):
+        while "begun" not in output_of(tmp_path).read_text():
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shared, "_memory", memory)
+    monkeypatch.setattr(shared, "_SECONDS_TO_SAVE", 0.1)
+    with pytest.raises(KeyboardInterrupt):
+        train_in_process(tmp_path, [])
+    assert started[0].returncode == 0
+    assert output_of(tmp_path).read_text() == "begun\nsaved\n"
+
+
+def test_folders_of_one_machine_are_left_out_of_a_command():
+    given = ["--data", "/home/me/d", "--rates", "1e-3", "--out"]
+    assert [*without_folders(given, "--data", "--out")] == [
+        "--data", "DATA", "--rates", "1e-3", "--out", "OUT",
+    ]  # fmt: skip

@@ -1,13 +1,13 @@
 """The command of the stability study, with training replaced by runs written by hand."""
 
 import json
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from configs import common
+from studies.shared import Ended
 from studies.stability import __main__
 
 GIVEN = ["--rates", "1e-3", "2e-3", "--warmups", "5", "--clips", "1.0", "--norms", "with"]
@@ -18,12 +18,11 @@ def trained(monkeypatch) -> list[list[str]]:
     """Runs whose loss rises at the higher rate, unless they are guarded; the commands given."""
     commands: list[list[str]] = []
 
-    def run(command, stdout, stderr):
-        commands.append(command)
-        value = dict(
-            word.split("=", 1) for word in command if word.startswith("--") and "=" in word
-        )
-        workdir = Path(value["--workdir"])
+    def run(workdir: Path, arguments: list[str]) -> Ended:
+        workdir.mkdir(parents=True)
+        (workdir / "output.log").write_text("")
+        commands.append(arguments)
+        value = dict(word.split("=", 1) for word in arguments)
         high = value["--config.optimizer.peak_lr"] == "0.002"
         rises = high and value["--config.guard.divergence"] == "False"
         losses = [1.0] * 40 + [9.0 if rises else 0.9] * 20
@@ -37,9 +36,9 @@ def trained(monkeypatch) -> list[list[str]]:
             json.dumps({"guard": {**common.guard(), "window": 16}})
         )
         (workdir / "results.json").write_text(json.dumps({"rollbacks": []}))
-        return subprocess.CompletedProcess(command, 0)
+        return Ended(0, 0)
 
-    monkeypatch.setattr(__main__.subprocess, "run", run)
+    monkeypatch.setattr(__main__, "train_in_process", run)
     return commands
 
 
@@ -66,13 +65,14 @@ def test_only_what_diverged_is_guarded_and_nothing_is_trained_twice(tmp_path, tr
 def test_a_run_that_fails_ends_the_study_and_its_output_is_named(tmp_path, monkeypatch):
     started = []
 
-    def fail(command, stdout, stderr):
-        started.append(command)
+    def fail(workdir: Path, arguments: list[str]) -> Ended:
+        started.append(arguments)
         time.sleep(0.3)
-        stdout.write("ValueError: no such data\n")
-        return subprocess.CompletedProcess(command, 1)
+        workdir.mkdir(parents=True)
+        (workdir / "output.log").write_text("ValueError: no such data\n")
+        return Ended(1, 0)
 
-    monkeypatch.setattr(__main__.subprocess, "run", fail)
+    monkeypatch.setattr(__main__, "train_in_process", fail)
     with pytest.raises(SystemExit, match=r"failed; its output is in .*output.log"):
         __main__.main([*folders(tmp_path), "--rates", *(f"{n}e-3" for n in range(1, 10))])
     assert len(started) < 10  # of 72; one or two begin before the first is known to have failed
