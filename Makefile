@@ -1,10 +1,11 @@
 # make demo       simulate recordings, train on them, score the result
 # make test       style, types, import floors and all tests but the slow ones
 # make test-slow  the slow ones
+# make leaderboard  all models on the simulated recordings, under equal terms, compared (long)
 # make bench      time and memory of the losses against those of other packages
 # make gpu-check  tests, losses, training steps and a resume on one CUDA GPU, in minutes
 # make faults     kills, damage, full disks and more, done to a tiny run (long; root mounts disks)
-# make clean      remove the environments, the demo's recordings and its run
+# make clean      remove the environments, the demo's recordings, its run, the leaderboard
 # make demo EXTRAS=cuda12   the same on a GPU or TPU: cuda12, cuda13 or tpu
 
 PYTHON ?= python3
@@ -12,9 +13,10 @@ EXTRAS ?= cpu
 # Not to be taken from a variable of the shell, for `make clean` removes them.
 DATA   := runs/simulated
 RUN    := runs/demo
+BOARD  := runs/leaderboard
 BIN    := .venv/bin
 
-.PHONY: demo test check style types suite test-slow bench gpu-check faults clean
+.PHONY: demo test check style types suite test-slow leaderboard bench gpu-check faults clean
 
 # One environment; it is brought up to date when the dependencies change.
 .venv/has-%: setup.cfg
@@ -23,8 +25,11 @@ BIN    := .venv/bin
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[$*]'
 	touch $@
 
+SIMULATE = test -e $(DATA)/truth.json || \
+	$(BIN)/python -m experiments.simulate --out $(DATA) --overwrite
+
 demo: .venv/has-$(EXTRAS)
-	test -e $(DATA)/truth.json || $(BIN)/python -m experiments.simulate --out $(DATA) --overwrite
+	$(SIMULATE)
 	$(BIN)/python -m experiments.train --config=configs/multiscale.py:demo \
 		--config.data.root=$(DATA) --workdir=$(RUN)
 	$(BIN)/python -m experiments.evaluate --workdir $(RUN) --split val \
@@ -50,6 +55,12 @@ suite: .venv/has-dev
 test-slow: .venv/has-dev
 	$(BIN)/pytest -m slow
 
+leaderboard: .venv/has-$(EXTRAS)
+	$(SIMULATE)
+	$(BIN)/python -m studies.leaderboard gru:demo transformer:demo conformer:demo \
+		multiscale:demo modessm:demo --data $(DATA) --work $(BOARD) --out $(BOARD)/board \
+		--seeds 0 --seconds 150
+
 # Its own environment, on top of what the machine has: a torch that is installed is used.
 .venv/bench/has-%: setup.cfg
 	test -x .venv/bench/bin/python || $(PYTHON) -m venv --system-site-packages .venv/bench
@@ -74,4 +85,4 @@ faults: .venv/has-dev
 	$(BIN)/python -m benchmarks.faults all --out benchmarks/results/faults.md
 
 clean:
-	rm -rf .venv $(RUN) $(DATA) build *.egg-info
+	rm -rf .venv $(RUN) $(BOARD) $(DATA) build *.egg-info

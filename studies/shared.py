@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from modessm_jax.text import Edits, bootstrap_interval, percent, total
 
-_SECONDS_TO_SAVE = 20.0  # for a run that is interrupted together with the study
+_SECONDS_TO_SAVE = 20.0  # for a run that Ctrl-C has reached
 
 
 class Ended(NamedTuple):
@@ -45,24 +45,22 @@ def train_in_process(
                 memory = max(memory, _memory(process.pid))
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=1.0)
+        except (
+            KeyboardInterrupt
+        ):  # Ctrl-C reached the run too; a second signal would end it at once
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=_SECONDS_TO_SAVE)
+            raise
         finally:
             if process.poll() is None:
-                _end(process)
+                process.terminate()
+                process.wait()
     return Ended(process.returncode, memory)
 
 
 def output_of(workdir: Path) -> Path:
     """The file of what `train_in_process` printed."""
     return workdir / "output.log"
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Waits for a run to save and end; a second signal would not let it save."""
-    try:
-        process.wait(timeout=_SECONDS_TO_SAVE)  # Ctrl-C reaches it as it reached the study
-    except subprocess.TimeoutExpired:
-        process.terminate()
-        process.wait()
 
 
 def _memory(pid: int) -> int:

@@ -45,6 +45,7 @@ from studies.leaderboard.plan import Plan, check_data, read_entry
 from studies.leaderboard.report import draw, format_report, head_of, picture_of
 from studies.shared import without_folders
 
+_INTERRUPTED = "interrupted; give the same command to go on"
 _SECONDS_BETWEEN_LOOKS = 10.0  # at runs that other processes are at
 
 
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise ValueError(f"--against {against}: choose one of {', '.join(options.configs)}")
         found = _complete(plan)
     except KeyboardInterrupt as error:
-        raise SystemExit("interrupted; give the same command to go on") from error
+        raise SystemExit(_INTERRUPTED) from error
     except (FailedError, ValueError, OSError) as error:
         raise SystemExit(str(error)) from error
     words = without_folders(given, "--work", "--out")
@@ -195,5 +196,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run at hand saves
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_INTERRUPTED))  # the run at hand saves
     main()

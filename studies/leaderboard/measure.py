@@ -147,7 +147,9 @@ def _train(plan: Plan, job: Job, workdir: Path, chosen: Mapping[str, int]) -> No
     memory = max(ended.memory, _memory(workdir))
     write_json(workdir / "memory.json", memory)
     if ended.status:
-        raise FailedError(f"{job}: training failed; its output is in {output_of(workdir)}")
+        output = output_of(workdir)
+        last = output.read_text(encoding="utf-8").strip().rpartition("\n")[2]
+        raise FailedError(f"{job}: training failed: {last}\nIts output is in {output}")
 
 
 def cache_of(plan: Plan) -> Path:

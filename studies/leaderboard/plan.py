@@ -1,7 +1,6 @@
 """What a leaderboard trains: recipes on data sets, with steps that take the seconds allowed."""
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +60,7 @@ def read_entry(text: str, further: Sequence[str] = ()) -> Entry:
     Raises:
         ValueError: there is no such config, variant or key, or a value is unfit.
     """
-    place, *changes = shlex.split(text)
+    place, *changes = text.split() or [""]
     file, colon, variant = place.partition(":")
     file = file if file.endswith(".py") else f"configs/{file}.py"
     changed = [f"--config.{change}" for change in changes]

@@ -123,6 +123,7 @@ def test_every_option_in_the_prose_exists(monkeypatch):
     for file in sorted((ROOT / "experiments").glob("*.py")):
         if "ArgumentParser" in file.read_text(encoding="utf-8"):
             known |= options_of(f"experiments.{file.stem}", monkeypatch)
+    known |= options_of("studies.leaderboard", monkeypatch)
     named = {
         option
         for page in PAGES

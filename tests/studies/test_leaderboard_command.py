@@ -45,6 +45,7 @@ class Trained:
         keys = dict(word.removeprefix("--config.").split("=", 1) for word in arguments)
         self.runs.append((workdir, keys))
         if self.fails in str(workdir):
+            (workdir / "output.log").write_text("step 1\nno room\n")
             return Ended(1, 0)
         steps = int(keys.get("training.steps", 1000))
         seconds = {"step": steps / 2, "input": 0.0}  # and half as many of the CPU
@@ -121,7 +122,9 @@ def test_a_run_that_another_process_is_at_is_left_to_it(tmp_path, trained, given
 
 def test_a_run_that_fails_is_named_once_all_others_are_complete(tmp_path, trained, given):
     trained.fails = "gru-small"
-    with pytest.raises(SystemExit, match=r"gru:small, seed 0: training failed; its output is in"):
+    with pytest.raises(
+        SystemExit, match=r"gru:small, seed 0: training failed: no room\nIts output is in"
+    ):
         __main__.main([*given, "0"])
     assert len(trained.runs) == 2 and not (tmp_path / "o.md").exists()
     trained.fails = "nothing"
@@ -160,10 +163,10 @@ def test_two_small_models_interrupted_and_gone_on_with(tmp_path):
     subprocess.run(command, check=True)
     keys = "data.batch_size=4 data.buckets=1 model.d=16 model.layers=1 training.log_every=1"
     command = [
-        sys.executable, "-m", "studies.leaderboard", f"gru:demo {keys}",
+        sys.executable, "-m", "studies.leaderboard", f"gru:demo {keys} data.sessions_per_batch=0",
         f"transformer:demo {keys} model.heads=2 model.ff=16", "--data", str(tmp_path / "sim"),
         "--work", str(tmp_path / "w"), "--out", str(tmp_path / "o"), "--seeds", "0", "--test",
-        "--", "--config.training.steps=60", "--config.training.save_every=5",
+        "--", "--config.training.steps=100", "--config.training.save_every=5",
         "--config.optimizer.warmup_steps=3",
     ]  # fmt: skip
     environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
@@ -181,7 +184,7 @@ def test_two_small_models_interrupted_and_gone_on_with(tmp_path):
     assert "resuming after step" in output and begun > 1
     text = (tmp_path / "o.md").read_text()
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith(("| gru", "| tran"))]
-    assert [row[5] for row in rows] == ["60", "60"]
+    assert [row[5] for row in rows] == ["100", "100"]
     assert all(float(row[6]) >= 0 and row[7] != "-" and float(row[8][:-2]) > 0 for row in rows)
     lines = lines_of(tmp_path / "o_sim_test.jsonl")
     assert len(lines) == 4 and {"session", "block_num", "trial_num", "phonemes"} < set(lines[0])

@@ -81,7 +81,8 @@ def test_a_run_in_a_process_of_its_own(tmp_path, program):
     assert output_of(tmp_path / "run").read_text() == "so\n"
 
 
-def test_an_interrupted_study_lets_its_run_save_and_end(tmp_path, monkeypatch, program):
+@pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_study_lets_its_run_save_and_end(tmp_path, monkeypatch, program, signal):
     text = "import signal, sys, time\n"
     text += "signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('saved')))\n"
     text += "print('begun', flush=True)\ntime.sleep(60)"
@@ -90,11 +91,11 @@ def test_an_interrupted_study_lets_its_run_save_and_end(tmp_path, monkeypatch, p
     def memory(pid):
         while "begun" not in output_of(tmp_path).read_text():
             time.sleep(0.05)
-        raise KeyboardInterrupt
+        raise signal
 
     monkeypatch.setattr(shared, "_memory", memory)
     monkeypatch.setattr(shared, "_SECONDS_TO_SAVE", 0.1)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(signal):
         train_in_process(tmp_path, [])
     assert started[0].returncode == 0
     assert output_of(tmp_path).read_text() == "begun\nsaved\n"
