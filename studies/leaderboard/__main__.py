@@ -3,8 +3,8 @@
     python -m studies.leaderboard gru:small multiscale:small modessm:small \\
         --data DATA/spoken_digits DATA/grid_sentences --work DIR --out OUT --seconds 450
 
-A recipe is a config (`gru:small` is `configs/gru.py:small`), or one with changed keys in quotes:
-"multiscale:small model.causal=True". Arguments after `--` go to all trainings.
+A recipe is a config (`gru:small` is `configs/gru.py:small`), with a name where it changes keys:
+"causal=multiscale:small model.causal=True". Arguments after `--` go to all trainings.
 
 Each run has the steps of its recipe, or with --seconds as many as take so long: a learning rate
 that falls on a schedule must know its last step, so a short run of each recipe on each data set
@@ -57,16 +57,19 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         plan = _plan(options, given[len(before) + 1 :])
         against = options.against or plan.entries[0].name
-        if against not in options.configs:
-            raise ValueError(f"--against {against}: choose one of {', '.join(options.configs)}")
+        names = [entry.name for entry in plan.entries]
+        if against not in names:
+            raise ValueError(f"--against {against}: choose one of {', '.join(names)}")
         found = _complete(plan)
     except KeyboardInterrupt as error:
         raise SystemExit(_INTERRUPTED) from error
     except (FailedError, ValueError, OSError) as error:
         raise SystemExit(str(error)) from error
-    words = without_folders(given, "--work", "--out")
-    data = {str(root): f"DATA/{root.name}" for root in plan.data}
-    command = shlex.join(["python", "-m", "studies.leaderboard", *(data.get(w, w) for w in words)])
+    words = (
+        f"DATA/{Path(word).name}" if Path(word) in plan.data else word
+        for word in without_folders(given, "--work", "--out")
+    )
+    command = shlex.join(["python", "-m", "studies.leaderboard", *words])
     boards = {
         root.name: {e: [found[Job(e, root, seed)] for seed in plan.seeds] for e in plan.entries}
         for root in plan.data

@@ -7,6 +7,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 import modessm_jax
@@ -93,14 +94,13 @@ def measure(plan: Plan, job: Job) -> Scored:
             _train(plan, job, workdir, _chosen(plan, job))
             run = load_run(workdir)
             if not score.exists():
-                write_json(score, _score(plan, job, workdir, run))
+                write_json(score, _score(job, workdir, run))
             if plan.test:
                 _decode_test(predictions_of(plan, job), job, run)
+            jax.clear_caches()  # of a board's many models, no program is needed again
     else:
         _check_arguments(workdir, _arguments(job, _chosen(plan, job)))
-    saved = json.loads(score.read_text(encoding="utf-8"))
-    edits = {head: [Edits(*one) for one in saved["edits"][head]] for head in saved["edits"]}
-    return Scored(**{**saved, "edits": edits, "curve": [(s, per) for s, per in saved["curve"]]})
+    return _read(score, plan.clock)
 
 
 def seconds_per_step(plan: Plan, job: Job) -> float:
@@ -113,7 +113,7 @@ def seconds_per_step(plan: Plan, job: Job) -> float:
             _train(plan, first, workdir, probe(job.entry.config))
     _check_arguments(workdir, _arguments(first, probe(job.entry.config)))
     results = _results(workdir)
-    return _seconds(plan, results) / results["steps"]
+    return _seconds(results)[plan.clock] / results["steps"]
 
 
 def _chosen(plan: Plan, job: Job) -> dict[str, int]:
@@ -175,14 +175,14 @@ def _results(workdir: Path) -> dict[str, Any]:
     return json.loads((workdir / "results.json").read_text(encoding="utf-8"))
 
 
-def _seconds(plan: Plan, results: Mapping[str, Any]) -> float:
-    """Of the training steps: without compiling, evaluating, and what was done twice."""
+def _seconds(results: Mapping[str, Any]) -> dict[str, float]:
+    """Of the training steps, by clock: without compiling, evaluating, and what was done twice."""
     wall = results["seconds"]["step"] + results["seconds"]["input"]
-    return results["cpu_seconds"] if plan.clock == "cpu" else wall
+    return {"cpu": results["cpu_seconds"], "wall": wall}
 
 
-def _score(plan: Plan, job: Job, workdir: Path, run: Run) -> dict[str, Any]:
-    """What `Scored` holds, as plain JSON values."""
+def _score(job: Job, workdir: Path, run: Run) -> dict[str, Any]:
+    """What `Scored` holds, as plain JSON values, with the seconds by clock."""
     results, trials = _results(workdir), evaluate_run(run, "val", job.data).trials
     edits = {CTC: [trial.edits for trial in trials]}
     if trials[0].rnnt is not None:
@@ -193,10 +193,17 @@ def _score(plan: Plan, job: Job, workdir: Path, run: Run) -> dict[str, Any]:
         "curve": [(line["step"], line[figure]) for line in read_log(workdir) if figure in line],
         "parameters": results["parameters"],
         "steps": results["steps"],
-        "seconds": _seconds(plan, results),
+        "seconds": _seconds(results),
         "memory": _memory(workdir),
         "latency": _latency(job, workdir, run),
     }
+
+
+def _read(score: Path, clock: str) -> Scored:
+    saved = json.loads(score.read_text(encoding="utf-8"))
+    edits = {head: [Edits(*one) for one in found] for head, found in saved["edits"].items()}
+    curve = [(step, rate) for step, rate in saved["curve"]]
+    return Scored(**{**saved, "edits": edits, "curve": curve, "seconds": saved["seconds"][clock]})
 
 
 def selected(select_by: str) -> str:

@@ -22,7 +22,7 @@ class Entry:
     """A recipe on the board.
 
     Attributes:
-        name: as it was given.
+        name: as it was given, or the one given to it.
         arguments: of `experiments.train`, that choose it.
         config: the recipe's, plain values.
     """
@@ -50,17 +50,18 @@ class Plan(NamedTuple):
 
 
 def read_entry(text: str, further: Sequence[str] = ()) -> Entry:
-    """Reads a recipe: `gru:small`, or `"multiscale:small model.causal=True"` with changed keys.
+    """Reads a recipe: `gru:small`, or `"causal=multiscale:small model.causal=True"`.
 
     Args:
-        text: the config, a file or the name of one in `configs/`, its variant after a colon;
-            then keys and values.
+        text: a name and "=", or neither; the config, a file or the name of one in `configs/`, its
+            variant after a colon; then keys that it changes, and their values.
         further: arguments of `experiments.train` for every recipe.
 
     Raises:
         ValueError: there is no such config, variant or key, or a value is unfit.
     """
     place, *changes = text.split() or [""]
+    name, _, place = place.rpartition("=")
     file, colon, variant = place.partition(":")
     file = file if file.endswith(".py") else f"configs/{file}.py"
     changed = [f"--config.{change}" for change in changes]
@@ -79,7 +80,7 @@ def read_entry(text: str, further: Sequence[str] = ()) -> Entry:
     if left:
         raise ValueError(f"{text}: write changed keys as KEY=VALUE, not {' '.join(left)}")
     read_stages(config)
-    return Entry(text, arguments, config)
+    return Entry(name or text, arguments, config)
 
 
 def check_data(root: Path, splits: Sequence[str]) -> None:

@@ -162,9 +162,12 @@ def test_two_small_models_interrupted_and_gone_on_with(tmp_path):
     command = [sys.executable, "-m", "experiments.simulate", "--out", str(tmp_path / "sim"), *sizes]
     subprocess.run(command, check=True)
     keys = "data.batch_size=4 data.buckets=1 model.d=16 model.layers=1 training.log_every=1"
+    recipes = [
+        f"gru=gru:demo {keys} data.sessions_per_batch=0",
+        f"transformer=transformer:demo {keys} model.heads=2 model.ff=16",
+    ]
     command = [
-        sys.executable, "-m", "studies.leaderboard", f"gru:demo {keys} data.sessions_per_batch=0",
-        f"transformer:demo {keys} model.heads=2 model.ff=16", "--data", str(tmp_path / "sim"),
+        sys.executable, "-m", "studies.leaderboard", *recipes, "--data", str(tmp_path / "sim"),
         "--work", str(tmp_path / "w"), "--out", str(tmp_path / "o"), "--seeds", "0", "--test",
         "--", "--config.training.steps=100", "--config.training.save_every=5",
         "--config.optimizer.warmup_steps=3",

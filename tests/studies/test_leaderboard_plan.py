@@ -10,16 +10,21 @@ from tests.data.layout import write_split
 # ml_collections loads configs in a way that Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
+TEXT = "multiscale:small model.causal=True"
+
 
 def test_a_recipe_with_changed_keys():
-    entry = read_entry("multiscale:small model.causal=True", ["--config.training.steps=50"])
+    entry = read_entry(TEXT, ["--config.training.steps=50"])
     assert entry.arguments == (
         "--config=configs/multiscale.py:small",
         "--config.model.causal=True",
         "--config.training.steps=50",
     )
     assert entry.config["model"]["causal"] is True and steps_of(entry.config) == 50
-    assert entry.folder == "multiscale-small-model.causal=True"
+    assert (entry.name, entry.folder) == (TEXT, "multiscale-small-model.causal=True")
+    named = read_entry(f"a causal one={TEXT}".replace(" ", "_", 2))
+    assert named.name == named.folder == "a_causal_one"
+    assert named.arguments == entry.arguments[:2]
     same = read_entry("configs/multiscale.py:small")
     assert same.arguments == ("--config=configs/multiscale.py:small",)
 
