@@ -63,10 +63,10 @@ def cost(recipe: str, rows: int, bins: int, **model: Any) -> Cost:
     loss = make_loss(spec, next(plan for plan in plans if not stage or plan.stage.name == stage))
 
     def kept(params: Any, batch: Batch) -> Any:
-        return jax.vjp(lambda params: loss(params, 0, batch), params, has_aux=True)[1]
+        return jax.vjp(lambda params: loss(params, 0, batch, 0), params, has_aux=True)[1]
 
     def gradient(params: Any, batch: Batch) -> Any:
-        return jax.grad(lambda params: loss(params, 0, batch), has_aux=True)(params)[0]
+        return jax.grad(lambda params: loss(params, 0, batch, 0), has_aux=True)(params)[0]
 
     given = functional.params, _batch(rows, bins)
     forward = jax.make_jaxpr(kept)(*given).jaxpr

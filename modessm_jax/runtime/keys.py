@@ -17,13 +17,13 @@ class Purpose(enum.IntEnum):
     NOISE = enum.auto()  # on the features that are decoded
 
 
-def root(seed: int, purpose: Purpose) -> Key[Array, ""]:
+def root(seed: int | Int[Array, ""], purpose: Purpose) -> Key[Array, ""]:
     """The key that all random numbers for a purpose follow from."""
     return jax.random.fold_in(jax.random.key(seed), int(purpose))
 
 
 def keys_of_step(
-    seed: int, step: Int[Array, ""], *, tagged: bool = True
+    seed: int | Int[Array, ""], step: Int[Array, ""], *, tagged: bool = True
 ) -> dict[Purpose, Key[Array, ""]]:
     """The keys of a training step, by purpose.
 

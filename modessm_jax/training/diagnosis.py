@@ -49,7 +49,7 @@ def diagnose(
 
     @jax.jit
     def figures(params: Any, batch: Batch) -> tuple[Any, Any, Any]:
-        loss, _, _, gradient = gradient_of(params, count, batch)
+        loss, _, _, gradient = gradient_of(params, count, batch, spec.seed)
         return loss, optax.tree.norm(gradient), jax.tree.map(optax.tree.norm, gradient)
 
     def measure(batch: Batch) -> tuple[Any, Any, Any]:
@@ -104,7 +104,7 @@ def _first_nan(
     params = jax.device_put(jax.device_get(params), jax.local_devices()[0])
     try:
         with jax.debug_nans(True):
-            gradient_of(params, step, some)
+            gradient_of(params, step, some, spec.seed)
     except FloatingPointError as error:
         return _place(error)
     return "none; what is not finite is an overflow"

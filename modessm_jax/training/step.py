@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax.sharding import Mesh
@@ -15,6 +16,7 @@ from modessm_jax.losses.cost import Cost, total
 from modessm_jax.models.outputs import Outputs
 from modessm_jax.phonemes import BLANK, CLASSES
 from modessm_jax.runs.state import TrainState, averaged
+from modessm_jax.runtime.compile_cache import Seeded
 from modessm_jax.runtime.keys import Purpose, keys_of_step
 from modessm_jax.runtime.mesh import (
     replicated,
@@ -34,8 +36,8 @@ Apply = Callable[[Any, Sequence, Any, Any, Any], Outputs]
 Augment = Callable[[Sequence, Any, int], tuple[Sequence, Any]]
 # (features, key) -> features as bad electrodes would have recorded them.
 Corrupt = Callable[[Sequence, Any], Sequence]
-# (params, step, batch) -> (loss, scalars, examples, gradient)
-GradientOf = Callable[[Any, Any, Batch], tuple[Any, dict[str, Any], "Examples", Any]]
+# (params, step, batch, seed of the run) -> (loss, scalars, examples, gradient)
+GradientOf = Callable[[Any, Any, Batch, Any], tuple[Any, dict[str, Any], "Examples", Any]]
 
 
 def no_augmentation(features: Sequence, key: Any, views: int = 1) -> tuple[Sequence, Any]:
@@ -109,10 +111,10 @@ class _Forward:
             raise ValueError(f"stage {stage.name}: the objective 'flow' needs config.corruption")
         self.views = objectives.views(self.weights)
 
-    def inputs(self, step: Any, batch: Batch) -> tuple[tuple[Any, ...], Any]:
+    def inputs(self, step: Any, batch: Batch, seed: Any) -> tuple[tuple[Any, ...], Any]:
         """The augmented batch, and the key of dropout."""
         spec, views = self.spec, self.views
-        keys = keys_of_step(spec.seed, step, tagged=not spec.former_rules)
+        keys = keys_of_step(seed, step, tagged=not spec.former_rules)
         features, hidden = spec.augment(batch.features, keys[Purpose.AUGMENTATION], views)
         corrupted = None
         if objectives.FLOW in self.weights and spec.corrupt is not None:
@@ -155,15 +157,15 @@ class _Forward:
 
 
 def make_loss(spec: StepSpec, plan: StagePlan) -> Any:
-    """Builds `(params, step, batch) -> (loss, (scalars, examples))` of a whole batch.
+    """Builds `(params, step, batch, seed) -> (loss, (scalars, examples))` of a whole batch.
 
     Raises:
       ValueError: as `make_gradient` does.
     """
     forward = _Forward(spec, plan)
 
-    def loss_of(params: Any, step: Any, batch: Batch) -> Any:
-        part, key = forward.inputs(step, batch)
+    def loss_of(params: Any, step: Any, batch: Batch, seed: Any) -> Any:
+        part, key = forward.inputs(step, batch, seed)
         examples = forward.examples(params, part, jax.random.fold_in(key, 0))
         loss, scalars = forward.reduce(examples.costs, examples.frames, batch.labels.lengths)
         return loss, (scalars, examples)
@@ -172,7 +174,7 @@ def make_loss(spec: StepSpec, plan: StagePlan) -> Any:
 
 
 def make_gradient(spec: StepSpec, plan: StagePlan) -> GradientOf:
-    """Builds `(params, step, batch) -> (loss, scalars, examples, gradient)`.
+    """Builds `(params, step, batch, seed) -> (loss, scalars, examples, gradient)`.
 
     The result is a pure function of its arguments: randomness comes from `(seed, step)`, and
     augmentation sees the whole batch before it is split. With `accumulate` > 1 the gradient is
@@ -191,12 +193,12 @@ def make_gradient(spec: StepSpec, plan: StagePlan) -> GradientOf:
     weights = forward.weights
     of_whole = jax.value_and_grad(make_loss(spec, plan), has_aux=True)
 
-    def whole(params: Any, step: Any, batch: Batch) -> Any:
-        (loss, (scalars, examples)), gradient = of_whole(params, step, batch)
+    def whole(params: Any, step: Any, batch: Batch, seed: Any) -> Any:
+        (loss, (scalars, examples)), gradient = of_whole(params, step, batch, seed)
         return loss, scalars, examples, gradient
 
-    def in_parts(params: Any, step: Any, batch: Batch) -> Any:
-        part, key = forward.inputs(step, batch)
+    def in_parts(params: Any, step: Any, batch: Batch, seed: Any) -> Any:
+        part, key = forward.inputs(step, batch, seed)
         labels = batch.labels.lengths
         # The reduction is linear in the nats, so each example's share of the loss is known from
         # validity and lengths alone. XLA drops all else from this first pass.
@@ -247,8 +249,8 @@ def make_step(spec: StepSpec, plan: StagePlan) -> Any:
     """
     gradient_of = make_gradient(spec, plan)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepReport]:
-        loss, scalars, examples, gradient = gradient_of(state.params, state.step, batch)
+    def step(state: TrainState, batch: Batch, seed: Any) -> tuple[TrainState, StepReport]:
+        loss, scalars, examples, gradient = gradient_of(state.params, state.step, batch, seed)
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         rate = jnp.asarray(plan.schedule(state.step - state.begun), jnp.float32) * state.rate
@@ -270,12 +272,14 @@ def make_step(spec: StepSpec, plan: StagePlan) -> Any:
         return TrainState(state.step + 1, state.begun, params, ema, opt_state, state.rate), report
 
     everywhere = replicated(spec.mesh)
-    return jax.jit(
+    program = jax.jit(
         step,
-        in_shardings=(everywhere, split_over_batch(spec.mesh)),
+        in_shardings=(everywhere, split_over_batch(spec.mesh), everywhere),
         out_shardings=(everywhere, everywhere),
         donate_argnums=0,
     )
+    # The seed as JAX takes any whole number for one.
+    return Seeded(program, jax.device_put(np.int64(spec.seed).astype(np.int32), everywhere))
 
 
 def _choose(finite: Any, new: Any, old: Any) -> Any:

@@ -44,9 +44,9 @@ def difference(
 ) -> tuple[float, float, float]:
     """Error rate of ours less theirs, over all seeds and trials, and its 95 % interval.
 
-    Each of 2,000 resamples draws trials and seeds with replacement, the same for both (Bisani & Ney
-    2004 for trials; see `modessm_jax.text.bootstrap_interval`, which this is for one seed). Few
-    seeds make the interval a little narrow: three vary by 2/3 of their variance.
+    Each of 2,000 resamples draws trials and seeds with replacement, the same for both. With one
+    seed it is `modessm_jax.text.bootstrap_interval`. Few seeds make it too narrow: three that are
+    drawn again have 2/3 of their variance.
 
     Args:
         ours: of every seed, the edits of every trial.

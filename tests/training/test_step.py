@@ -26,6 +26,7 @@ def machinery(
     apply=toy.apply_without_dropout,
     augment=toy.augment,
     weights=WEIGHTS,
+    seed=3,
 ):
     mesh = data_mesh(jax.devices()[:devices])
     # Without clipping and with b1 = 0 Adam's first moment is the gradient itself.
@@ -33,7 +34,7 @@ def machinery(
     spec = StepSpec(
         apply,
         normalize_by=normalize_by,
-        seed=3,
+        seed=seed,
         mesh=mesh,
         augment=augment,
         ema_decay=0.9,
@@ -189,6 +190,19 @@ def test_refuses_objectives_and_batches_that_do_not_fit():
         run(toy.batch_of(0, rows=6))
     with pytest.raises(ValueError, match=r"accumulate \(2\)"):
         run(toy.batch_of(0, rows=12), accumulate=2)
+
+
+def test_runs_of_other_seeds_have_one_program_and_other_updates():
+    """Compiling it for each seed would take a quarter of a short run."""
+    kwargs = dict(apply=toy.apply, accumulate=2)
+    mesh, optimizer, step = machinery(**kwargs)
+    other = machinery(seed=4, **kwargs)[2]
+    state = create_state(toy.initial_params(), optimizer, mesh, ema=True)
+    batch = shard_batch(toy.batch_of(3), mesh, 2)
+    assert step.lower(state, batch).as_text() == other.lower(state, batch).as_text()
+    _, report = dataclasses.replace(step, seed=other.seed)(state, batch)
+    first = run(toy.batch_of(3), **kwargs)[1]
+    assert float(report.scalars["loss"]) != float(first.scalars["loss"])
 
 
 def test_finding_the_shares_of_micro_batches_does_not_run_the_model_twice():
