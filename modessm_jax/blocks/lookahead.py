@@ -31,8 +31,9 @@ class CentredSmoothing(Convolution):
         self.weights = smoothing_taps(sigma, taps)
         count = len(self.weights)
         super().__init__(channels, count, 1, True, dtype, lookahead=count // 2)
-        self.delay = -(-self.ahead // unit) * unit
-        self.kept = self.delay + self.back
+        back, ahead = self.margins
+        self.delay = -(-ahead // unit) * unit
+        self.kept = self.delay + back
 
     def filter(
         self, values: Float[Array, "batch padded channels"]
