@@ -151,5 +151,5 @@ def demo(config: ConfigDict) -> None:
 
 def stream(config: ConfigDict, lookahead: int) -> None:
     """A look-ahead of so many bins: the first four are for smoothing, the others for the patch."""
-    config.model.smoothing = 2.0 if lookahead else 0.0
-    config.model.patch = config.model.stride + max(0, lookahead - 4)
+    patch = config.to_dict()["model"]["stride"] + max(0, lookahead - 4)
+    config.update({"model": {"smoothing": 2.0 if lookahead else 0.0, "patch": patch}})

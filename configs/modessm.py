@@ -209,6 +209,6 @@ def demo(config: ConfigDict) -> None:
 
 def stream(config: ConfigDict, lookahead: int) -> None:
     """A look-ahead of so many bins, by the strided convolution."""
-    config.model.causal = True
-    config.model.lookahead = lookahead
-    config.model.patch = max(config.model.patch, config.model.stride + lookahead)
+    model = config.to_dict()["model"]
+    patch = max(model["patch"], model["stride"] + lookahead)
+    config.update({"model": {"causal": True, "lookahead": lookahead, "patch": patch}})

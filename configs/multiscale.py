@@ -138,7 +138,6 @@ def stream(config: ConfigDict, lookahead: int) -> None:
 
     A slow frame is known only when it is over, and so none may be longer than a middle one.
     """
-    fast, middle, _ = config.model.strides
-    config.model.strides = (fast, middle, middle)
-    config.model.causal = True
-    config.model.chunk = middle + lookahead
+    fast, middle, _ = config.to_dict()["model"]["strides"]
+    strides, chunk = (fast, middle, middle), middle + lookahead
+    config.update({"model": {"causal": True, "strides": strides, "chunk": chunk}})

@@ -152,8 +152,7 @@ def demo(config: ConfigDict) -> None:
 
 def stream(config: ConfigDict, lookahead: int) -> None:
     """A look-ahead of so many bins: the first four are for smoothing, the others for the chunk."""
-    model = config.model
-    model.smoothing = 2.0 if lookahead else 0.0
-    model.chunk = model.patch + max(0, lookahead - 4)
-    model.left -= model.left % model.chunk
-    model.least_left -= model.least_left % model.chunk
+    model = config.to_dict()["model"]
+    chunk = model["patch"] + max(0, lookahead - 4)
+    pasts = {key: model[key] - model[key] % chunk for key in ("left", "least_left")}
+    config.update({"model": {"smoothing": 2.0 if lookahead else 0.0, "chunk": chunk, **pasts}})

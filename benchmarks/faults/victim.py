@@ -87,7 +87,7 @@ def set_up(directory: Path) -> Bench:
     if facts.exists():
         return Bench(directory, **json.loads(facts.read_text(encoding="utf-8")))
     directory.mkdir(parents=True)
-    simulate(directory / "data", seed=0)
+    simulate(directory / "data")
     compiling, undisturbed = directory / "compiling", directory / "undisturbed"
     Victim(directory / "data", compiling).must_end_with(0)
     start = time.monotonic()
@@ -103,10 +103,10 @@ def set_up(directory: Path) -> Bench:
     return Bench(directory, seconds, ends[1])
 
 
-def simulate(root: Path, seed: int) -> None:
+def simulate(root: Path, *, max_words: int = 3) -> None:
     """Two sessions of ten short sentences, with eight channels."""
-    sizes = Sizes(sessions=2, train=8, val=2, test=0, min_words=2, max_words=3)
-    plan = drawn(sizes, electrodes=4, seed=seed)
+    sizes = Sizes(sessions=2, train=8, val=2, test=0, min_words=2, max_words=max_words)
+    plan = drawn(sizes, electrodes=4, seed=0)
     write_dataset(root, plan, overwrite=True, report=lambda line: None)
 
 

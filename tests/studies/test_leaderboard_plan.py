@@ -1,5 +1,6 @@
 """What a leaderboard trains: recipes read as training reads them, and steps within seconds."""
 
+import numpy as np
 import pytest
 
 from modessm_jax.data.validation import DataError
@@ -79,7 +80,7 @@ def test_a_probe_is_short_has_every_stage_and_a_schedule():
         assert least <= sum(steps.values()) <= 65 and min(steps.values()) >= 4
     shortest = scaled(read_entry("gru:small").config, 1e-6, 8)
     rates = {"peak_lr": 0.1, "end_lr": 0.01, "warmup_steps": shortest["optimizer.warmup_steps"]}
-    assert make_schedule(**rates, steps=shortest["training.steps"])(0) > 0
+    assert np.asarray(make_schedule(**rates, steps=shortest["training.steps"])(0)) > 0
 
 
 def test_data_sets_need_their_splits(tmp_path):
