@@ -157,7 +157,7 @@ def test_half_precision_keeps_a_full_state() -> None:
     half, full, x = block(True, dtype=jnp.bfloat16), block(True), frames(100)
     state, y = step(half, half.initial_state(2), x)
     window, hidden = state
-    assert window.dtype == jnp.bfloat16 and hidden.dtype == jnp.float32
+    assert window.values.dtype == jnp.bfloat16 and hidden.dtype == jnp.float32
     want_state, want = step(full, full.initial_state(2), x)
     np.testing.assert_allclose(y.values, want.values, atol=0.06)
     np.testing.assert_allclose(hidden, want_state[1], atol=0.06)

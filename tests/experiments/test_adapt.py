@@ -72,6 +72,7 @@ def differing(one: Run, other: Run) -> set[str]:
     return {path for path, leaf in found[0].items() if not np.array_equal(leaf, found[1][path])}
 
 
+@pytest.mark.slow
 def test_without_labels_the_adapter_of_the_session_alone_changes(workdir, root, tmp_path, capsys):
     before = load_run(workdir)
     made = adapt(workdir, root, tmp_path / "out", "--unlabelled", "pseudo_labels", "--trials", "3")

@@ -75,6 +75,7 @@ def given(tmp_path) -> list[str]:
     return ["gru:small", "conformer:small", *folders, "--out", str(tmp_path / "o"), "--seeds"]
 
 
+@pytest.mark.slow
 def test_steps_are_measured_once_and_nothing_is_trained_twice(tmp_path, trained, given, capsys):
     command = [*given, "0", "1", "--seconds", "50", "--test"]
     __main__.main(command)
