@@ -4,10 +4,10 @@
 
 The step is traced, not compiled, so that no accelerator is needed: residuals are what the forward
 pass hands to the backward pass; the peak is the most that the two need at once, in the order of the
-program and without what a compiler saves by fusing operations; the whole program has dropped what
-is handed over and not used. Parameters, the optimiser's state
-and the batch are left out. What `model.remat` computes again adds to the floating-point operations
-of matrix products and convolutions, which are counted too. Writes the table to --out.
+program and without what a compiler saves by fusing operations. The whole program has dropped what
+is handed over and not used. Parameters, the optimiser's state and the batch are left out. What
+`model.remat` computes again adds to the floating-point operations of matrix products and
+convolutions, which are counted too. Writes the table to --out.
 """
 
 import argparse
