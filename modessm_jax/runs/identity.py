@@ -16,9 +16,9 @@ from modessm_jax.runtime.files import write_json
 FORMAT = 4
 
 # Keys that may differ when a run is resumed, because neither the parameters nor the choice of the
-# best model depend on them; of `data.root` and `data.lexicon`, the data found there are compared.
-# `eval_every` is not among them: it decides which models are candidates for the best. Nor is
-# `steps`, which shapes the learning rate from the first update on.
+# best model depend on them (on `model.remat` only by rounding); of `data.root` and `data.lexicon`,
+# the data found there are compared. `eval_every` is not among them: it decides which models are
+# candidates for the best. Nor is `steps`, which shapes the learning rate from the first update on.
 FREE_KEYS = frozenset(
     {
         "data.lexicon",
@@ -27,6 +27,7 @@ FREE_KEYS = frozenset(
         "data.table",
         "data.workers",
         "guard.tries",
+        "model.remat",
         "training.keep",
         "training.log_every",
         "training.save_every",

@@ -40,7 +40,8 @@ def test_a_run_on_other_data_is_refused_with_their_differences(tmp_path):
 def test_keys_that_do_not_change_the_result_may_change(tmp_path, lost):
     check_identity(tmp_path, CONFIG, DATASET, resuming=False)
     data = {"root": "there", "workers": 4, "sessions": [], "table": "there/t.csv", "lexicon": "l"}
-    freer = {"data": data, "training": {"steps": 10, "log_every": 1}}
+    training, model = {"steps": 10, "log_every": 1}, {"remat": "blocks"}
+    freer = {"data": data, "model": model, "training": training}
     check_identity(tmp_path, freer, DATASET, resuming=True)
     assert json.loads((tmp_path / "config.json").read_text()) == freer
     (tmp_path / f"{lost}.json").unlink()
